@@ -1,0 +1,93 @@
+# cuanto: `make help` lists the targets.
+config ?= release
+CC ?= cc
+PREFIX ?= /usr/local
+B := build/$(config)
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla -Wundef \
+  -Wno-unused-parameter -Wno-missing-field-initializers
+CFLAGS_COMMON := -std=c11 -D_GNU_SOURCE -I. -g -fno-math-errno -ffp-contract=off $(WARN)
+CFLAGS_release := -O2
+CFLAGS_debug := -O0
+CFLAGS_scalar := -O2 -DCUANTO_SCALAR=1
+CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+CFLAGS_tsan := -O1 -fsanitize=thread
+CFLAGS_arm := -O2
+ifeq ($(config),arm)
+  override CC := aarch64-linux-gnu-gcc
+  LDFLAGS += -static
+  RUN := qemu-aarch64
+endif
+ifeq ($(CFLAGS_$(config)),)
+  $(error config=$(config) is unknown: release debug scalar asan tsan arm)
+endif
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ALL_CFLAGS = $(CFLAGS_COMMON) $(CFLAGS_$(config)) $(CFLAGS)
+LIBS := -lm -lpthread
+
+# The first line of an ISA file says where and how it is compiled:  /* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
+ISA := $(foreach f,$(wildcard ggml-like/kernels/isa_*.c),$(if $(findstring arch: $(MACHINE) ,$(shell head -n 1 $(f))),$(f)))
+LIB := $(filter-out ggml-like/kernels/isa_%,$(wildcard ggml-like/*.c ggml-like/*/*.c)) $(ISA) $(wildcard src/*.c src/*/*.c quant/*.c)
+TOOLS := $(wildcard tools/*.c)
+TESTS := $(wildcard tests/*.c)
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+
+all: $(B)/cuanto
+
+$(B)/libcuanto.a: $(call obj,$(LIB))
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/cuanto: $(call obj,$(TOOLS)) $(B)/libcuanto.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@test $(config) != release || ln -sf $@ cuanto
+# Tests link everything but main.
+$(B)/test: $(call obj,$(TESTS) $(filter-out tools/main.c,$(TOOLS))) $(B)/libcuanto.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libcuanto.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -DTEST_TMP='"$(B)/tmp"' -MMD -MP -c -o $@ $<
+
+## make test           all checks that need only a C compiler; ends with "N passed, N failed"
+test: $(B)/cuanto $(B)/test $(FUZZ:%=$(B)/fuzz_%)
+	@RUN="$(RUN)" sh tests/run.sh $(B)
+## make chat           build, fetch the default model if it is not there, chat
+chat: all
+	@models/get_model smollm2-135m-instruct-q4_1
+	$(B)/cuanto chat models/smollm2-135m-instruct-q4_1.gguf
+## make bench          speed of the models in models/, with the machine's limits
+bench: all
+	@for m in models/*.gguf; do test -f "$$m" || { echo "no model in models/: run models/get_model" >&2; exit 1; }; $(B)/cuanto bench "$$m"; done
+## make arm            cross-compile for aarch64 and run the tests under qemu-user
+arm:
+	@$(MAKE) config=arm test
+## make lint           include direction, sizes, banned calls
+lint:
+	@sh tests/lint.sh
+## make fuzz T=gguf S=60   libFuzzer with clang, S seconds
+T ?= gguf
+S ?= 60
+FUZZ_CC ?= clang-14
+fuzz:
+	@mkdir -p build/fuzz/corpus_$(T)
+	$(FUZZ_CC) $(CFLAGS_COMMON) -O1 -DCUANTO_SCALAR=1 -fsanitize=fuzzer,address,undefined -o build/fuzz/$(T) tests/fuzz/fuzz_$(T).c \
+	  $(filter-out ggml-like/kernels/isa_%,$(LIB)) $(LIBS)
+	build/fuzz/$(T) -max_total_time=$(S) -timeout=10 build/fuzz/corpus_$(T) $(wildcard tests/fuzz/corpus/$(T))
+## make install        PREFIX=/usr/local DESTDIR=
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(B)/cuanto $(DESTDIR)$(PREFIX)/bin/cuanto
+clean:
+	rm -rf build cuanto
+help:
+	@echo "make                build/release/cuanto (also ./cuanto)"
+	@sed -n 's/^## //p' Makefile
+	@echo "make config=C test  C: release debug scalar asan tsan arm, one build folder each"
+	@echo "make clean          remove all builds"
+
+.PHONY: all test chat bench arm lint fuzz install clean help
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,58 @@
+/* dtype - the list of number formats, one row each. A format is one row here and one file in formats/ that knows its bytes;
+ * nothing else does. Knows base only. */
+#pragma once
+#include "ggml-like/base.h"
+
+/* The plain meaning of one block of a quantized format: w[i] = scale[i / group_len] * code[i] + min[i / group_len],
+ * evaluated in f32 in exactly that order (product rounded, then sum rounded) gives the reference dequantization bit for bit. */
+enum { BLOCK_MAX = 256 };
+struct codes {
+    _Alignas(64) int8_t code[BLOCK_MAX];
+    _Alignas(64) float scale[BLOCK_MAX / 16];
+    _Alignas(64) float min[BLOCK_MAX / 16];     /* 0 when !has_min; already carries its sign */
+};
+
+struct dtype {
+    const char *name;       /* "q4_k", lower case */
+    const char *gguf_name;  /* "Q4_K", as the field writes it */
+    int gguf_id;            /* ggml type number; also the index into per-type kernel slots, < DTYPE_IDS */
+    int block_len;          /* weights in a block; 1 for plain floats */
+    int block_bytes;
+    int group_len;          /* weights that share scale[] and min[]: 16 or 32; 0 for floats */
+    bool has_min;
+    int code_bias;          /* code - code_bias is centred; what int8 kernels multiply */
+    int code_max;           /* max |code - code_bias| over all blocks; bounds the int16 chains of the tiles */
+    void (*unpack)(const void *block, struct codes *out);           /* quantized formats: the truth about the bytes */
+    void (*to_f32)(const void *src, float *dst, int64_t n);         /* float formats: n elements */
+    void (*pack)(const float *x, void *block);                      /* round to nearest, one block; NULL if not offered */
+};
+
+enum { DTYPE_IDS = 48 };
+/* Type numbers of the GGUF format (ggml.h). */
+enum gguf_type_id {
+    GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7, GGUF_Q8_0 = 8,
+    GGUF_Q2_K = 10, GGUF_Q3_K = 11, GGUF_Q4_K = 12, GGUF_Q5_K = 13, GGUF_Q6_K = 14, GGUF_Q8_K = 15, GGUF_BF16 = 30,
+};
+
+extern const struct dtype *const dtypes[]; /* all rows */
+extern const int dtype_count;
+
+/* dtype_by_id/by_name - NULL if this build has no such row. Names compare without case. */
+const struct dtype *dtype_by_id(int64_t gguf_id);
+const struct dtype *dtype_by_name(const char *name);
+/* dtype_id_text - a phrase for errors about an id without a row: "removed type Q4_2", "IQ2_XXS (not supported by this build)",
+ * "IQ4_KS (made by ik_llama.cpp)", "unknown to this build"; the GGUF name for ids with a row. */
+const char *dtype_id_text(int64_t gguf_id);
+
+/* row_bytes - bytes of n elements; n must be a multiple of block_len (caller checked). */
+size_t dtype_row_bytes(const struct dtype *t, int64_t n);
+/* dtype_to_f32 - dequantizes n elements (multiple of block_len) with the scalar truth. Any thread. */
+void dtype_to_f32(const struct dtype *t, const void *src, float *dst, int64_t n);
+/* dtype_from_f32 - packs n elements; t->pack must exist (float formats included). */
+void dtype_from_f32(const struct dtype *t, const float *src, void *dst, int64_t n);
+
+/* Scalar conversions, round to nearest even, NaN stays NaN. */
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+float bf16_to_f32(uint16_t h);
+uint16_t f32_to_bf16(float f);

@@ -1,0 +1,355 @@
+/* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
+/* isa_avx2_rowdot - one file row times one token (decode) for AVX2. A row is walked in chunks of 256 weights: 8 blocks of 32, or one
+ * superblock. Per chunk the scales come together into one register, are multiplied by the activation scales and parked in s[]; then each
+ * group of 32 (or 16) is one int32 register, converted and multiplied by its s. A constant added to all codes, and the mins, cost one FMA a
+ * chunk through the sums of the activations. One row at a time: two interleaved rows lose up to half the DRAM bandwidth. */
+#include "ggml-like/kernels/avx2_blocks.h"
+#include "ggml-like/kernels/levels.h"
+
+enum { CHUNK = 256, AHEAD = 4096 }; /* bytes between the reader and its prefetch: none 6.0, 1 KiB 8.4, 2 KiB 9.5, 4-6 KiB 9.9 GB/s (q4_0) */
+
+/* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
+INLINE void prefetch(const uint8_t *w, size_t bytes)
+{
+#pragma GCC unroll 8
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+}
+
+struct sums {
+    __m256 even, odd; /* two chains: the FMA latency of one would bound the loop */
+    __m256 offset;    /* constants and mins */
+    float tail;       /* offsets of the blocks after the last whole chunk */
+};
+
+INLINE float sums_total(const struct sums *s) { return sum_ps(_mm256_add_ps(_mm256_add_ps(s->even, s->odd), s->offset)) + s->tail; }
+
+INLINE __m256i load_y(const int16_t *y) { return _mm256_loadu_si256((const __m256i *)y); }
+
+/* ---- integer dots of 32 weights; natural order ---- */
+
+/* words of two nibbles: low = y[0..15], high = y[16..31] */
+INLINE __m256i dot_nibbles(__m256i words, const int16_t *low, const int16_t *high)
+{
+    __m256i a = _mm256_madd_epi16(_mm256_and_si256(words, _mm256_set1_epi16(15)), load_y(low));
+    return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srli_epi16(words, 4), load_y(high)));
+}
+
+/* the words of 32 unsigned bytes in split order */
+INLINE __m256i low_words(__m256i codes) { return _mm256_unpacklo_epi8(codes, _mm256_setzero_si256()); }
+INLINE __m256i high_words(__m256i codes) { return _mm256_unpackhi_epi8(codes, _mm256_setzero_si256()); }
+
+INLINE __m256i dot_split(__m256i codes, const int16_t *y)
+{
+    return _mm256_add_epi32(_mm256_madd_epi16(low_words(codes), load_y(y)), _mm256_madd_epi16(high_words(codes), load_y(y + 16)));
+}
+
+INLINE __m256i dot_q4(const uint8_t qs[16], const int16_t *y) { return dot_nibbles(_mm256_cvtepu8_epi16(load128(qs)), y, y + 16); }
+
+INLINE __m256i dot_q8(const int8_t qs[32], const int16_t *y)
+{
+    __m256i a = _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(qs)), load_y(y));
+    return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(qs + 16)), load_y(y + 16)));
+}
+
+INLINE void accumulate(struct sums *s, int b, __m256i dot, __m256 scale)
+{
+    __m256 v = _mm256_cvtepi32_ps(dot);
+    if (b % 2) s->odd = _mm256_fmadd_ps(v, scale, s->odd);
+    else s->even = _mm256_fmadd_ps(v, scale, s->even);
+}
+
+/* sums of y over 8 blocks of 32 */
+INLINE __m256 sums32(const int32_t *sum)
+{
+    __m256i s = _mm256_hadd_epi32(load256(sum), load256(sum + 8));
+    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(s, 0xd8));
+}
+
+/* ---- formats with blocks of 32 ---- */
+
+struct head { float d, m; }; /* one block: value = d * code + m */
+struct heads { __m256 d, m; };
+
+/* What the loop needs to know about a format; all constants after inlining. */
+struct legacy {
+    size_t block_bytes;
+    float bias;    /* value = d * (code' + bias), code' being what dot multiplies */
+    bool has_min;
+    __m256i (*dot)(const uint8_t *block, const int16_t *y);
+};
+
+INLINE struct head legacy_head(const uint8_t *block, const struct legacy *f)
+{
+    uint16_t h[2] = { 0, 0 };
+    memcpy(h, block, f->has_min ? 4 : 2);
+    return (struct head){ half_to_float(h[0]), f->has_min ? half_to_float(h[1]) : f->bias * half_to_float(h[0]) };
+}
+
+INLINE struct heads legacy_heads(const uint8_t *w, const struct legacy *f)
+{
+    struct heads h;
+    if (f->has_min) {
+        h.d = scales8_min(w, f->block_bytes, &h.m);
+    } else {
+        h.d = scales8(w, f->block_bytes);
+        h.m = _mm256_mul_ps(h.d, _mm256_set1_ps(f->bias));
+    }
+    return h;
+}
+
+INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const int16_t *y = x->y;
+    const int32_t *sum = x->sum;
+    const float *d = x->d;
+    bool offsets = f.has_min || f.bias != 0.0f;
+    for (; k >= CHUNK; k -= CHUNK, w += 8 * f.block_bytes, y += CHUNK, d += 8, sum += 16) {
+        prefetch(w, 8 * f.block_bytes);
+        struct heads h = legacy_heads(w, &f);
+        __m256 dx = _mm256_loadu_ps(d);
+        _Alignas(32) float s[8];
+        _mm256_store_ps(s, _mm256_mul_ps(h.d, dx));
+        if (offsets) sums.offset = _mm256_fmadd_ps(_mm256_mul_ps(h.m, dx), sums32(sum), sums.offset);
+#pragma GCC unroll 8
+        for (int b = 0; b < 8; b++) accumulate(&sums, b, f.dot(w + (size_t)b * f.block_bytes, y + 32 * b), _mm256_broadcast_ss(s + b));
+    }
+    for (; k > 0; k -= 32, w += f.block_bytes, y += 32, d++, sum += 2) {
+        struct head h = legacy_head(w, &f);
+        accumulate(&sums, (int)(k / 32), f.dot(w, y), _mm256_set1_ps(h.d * d[0]));
+        if (offsets) sums.tail += h.m * d[0] * (float)(sum[0] + sum[1]);
+    }
+    return sums_total(&sums);
+}
+
+/* codes as the file has them (0..15, 0..31); -128..127 for q8_0 */
+INLINE __m256i dot_q4_0(const uint8_t *b, const int16_t *y) { return dot_q4(((const struct block_q4_0 *)b)->qs, y); }
+INLINE __m256i dot_q4_1(const uint8_t *b, const int16_t *y) { return dot_q4(((const struct block_q4_1 *)b)->qs, y); }
+INLINE __m256i dot_q8_0(const uint8_t *b, const int16_t *y) { return dot_q8(((const struct block_q8_0 *)b)->qs, y); }
+INLINE __m256i dot_q5_0(const uint8_t *b, const int16_t *y)
+{
+    const struct block_q5_0 *q = (const void *)b;
+    return dot_split(codes_q5_split(q->qs, q->qh), y);
+}
+INLINE __m256i dot_q5_1(const uint8_t *b, const int16_t *y)
+{
+    const struct block_q5_1 *q = (const void *)b;
+    return dot_split(codes_q5_split(q->qs, q->qh), y);
+}
+
+#define LEGACY(name, bytes_, bias_, has_min_)                                                                              \
+    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                          \
+    {                                                                                                                      \
+        return rowdot_legacy(w, x, k, (struct legacy){ .block_bytes = bytes_, .bias = bias_, .has_min = has_min_, .dot = dot_##name }); \
+    }
+LEGACY(q4_0, 18, -8.0f, false)
+LEGACY(q4_1, 20, 0.0f, true)
+LEGACY(q5_0, 22, -16.0f, false)
+LEGACY(q5_1, 24, 0.0f, true)
+LEGACY(q8_0, 34, 0.0f, false)
+
+/* ---- superblocks with groups of 32 ---- */
+
+/* parks the 8 scales times the activation scales in s and takes in the mins */
+INLINE void park_q4_k(struct sums *sums, float s[8], const uint8_t scales[12], const void *d_dmin, const float *dx, const int32_t *sum)
+{
+    __m256 min, x = _mm256_loadu_ps(dx), scale = scales_q4_k(scales, d_dmin, &min);
+    _mm256_store_ps(s, _mm256_mul_ps(scale, x));
+    sums->offset = _mm256_fnmadd_ps(_mm256_mul_ps(min, x), sums32(sum), sums->offset);
+}
+
+static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q4_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        _Alignas(32) float s[8];
+        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++) { /* 64 columns: 0-31 in the low nibbles, 32-63 in the high ones */
+            __m256i v0 = _mm256_cvtepu8_epi16(load128(b->qs + 32 * c)), v1 = _mm256_cvtepu8_epi16(load128(b->qs + 32 * c + 16));
+            const int16_t *at = y + 64 * c;
+            __m256i low = _mm256_set1_epi16(15);
+            __m256i a = _mm256_add_epi32(_mm256_madd_epi16(_mm256_and_si256(v0, low), load_y(at)),
+                                         _mm256_madd_epi16(_mm256_and_si256(v1, low), load_y(at + 16)));
+            __m256i e = _mm256_add_epi32(_mm256_madd_epi16(_mm256_srli_epi16(v0, 4), load_y(at + 32)),
+                                         _mm256_madd_epi16(_mm256_srli_epi16(v1, 4), load_y(at + 48)));
+            accumulate(&sums, 0, a, _mm256_broadcast_ss(s + 2 * c));
+            accumulate(&sums, 1, e, _mm256_broadcast_ss(s + 2 * c + 1));
+        }
+    }
+    return sums_total(&sums);
+}
+
+static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q5_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        _Alignas(32) float s[8];
+        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
+        __m256i qh = split_order(load256(b->qh));
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++) {
+            __m256i codes = codes_q5_k(split_order(load256(b->qs + g / 2 * 32)), qh, g);
+            accumulate(&sums, g, dot_split(codes, y + 32 * g), _mm256_broadcast_ss(s + g));
+        }
+    }
+    return sums_total(&sums);
+}
+
+/* ---- superblocks with groups of 16 ---- */
+
+/* parks 16 scales times the activation scales of their 32 columns */
+INLINE void park16(float s[16], struct scales16 scale, const float *dx)
+{
+    __m256 x = _mm256_loadu_ps(dx);
+    _mm256_store_ps(s, _mm256_mul_ps(scale.low, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))));
+    _mm256_store_ps(s + 8, _mm256_mul_ps(scale.high, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
+}
+
+/* offset += times * m * sum over 16 groups; m is parked */
+INLINE void offsets16(struct sums *sums, const float m[16], float times, const int32_t *sum)
+{
+    __m256 a = _mm256_mul_ps(_mm256_load_ps(m), _mm256_cvtepi32_ps(load256(sum)));
+    a = _mm256_fmadd_ps(_mm256_load_ps(m + 8), _mm256_cvtepi32_ps(load256(sum + 8)), a);
+    sums->offset = _mm256_fmadd_ps(a, _mm256_set1_ps(times), sums->offset);
+}
+
+/* two groups: 32 codes in split order, s = their two parked scales */
+INLINE void accumulate16(struct sums *sums, __m256i codes, const int16_t *y, const float *s)
+{
+    accumulate(sums, 0, _mm256_madd_epi16(low_words(codes), load_y(y)), _mm256_broadcast_ss(s));
+    accumulate(sums, 1, _mm256_madd_epi16(high_words(codes), load_y(y + 16)), _mm256_broadcast_ss(s + 1));
+}
+
+static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q6_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        _Alignas(32) float s[16];
+        park16(s, scales16(load128(b->scales), half_to_float(b->d)), x->d + 8 * i);
+        offsets16(&sums, s, -32.0f, x->sum + 16 * i);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++, y += 128) {
+            __m256i ql0 = split_order(load256(b->ql + 64 * h)), ql1 = split_order(load256(b->ql + 64 * h + 32));
+            __m256i qh = split_order(load256(b->qh + 32 * h));
+            accumulate16(&sums, codes_q6_k(ql0, qh, 0), y, s + 8 * h);
+            accumulate16(&sums, codes_q6_k(ql1, qh, 1), y + 32, s + 8 * h + 2);
+            accumulate16(&sums, codes_q6_k(ql0, qh, 2), y + 64, s + 8 * h + 4);
+            accumulate16(&sums, codes_q6_k(ql1, qh, 3), y + 96, s + 8 * h + 6);
+        }
+    }
+    return sums_total(&sums);
+}
+
+static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q3_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        _Alignas(32) float s[16];
+        park16(s, scales16(scales_q3_k(b->scales), half_to_float(b->d)), x->d + 8 * i);
+        offsets16(&sums, s, -4.0f, x->sum + 16 * i);
+        __m256i hmask = split_order(load256(b->hmask));
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            accumulate16(&sums, codes_q3_k(split_order(load256(b->qs + g / 4 * 32)), hmask, g), y + 32 * g, s + 2 * g);
+    }
+    return sums_total(&sums);
+}
+
+static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q2_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    __m128i mask = _mm_set1_epi8(15);
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        _Alignas(32) float s[16], m[16];
+        __m128i q = load128(b->scales);
+        park16(s, scales16(_mm_and_si128(q, mask), half_to_float(b->d)), x->d + 8 * i);
+        park16(m, scales16(_mm_and_si128(_mm_srli_epi16(q, 4), mask), half_to_float(b->dmin)), x->d + 8 * i);
+        offsets16(&sums, m, -1.0f, x->sum + 16 * i);
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++)
+            accumulate16(&sums, two_bits(split_order(load256(b->qs + g / 4 * 32)), g % 4 * 2), y + 32 * g, s + 2 * g);
+    }
+    return sums_total(&sums);
+}
+
+static float rowdot_q8_k(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q8_k *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        prefetch((const uint8_t *)b, sizeof *b);
+        for (int g = 0; g < 8; g++) accumulate(&sums, g, dot_q8(b->qs + 32 * g, y + 32 * g), _mm256_set1_ps(b->d * x->d[8 * i + g]));
+    }
+    return sums_total(&sums);
+}
+
+/* ---- floats ---- */
+
+/* 8 weights at w */
+INLINE __m256 load_f32(const uint8_t *w) { return _mm256_loadu_ps((const float *)(const void *)w); }
+INLINE __m256 load_f16(const uint8_t *w) { return _mm256_cvtph_ps(load128(w)); }
+INLINE __m256 load_bf16(const uint8_t *w) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(w)), 16)); }
+
+INLINE float rowdot_float(const uint8_t *w, const float *x, int64_t k, int64_t bytes, __m256 (*load)(const uint8_t *),
+                          const struct dtype *t)
+{
+    __m256 sum[4] = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps() };
+    for (; k >= 32; k -= 32, w += 32 * bytes, x += 32) {
+        prefetch(w, (size_t)(32 * bytes));
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) sum[i] = _mm256_fmadd_ps(load(w + 8 * i * bytes), _mm256_loadu_ps(x + 8 * i), sum[i]);
+    }
+    for (; k >= 8; k -= 8, w += 8 * bytes, x += 8) sum[0] = _mm256_fmadd_ps(load(w), _mm256_loadu_ps(x), sum[0]);
+    float y = sum_ps(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]))), rest[8];
+    t->to_f32(w, rest, k);
+    for (int64_t i = 0; i < k; i++) y += rest[i] * x[i];
+    return y;
+}
+
+static float rowdot_f32(const void *w, const struct act_row *x, int64_t k)
+{
+    return rowdot_float(w, x->f32, k, 4, load_f32, &dtype_f32);
+}
+static float rowdot_f16(const void *w, const struct act_row *x, int64_t k)
+{
+    return rowdot_float(w, x->f32, k, 2, load_f16, &dtype_f16);
+}
+static float rowdot_bf16(const void *w, const struct act_row *x, int64_t k)
+{
+    return rowdot_float(w, x->f32, k, 2, load_bf16, &dtype_bf16);
+}
+
+void kernels_init_avx2_rowdot(struct kernels *k)
+{
+    k->rowdot[GGUF_Q4_0] = rowdot_q4_0;
+    k->rowdot[GGUF_Q4_1] = rowdot_q4_1;
+    k->rowdot[GGUF_Q5_0] = rowdot_q5_0;
+    k->rowdot[GGUF_Q5_1] = rowdot_q5_1;
+    k->rowdot[GGUF_Q8_0] = rowdot_q8_0;
+    k->rowdot[GGUF_Q2_K] = rowdot_q2_k;
+    k->rowdot[GGUF_Q3_K] = rowdot_q3_k;
+    k->rowdot[GGUF_Q4_K] = rowdot_q4_k;
+    k->rowdot[GGUF_Q5_K] = rowdot_q5_k;
+    k->rowdot[GGUF_Q6_K] = rowdot_q6_k;
+    k->rowdot[GGUF_Q8_K] = rowdot_q8_k;
+    k->rowdot[GGUF_F32] = rowdot_f32;
+    k->rowdot[GGUF_F16] = rowdot_f16;
+    k->rowdot[GGUF_BF16] = rowdot_bf16;
+}

@@ -1,0 +1,161 @@
+/* kernels - the table of hot loops and the contract of every slot. Filled by kernels_init (cpu.h): plain C first (ref.c), then each ISA level
+ * overwrites what it does better. Knows dtype and base only: no tensors, no threads, no models.
+ *
+ * The whole matmul design in one place
+ * ------------------------------------
+ * y[t][r] = sum_k W[r][k] * x[t][k].  W is a GGUF matrix that stays in the mapping in its file layout.
+ *
+ * One token (decode): activations become int16 with one scale per 32 (struct act_row); rowdot[] multiplies a file row in registers.
+ *   The 15-bit activations cost nothing extra where 4..6-bit codes are widened to int16 anyway, and make decode nearly exact.
+ *
+ * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of int8 codes and float scales;
+ *   activations are quantized once per matmul input to u8 with a scale AND an offset per 32 (asymmetric: a third less error variance than
+ *   symmetric int8 on Gaussian data, more with outliers); tile() multiplies a panel by tile_tokens tokens.
+ *     w[r][k] = S[g][r] * c[r][k] + M[g][r]           c centred: |c| <= code_max
+ *     x[t][k] = D[g][t] * a[t][k] + O[g][t]           a in 1..255
+ *     y[t][r] = sum_g  S[g][r] D[g][t] (sum_k c a)  +  C[g][r] O[g][t]  +  M[g][r] X[g][t]
+ *   with C[g][r] = S[g][r] * sum_k c (known when unpacking) and X[g][t] = exact float sum of x over the group.
+ *   The panel decouples the tile from the file format: one tile body serves all quantized formats.
+ *
+ * Float weights: the same walk with f32 panels and tile_f32.
+ *
+ * All pointers are 64-byte aligned unless a slot says otherwise. No slot allocates, fails, or touches memory outside its arguments. Different
+ * threads may run any slot at once on different outputs. Results of a row or token never depend on its neighbours in the same call. */
+#pragma once
+#include "ggml-like/dtype.h"
+
+enum {
+    PANEL_ROWS = 16,     /* weight rows side by side */
+    PANEL_K = 2048,      /* columns in one panel: 32 KiB of codes stays in L1/L2 while all tokens pass */
+    TILE_TOKENS_MAX = 16,
+};
+
+/* Weights of up to 16 rows x nk columns. Buffers are the caller's (panel_bytes, panel_place). Rows past n_rows are zero.
+ *   code  int8  [nk/4][16][4]     centred codes
+ *   scale f32   [nk/group][16]    S
+ *   csum  f32   [nk/32][16]       C: scale * sum of codes, over 32 columns even when group is 16
+ *   min   f32   [nk/group][16]    M, for centred codes (min + scale * code_bias); valid when has_min. Formats without min in the file but
+ *                                 with code_bias 0..: has_min is false exactly when M would be 0 everywhere.
+ *   f32   f32   [nk][16]          float formats: uses the memory of `code`; the other arrays are unused */
+struct panel {
+    int64_t nk;
+    int group;       /* 16 or 32; 0 = float panel */
+    int code_max;    /* of the centred codes: picks the int16 chain length */
+    bool has_min;
+    int8_t *code;
+    float *scale, *csum, *min;
+    float *f32;
+};
+
+/* Activations of n_tokens x k (k % 32 == 0 for the int8 form), in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last tile hold
+ * zeros. Tile i starts at i * (bytes of one tile).
+ *   a   u8  [tile][k/4][NT][4]      d, o  f32 [tile][k/32][NT]      sum f32 [tile][k/16][NT]  X over 16 columns
+ *   f32 f32 [tile][k][NT]           float form, for float weights (the other arrays are NULL) */
+struct act_panel {
+    int64_t k, n_tokens;
+    uint8_t *a;
+    float *d, *o, *sum;
+    float *f32;
+};
+
+/* One token for rowdot. x[i] ~ d[i/32] * y[i].
+ *   y int16 [k], |y| <= 32767      d f32 [k/32]      sum int32 [k/16]  sums of y over 16      f32 [k] for float weights: the input itself */
+struct act_row {
+    int64_t k;
+    int16_t *y;
+    float *d;
+    int32_t *sum;
+    const float *f32;
+};
+
+/* A stack of query rows that share one KV head. Row r sees keys lo[r] <= j < hi[r] (an empty range gives zeros).
+ *   q   f32 [n_q][head_dim]; row r at q + r * q_stride      out f32 [n_q][head_dim_v]; row r at out + r * out_stride
+ *   k   rows of k_type, row j at k + j * k_row_bytes         v likewise; rows hold head_dim / head_dim_v elements
+ *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0
+ * head_dim, head_dim_v % 8 == 0, <= 512; n_q <= ATTN_ROWS. k_type, v_type: F32, F16 or Q8_0 (then % 32 == 0). */
+enum { ATTN_ROWS = 64, ATTN_KEYS = 64 };
+struct attn_args {
+    int head_dim, head_dim_v, n_q;
+    const float *q;
+    float *out;
+    int64_t q_stride, out_stride;
+    const struct dtype *k_type, *v_type;
+    const void *k, *v;
+    size_t k_row_bytes, v_row_bytes;
+    const int32_t *lo, *hi; /* [n_q] */
+    float scale, cap;
+    const float *sink;      /* [n_q] one extra logit per row in the denominator, or NULL */
+};
+
+struct kernels {
+    const char *name;     /* strongest ISA level in use */
+    int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
+
+    /* ---- vectors: n >= 0 elements, any alignment, y may equal x exactly (no partial overlap) ---- */
+    /* sum of x[i] * y[i] in f32 with a fixed order that depends on n only */
+    float (*dot)(const float *x, const float *y, int64_t n);
+    /* y = x * w / sqrt(mean(x^2) + eps); w may be NULL (ones). Relative error <= 1e-5. Source: Zhang & Sennrich 2019 */
+    void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
+    void (*add)(float *y, const float *a, const float *b, int64_t n);    /* y = a + b */
+    void (*mul)(float *y, const float *a, const float *b, int64_t n);    /* y = a * b */
+    void (*scale)(float *y, const float *x, float s, int64_t n);         /* y = s * x */
+    void (*axpy)(float *y, const float *x, float s, int64_t n);          /* y += s * x */
+    void (*silu_mul)(float *y, const float *g, const float *u, int64_t n); /* y = g * sigmoid(g) * u; rel. error <= 1e-5 */
+    void (*gelu_mul)(float *y, const float *g, const float *u, int64_t n); /* tanh form of GELU on g, times u; rel. error <= 1e-5 or abs 1e-6 */
+    void (*softcap)(float *y, const float *x, float cap, int64_t n);     /* cap * tanh(x / cap) */
+    /* max of x, -inf for n = 0, NaN elements ignored; *at (may be NULL) = lowest index that holds it */
+    float (*max)(const float *x, int64_t n, int64_t *at);
+    /* sum of exp(x[i] - m), accumulated in double; the terms go to y when y != NULL. Each term rel. error <= 1e-6 for x - m in [-80, 0], 0 below -104 */
+    double (*exp_sum)(float *y, const float *x, float m, int64_t n);
+    /* rotate one head vector x [n_rot] in place by cs [n_rot/2][2] = {cos, sin}. neox: pairs (i, i + n_rot/2); else (2i, 2i+1).
+     * Source: RoFormer, Su et al. 2021 */
+    void (*rope)(float *x, const float *cs, int n_rot, bool neox);
+    /* conversions of n elements between f32 and a KV/row format: exact round-to-nearest-even for F16/BF16; the slot handles
+     * F32, F16, BF16, Q8_0 and falls back to dtype_to_f32 / dtype_from_f32 for others. Unaligned. n multiple of block_len */
+    void (*to_f32)(const struct dtype *t, const void *src, float *dst, int64_t n);
+    void (*from_f32)(const struct dtype *t, const float *src, void *dst, int64_t n);
+
+    /* ---- matmul, one token ---- */
+    /* fills y, d, sum of `row` (buffers of act_row_bytes) from x [k], k % 32 == 0. d = max|x| / 32767 per 32 (0 when all zero) */
+    void (*quant_row)(struct act_row *row, const float *x, int64_t k);
+    /* sum_k W[row][k] * x[k] for one row of `k` elements at w (file bytes, unaligned). Integer parts exact; float terms summed in an order that
+     * depends on k only. May read ahead of the row by prefetch instructions only. Never NULL after kernels_init for rows of the dtype list. */
+    float (*rowdot[DTYPE_IDS])(const void *w, const struct act_row *x, int64_t k);
+
+    /* ---- matmul, several tokens ---- */
+    /* fast twin of dtype->unpack, bit-equal to it. Never NULL for quantized formats */
+    void (*unpack[DTYPE_IDS])(const void *block, struct codes *out);
+    /* fills `p` from n_rows (1..16) file rows: row i at w + i * row_bytes, columns k0 .. k0 + nk of it (k0 multiple of the block length,
+     * nk % 32 == 0 for quantized, nk <= PANEL_K). Sets nk, group, code_max, has_min. */
+    void (*panel_build)(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes,
+                        int n_rows, int64_t k0, int64_t nk);
+    /* writes tile `tile` of p from its tokens: x[i] for i < n (n <= NT) are rows of p->k floats; tokens i >= n become zeros.
+     * int8 form: d = (max - min) / 254, o so that a = 1 <-> min, a = 255 <-> max; d = 0 when max == min (then a = 1, o = min). */
+    void (*quant_tile)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
+    void (*pack_tile_f32)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
+    /* y[t * y_stride + r] (+)= panel x tile, for t < n_tokens (1..NT), r < 16. Columns k0 .. k0 + p->nk of the activations (k0 % 32 == 0).
+     * add = false overwrites. y has room for 16 floats per token. y unaligned. Float result within 2e-6 * sum |terms| of exact. */
+    void (*tile)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
+                 int n_tokens, float *y, int64_t y_stride, bool add);
+    void (*tile_f32)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
+                     int n_tokens, float *y, int64_t y_stride, bool add);
+
+    /* ---- attention ---- */
+    /* softmax(scale q k^T) v, online over blocks of ATTN_KEYS keys aligned to multiples of ATTN_KEYS; a row's result does not depend on the
+     * other rows of the stack. scratch: attn_scratch_bytes, 64-byte aligned. Source: Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022 */
+    void (*attn)(const struct kernels *k, const struct attn_args *a, void *scratch);
+};
+
+/* Sizes and carving of the buffers above (kernels/layout.c). All sizes are multiples of 64. The arithmetic cannot overflow for
+ * k <= 2^31 and n_tokens <= 2^20 on 64-bit; callers validate those bounds. */
+size_t panel_bytes(int64_t nk);                                   /* enough for any format */
+void panel_place(struct panel *p, void *buf, int64_t nk);
+size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, bool f32);
+void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, bool f32);
+size_t act_row_bytes(int64_t cols);
+void act_row_place(struct act_row *r, void *buf, int64_t cols);
+size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_ROWS rows, the largest of all ISA levels */
+
+/* One init per ISA level; each overwrites the slots it improves. Called by kernels_init only. */
+void kernels_init_ref(struct kernels *k);
+void kernels_init_avx2(struct kernels *k);

@@ -1,0 +1,250 @@
+/* ref_matmul - plain C for the matmul slots, written to be read beside the equations of kernels.h.
+ * Formats come in through dtype->unpack and dtype->to_f32 only. Integers it produces (codes of activations) are equal on every level:
+ * the float operations before the rounding are part of the contract, one by one. */
+#include "ggml-like/kernels/levels.h"
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+enum { REF_TILE_TOKENS = 4, FLOAT_CHUNK = 64 };
+
+/* ---- one token ---- */
+
+/* NaN gives lo */
+static float clampf(float v, float lo, float hi) { return v > lo ? (v < hi ? v : hi) : lo; }
+
+static void quant_row(struct act_row *row, const float *x, int64_t k)
+{
+    assert(k % 32 == 0);
+    row->k = k;
+    for (int64_t b = 0; b < k / 32; b++, x += 32) {
+        float magnitude = 0.0f;
+        for (int i = 0; i < 32; i++)
+            if (fabsf(x[i]) > magnitude) magnitude = fabsf(x[i]);
+        bool flat = !(magnitude >= ACT_RANGE_MIN);
+        float inv = flat ? 0.0f : 32767.0f / magnitude;
+        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        int32_t sum[2] = { 0, 0 };
+        for (int i = 0; i < 32; i++) {
+            int16_t q = (int16_t)lrintf(clampf(x[i] * inv, -32767.0f, 32767.0f));
+            row->y[b * 32 + i] = q;
+            sum[i / 16] += q;
+        }
+        row->sum[2 * b] = sum[0];
+        row->sum[2 * b + 1] = sum[1];
+    }
+}
+
+static float rowdot_codes(const struct dtype *t, const uint8_t *block, const struct act_row *x, int64_t k)
+{
+    float y = 0.0f;
+    for (int64_t at = 0; at < k; at += t->block_len, block += t->block_bytes) {
+        struct codes c;
+        t->unpack(block, &c);
+        for (int g = 0; g < t->block_len / t->group_len; g++) {
+            int64_t first = at + g * t->group_len;
+            int32_t dot = 0, sum = 0;
+            for (int i = 0; i < t->group_len; i++) dot += c.code[g * t->group_len + i] * x->y[first + i];
+            for (int i = 0; i < t->group_len / 16; i++) sum += x->sum[first / 16 + i];
+            y += x->d[first / 32] * (c.scale[g] * (float)dot + (t->has_min ? c.min[g] * (float)sum : 0.0f));
+        }
+    }
+    return y;
+}
+
+static float rowdot_floats(const struct dtype *t, const uint8_t *w, const float *x, int64_t k)
+{
+    float y = 0.0f, chunk[FLOAT_CHUNK];
+    for (int64_t at = 0; at < k; at += FLOAT_CHUNK, w += FLOAT_CHUNK * t->block_bytes) {
+        int64_t n = min_i64(FLOAT_CHUNK, k - at);
+        t->to_f32(w, chunk, n);
+        for (int64_t i = 0; i < n; i++) y += chunk[i] * x[at + i];
+    }
+    return y;
+}
+
+static float rowdot_any(int id, const void *w, const struct act_row *x, int64_t k)
+{
+    const struct dtype *t = dtype_by_id(id);
+    return t->unpack ? rowdot_codes(t, w, x, k) : rowdot_floats(t, w, x->f32, k);
+}
+
+/* A slot has no dtype argument, so every id has a function of its own. */
+#define OCTET(X, n) X(n##0) X(n##1) X(n##2) X(n##3) X(n##4) X(n##5) X(n##6) X(n##7)
+#define ALL_IDS(X) OCTET(X, 0) OCTET(X, 01) OCTET(X, 02) OCTET(X, 03) OCTET(X, 04) OCTET(X, 05) /* octal: 00 .. 057 */
+#define ROWDOT(id) \
+    static float rowdot_##id(const void *w, const struct act_row *x, int64_t k) { return rowdot_any(id, w, x, k); }
+ALL_IDS(ROWDOT)
+#define ROWDOT_NAME(id) rowdot_##id,
+static float (*const rowdots[])(const void *, const struct act_row *, int64_t) = { ALL_IDS(ROWDOT_NAME) };
+_Static_assert(sizeof rowdots / sizeof rowdots[0] == DTYPE_IDS, "one function per id");
+
+/* ---- panels ---- */
+
+static void panel_block(struct panel *p, const struct codes *c, const struct dtype *t, int r, int64_t k, int n)
+{
+    int lanes = PANEL_ROWS;
+    for (int i = 0; i < n; i++) {
+        int64_t col = k + i;
+        int code = c->code[i] - t->code_bias;
+        p->code[(col / 4 * lanes + r) * 4 + col % 4] = (int8_t)code;
+        p->csum[col / 32 * lanes + r] += c->scale[i / t->group_len] * (float)code;
+    }
+    for (int g = 0; g < n / t->group_len; g++) {
+        int64_t at = (k / t->group_len + g) * lanes + r;
+        p->scale[at] = c->scale[g];
+        if (p->has_min) p->min[at] = (t->has_min ? c->min[g] : 0.0f) + c->scale[g] * (float)t->code_bias;
+    }
+}
+
+static void panel_codes(const struct kernels *k, struct panel *p, const struct dtype *t, const uint8_t *w, size_t row_bytes, int n_rows)
+{
+    size_t group_floats = (size_t)(p->nk / p->group) * PANEL_ROWS;
+    memset(p->code, 0, (size_t)p->nk * PANEL_ROWS);
+    memset(p->scale, 0, group_floats * sizeof(float));
+    memset(p->csum, 0, (size_t)(p->nk / 32) * PANEL_ROWS * sizeof(float));
+    if (p->has_min) memset(p->min, 0, group_floats * sizeof(float));
+    for (int r = 0; r < n_rows; r++) {
+        const uint8_t *block = w + (size_t)r * row_bytes;
+        for (int64_t at = 0; at < p->nk; at += t->block_len, block += t->block_bytes) {
+            struct codes c;
+            k->unpack[t->gguf_id](block, &c);
+            panel_block(p, &c, t, r, at, (int)min_i64(t->block_len, p->nk - at));
+        }
+    }
+}
+
+static void panel_floats(struct panel *p, const struct dtype *t, const uint8_t *w, size_t row_bytes, int n_rows)
+{
+    float chunk[FLOAT_CHUNK];
+    memset(p->f32, 0, (size_t)p->nk * PANEL_ROWS * sizeof(float));
+    for (int r = 0; r < n_rows; r++)
+        for (int64_t at = 0; at < p->nk; at += FLOAT_CHUNK) {
+            int64_t n = min_i64(FLOAT_CHUNK, p->nk - at);
+            t->to_f32(w + (size_t)r * row_bytes + (size_t)at * (size_t)t->block_bytes, chunk, n);
+            for (int64_t i = 0; i < n; i++) p->f32[(at + i) * PANEL_ROWS + r] = chunk[i];
+        }
+}
+
+static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes, int n_rows,
+                        int64_t k0, int64_t nk)
+{
+    const uint8_t *first = (const uint8_t *)w + dtype_row_bytes(t, k0);
+    panel_shape(p, t, nk);
+    if (p->group == 0) panel_floats(p, t, first, row_bytes, n_rows);
+    else panel_codes(k, p, t, first, row_bytes, n_rows);
+}
+
+/* ---- activations of a tile ---- */
+
+static void quant_tile_block(struct act_tile to, const float *x, int64_t nt)
+{
+    float lo = INFINITY, hi = -INFINITY;
+    for (int i = 0; i < 32; i++) {
+        if (x[i] < lo) lo = x[i];
+        if (x[i] > hi) hi = x[i];
+    }
+    float range = hi - lo;
+    bool flat = !(range >= ACT_RANGE_MIN);
+    float d = flat ? 0.0f : range / 254.0f, inv = flat ? 0.0f : 254.0f / range;
+    to.d[0] = d;
+    to.o[0] = lo - d;
+    for (int h = 0; h < 2; h++) {
+        float sum = 0.0f;
+        for (int i = h * 16; i < h * 16 + 16; i++) {
+            sum += x[i];
+            to.a[i / 4 * nt * 4 + i % 4] = (uint8_t)(1 + lrintf(clampf((x[i] - lo) * inv, 0.0f, 254.0f)));
+        }
+        to.sum[h * nt] = sum;
+    }
+}
+
+static void zero_tile_block(struct act_tile to, int64_t nt)
+{
+    to.d[0] = to.o[0] = to.sum[0] = to.sum[nt] = 0.0f;
+    for (int i = 0; i < 8; i++) memset(to.a + i * nt * 4, 0, 4);
+}
+
+static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    int64_t nt = k->tile_tokens;
+    for (int64_t at = 0; at < p->k; at += 32) {
+        struct act_tile to = act_tile_at(p, nt, tile, at);
+        for (int t = 0; t < nt; t++, to.a += 4, to.d++, to.o++, to.sum++) {
+            if (t < n) quant_tile_block(to, x[t] + at, nt);
+            else zero_tile_block(to, nt);
+        }
+    }
+}
+
+static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    float *to = p->f32 + tile * p->k * k->tile_tokens;
+    for (int64_t i = 0; i < p->k; i++)
+        for (int t = 0; t < k->tile_tokens; t++) *to++ = t < n ? x[t][i] : 0.0f;
+}
+
+/* ---- tiles ---- */
+
+/* 32 columns of one row and one token; b counts blocks of 32 in the panel, x starts at that block and token */
+static float tile_block(const struct panel *p, int64_t b, int r, struct act_tile x, int64_t nt)
+{
+    int per_block = 32 / p->group;
+    float y = p->csum[b * PANEL_ROWS + r] * x.o[0];
+    for (int g = 0; g < per_block; g++) {
+        int64_t at = (b * per_block + g) * PANEL_ROWS + r;
+        int32_t dot = 0;
+        float sum = 0.0f;
+        for (int i = g * p->group; i < (g + 1) * p->group; i++)
+            dot += p->code[((b * 8 + i / 4) * PANEL_ROWS + r) * 4 + i % 4] * x.a[i / 4 * nt * 4 + i % 4];
+        for (int i = g * p->group / 16; i < (g + 1) * p->group / 16; i++) sum += x.sum[i * nt];
+        y += p->scale[at] * x.d[0] * (float)dot;
+        if (p->has_min) y += p->min[at] * sum;
+    }
+    return y;
+}
+
+static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
+                 int64_t y_stride, bool add)
+{
+    int64_t nt = k->tile_tokens;
+    for (int t = 0; t < n_tokens; t++)
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            float sum = 0.0f;
+            for (int64_t b = 0; b < p->nk / 32; b++) {
+                struct act_tile from = act_tile_at(x, nt, at, k0 + b * 32);
+                from.a += 4 * t, from.d += t, from.o += t, from.sum += t;
+                sum += tile_block(p, b, r, from, nt);
+            }
+            y[t * y_stride + r] = add ? y[t * y_stride + r] + sum : sum;
+        }
+}
+
+static void tile_f32(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens,
+                     float *y, int64_t y_stride, bool add)
+{
+    int64_t nt = k->tile_tokens;
+    const float *from = x->f32 + (at * x->k + k0) * nt;
+    for (int t = 0; t < n_tokens; t++)
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            float sum = 0.0f;
+            for (int64_t i = 0; i < p->nk; i++) sum += p->f32[i * PANEL_ROWS + r] * from[i * nt + t];
+            y[t * y_stride + r] = add ? y[t * y_stride + r] + sum : sum;
+        }
+}
+
+void kernels_init_ref_matmul(struct kernels *k)
+{
+    k->tile_tokens = REF_TILE_TOKENS;
+    k->quant_row = quant_row;
+    for (int i = 0; i < dtype_count; i++) {
+        int id = dtypes[i]->gguf_id;
+        k->rowdot[id] = rowdots[id];
+        k->unpack[id] = dtypes[i]->unpack;
+    }
+    k->panel_build = panel_build;
+    k->quant_tile = quant_tile;
+    k->pack_tile_f32 = pack_tile_f32;
+    k->tile = tile;
+    k->tile_f32 = tile_f32;
+}

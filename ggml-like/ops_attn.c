@@ -1,0 +1,169 @@
+/* ops_attn - rotary positions, the KV cache, and attention over it. Segments of a batch see only their own cache. */
+#include "ggml-like/kernels/kernels.h"
+#include "ggml-like/ops.h"
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static const struct tensor *shape(const struct plan *p, val v) { return &p->val[v].t; }
+
+val op_rope_table(struct plan *p, const struct rope_spec *spec)
+{
+    for (int32_t i = 0; i < p->n_op; i++)
+        if (p->op[i].kind == OP_ROPE_TABLE && !memcmp(&p->op[i].arg.table.spec, spec, sizeof *spec)) return p->op[i].dst;
+    val y = plan_temp(p, spec->n_rot, p->n_rows);
+    plan_op(p, OP_ROPE_TABLE, y, VAL_NONE, VAL_NONE, VAL_NONE)->arg.table.spec = *spec;
+    return y;
+}
+
+val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t n_rot, bool neox)
+{
+    assert(shape(p, x)->ne[0] % head_dim == 0 && shape(p, table)->ne[0] == n_rot && n_rot <= head_dim);
+    val y = plan_temp(p, shape(p, x)->ne[0], shape(p, x)->ne[1]);
+    struct op *op = plan_op(p, OP_ROPE, y, x, table, VAL_NONE);
+    op->arg.rope.head_dim = head_dim;
+    op->arg.rope.n_rot = n_rot;
+    op->arg.rope.neox = neox;
+    return y;
+}
+
+val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v)
+{
+    assert(shape(p, q)->ne[0] == (int64_t)s->n_head * s->head_dim && shape(p, k)->ne[0] == (int64_t)s->n_head_kv * s->head_dim);
+    assert(shape(p, v)->ne[0] == (int64_t)s->n_head_kv * s->head_dim_v && s->n_head % s->n_head_kv == 0);
+    plan_op(p, OP_KV_STORE, VAL_NONE, k, v, VAL_NONE)->arg.store.il = s->il;
+    val y = plan_temp(p, (int64_t)s->n_head * s->head_dim_v, p->n_rows);
+    struct op *op = plan_op(p, OP_ATTN, y, q, VAL_NONE, VAL_NONE);
+    op->arg.attn.il = s->il;
+    op->arg.attn.n_head = s->n_head;
+    op->arg.attn.n_head_kv = s->n_head_kv;
+    op->arg.attn.head_dim = s->head_dim;
+    op->arg.attn.head_dim_v = s->head_dim_v;
+    op->arg.attn.window = s->window;
+    op->arg.attn.scale = s->scale;
+    op->arg.attn.cap = s->cap;
+    return y;
+}
+
+/* Angles in double: at position 2^20 a float product would be off by 0.06 rad. Once per pass and rope variant. */
+void op_run_rope_table(const struct op_run *r, const struct op *op)
+{
+    const struct rope_spec *s = &op->arg.table.spec;
+    float *y = op_data(r, op->dst);
+    int64_t begin, end;
+    pool_range(r->x->batch->n_rows, 1, r->ith, r->nth, &begin, &end);
+    for (int32_t i = 0; i < s->n_rot / 2; i++) {
+        double extrap = pow(s->base, -2.0 * i / s->n_rot) / (s->factor ? s->factor[i] : 1.0f), w = extrap * s->freq_scale;
+        if (s->yarn_ext > 0) {
+            double ramp = (i - s->yarn_low) / fmax(0.001, s->yarn_high - s->yarn_low);
+            double mix = (1 - fmin(1, fmax(0, ramp))) * s->yarn_ext;
+            w = w * (1 - mix) + extrap * mix;
+        }
+        for (int64_t t = begin; t < end; t++) {
+            double a = r->x->batch->pos[t] * w;
+            y[t * s->n_rot + 2 * i] = (float)(cos(a) * s->mscale);
+            y[t * s->n_rot + 2 * i + 1] = (float)(sin(a) * s->mscale);
+        }
+    }
+}
+
+void op_run_rope(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *t = shape(r->x->plan, op->dst);
+    const float *x = op_data(r, op->src[0]), *cs = op_data(r, op->src[1]);
+    float *y = op_data(r, op->dst);
+    int32_t hd = op->arg.rope.head_dim, n_rot = op->arg.rope.n_rot;
+    int64_t heads = t->ne[0] / hd, begin, end;
+    pool_range(t->ne[1] * heads, 1, r->ith, r->nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        if (y != x) memcpy(y + i * hd, x + i * hd, (size_t)hd * sizeof(float));
+        r->k->rope(y + i * hd, cs + i / heads * n_rot, n_rot, op->arg.rope.neox);
+    }
+}
+
+static const struct batch_segment *segment_of(const struct batch *b, int64_t row)
+{
+    int s = 0;
+    while (row >= b->seg[s].row + b->seg[s].n) s++;
+    return &b->seg[s];
+}
+
+void op_run_kv_store(const struct op_run *r, const struct op *op)
+{
+    const struct batch *b = r->x->batch;
+    const float *k = op_data(r, op->src[0]), *v = op_data(r, op->src[1]);
+    int64_t begin, end;
+    pool_range(b->n_rows, 1, r->ith, r->nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        const struct batch_segment *s = segment_of(b, i);
+        const struct kv_cache *c = &s->kv[op->arg.store.il];
+        for (int32_t h = 0; h < c->n_head; h++) {
+            size_t at = (size_t)(h * c->n_ctx + b->pos[i]);
+            r->k->from_f32(c->type, k + (i * c->n_head + h) * c->k_dim, c->k + at * c->k_row, c->k_dim);
+            r->k->from_f32(c->type, v + (i * c->n_head + h) * c->v_dim, c->v + at * c->v_row, c->v_dim);
+        }
+    }
+}
+
+/* One unit of attention work: `tokens` rows of one segment from `token`, heads head..head+heads of one KV head. */
+struct attn_unit { const struct batch_segment *seg; int32_t kv_head, head, heads; int64_t token, tokens; };
+
+static void attn_unit_run(const struct op_run *r, const struct op *op, const struct attn_unit *u)
+{
+    int32_t hd = op->arg.attn.head_dim, vd = op->arg.attn.head_dim_v, n_head = op->arg.attn.n_head;
+    const struct kv_cache *c = &u->seg->kv[op->arg.attn.il];
+    int32_t n_q = u->heads * (int32_t)u->tokens;
+    float *q = r->scratch, *out = q + (int64_t)ATTN_ROWS * hd;
+    int32_t *lo = (int32_t *)(out + (int64_t)ATTN_ROWS * vd), *hi = lo + ATTN_ROWS;
+    uint8_t *scratch = (uint8_t *)r->scratch + ((((size_t)ATTN_ROWS * (size_t)(hd + vd) * 4 + 2 * ATTN_ROWS * 4) + 63) & ~(size_t)63);
+    const float *src = op_data(r, op->src[0]);
+    float *dst = op_data(r, op->dst);
+    for (int64_t t = 0; t < u->tokens; t++) {
+        int64_t row = u->seg->row + u->token + t, pos = u->seg->pos + u->token + t, window = op->arg.attn.window;
+        memcpy(q + t * u->heads * hd, src + (row * n_head + u->head) * hd, (size_t)(u->heads * hd) * sizeof(float));
+        for (int32_t h = 0; h < u->heads; h++) {
+            lo[t * u->heads + h] = (int32_t)(window > 0 ? max_i64(0, pos - window + 1) : 0);
+            hi[t * u->heads + h] = (int32_t)pos + 1;
+        }
+    }
+    size_t base = (size_t)(u->kv_head * c->n_ctx);
+    struct attn_args a = {
+        .head_dim = hd, .head_dim_v = vd, .n_q = n_q, .q = q, .out = out, .q_stride = hd, .out_stride = vd,
+        .k_type = c->type, .v_type = c->type, .k = c->k + base * c->k_row, .v = c->v + base * c->v_row,
+        .k_row_bytes = c->k_row, .v_row_bytes = c->v_row, .lo = lo, .hi = hi, .scale = op->arg.attn.scale, .cap = op->arg.attn.cap,
+    };
+    r->k->attn(r->k, &a, scratch);
+    for (int64_t t = 0; t < u->tokens; t++) {
+        int64_t row = u->seg->row + u->token + t;
+        memcpy(dst + (row * n_head + u->head) * vd, out + t * u->heads * vd, (size_t)(u->heads * vd) * sizeof(float));
+    }
+}
+
+/* Heads of a KV group are stacked with tokens until ATTN_ROWS query rows share each key block. When that leaves too few units for the threads (one
+ * token, one KV head), the group is split by heads: a row's result does not depend on its stack, so the split may depend on the thread count. */
+void op_run_attn(const struct op_run *r, const struct op *op)
+{
+    const struct batch *b = r->x->batch;
+    int32_t n_kv = op->arg.attn.n_head_kv, group = op->arg.attn.n_head / n_kv;
+    int32_t heads = group < ATTN_ROWS ? group : ATTN_ROWS;
+    while (heads > 1 && b->n_rows * n_kv * ((group + heads - 1) / heads) < r->nth) heads = (heads + 1) / 2;
+    int64_t tokens = max_i64(1, ATTN_ROWS / heads);
+    int32_t splits = (group + heads - 1) / heads;
+    int64_t n = 0;
+    for (int s = 0; s < b->n_seg; s++) n += (b->seg[s].n + tokens - 1) / tokens * n_kv * splits;
+    for (int64_t i, end; op_take(r, n, 1, &i, &end);) {
+        int64_t left = i;
+        const struct batch_segment *s = b->seg;
+        for (;; s++) {
+            int64_t units = (s->n + tokens - 1) / tokens * n_kv * splits;
+            if (left < units) break;
+            left -= units;
+        }
+        struct attn_unit u = { .seg = s, .token = left / (n_kv * splits) * tokens };
+        u.tokens = min_i64(tokens, s->n - u.token);
+        u.kv_head = (int32_t)(left / splits % n_kv);
+        u.head = u.kv_head * group + (int32_t)(left % splits) * heads;
+        u.heads = (int32_t)min_i64(heads, (int64_t)(u.kv_head + 1) * group - u.head);
+        attn_unit_run(r, op, &u);
+    }
+}

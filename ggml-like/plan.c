@@ -1,0 +1,267 @@
+/* plan - recording, layout and execution of op lists. See plan.h. */
+#include "ggml-like/plan.h"
+#include "ggml-like/kernels/kernels.h"
+#include "ggml-like/ops.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+static const struct op_def op_table[OP_KINDS] = {
+    [OP_EMBED] = { "embed", op_run_embed, false },
+    [OP_ROWS] = { "rows", op_run_rows, false },
+    [OP_RMS_NORM] = { "rms_norm", op_run_rms_norm, true },
+    [OP_ADD] = { "add", op_run_add, true },
+    [OP_BIAS] = { "bias", op_run_bias, true },
+    [OP_SCALE] = { "scale", op_run_scale, true },
+    [OP_SOFTCAP] = { "softcap", op_run_softcap, true },
+    [OP_SILU_MUL] = { "silu_mul", op_run_silu_mul, true },
+    [OP_GELU_MUL] = { "gelu_mul", op_run_gelu_mul, true },
+    [OP_QUANT] = { "quantize", op_run_quant, false },
+    [OP_MATMUL] = { "matmul", op_run_matmul, false },
+    [OP_ROPE_TABLE] = { "rope_table", op_run_rope_table, false },
+    [OP_ROPE] = { "rope", op_run_rope, true },
+    [OP_KV_STORE] = { "kv_store", op_run_kv_store, false },
+    [OP_ATTN] = { "attention", op_run_attn, false },
+};
+
+const char *op_name(enum op_kind kind) { return op_table[kind].name; }
+
+void plan_init(struct plan *p, const struct kernels *k) { *p = (struct plan){ .k = k }; }
+
+void plan_free(struct plan *p)
+{
+    mem_free(p->op);
+    mem_free(p->val);
+    *p = (struct plan){ 0 };
+}
+
+void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out)
+{
+    p->n_op = p->n_val = 0;
+    p->bytes = 0;
+    p->n_rows = n_rows;
+    p->n_out = n_out;
+}
+
+static bool grow(void **items, int32_t *cap, int32_t need, size_t item)
+{
+    if (need <= *cap) return true;
+    int32_t want = *cap ? *cap : 256;
+    while (want < need) want *= 2;
+    void *q = mem_realloc(*items, (size_t)want * item);
+    if (!q) return false;
+    *items = q;
+    *cap = want;
+    return true;
+}
+
+status plan_reserve(struct plan *p, int32_t n, struct err *e)
+{
+    if (!grow((void **)&p->op, &p->cap_op, p->n_op + n, sizeof *p->op) || !grow((void **)&p->val, &p->cap_val, p->n_val + n, sizeof *p->val))
+        return err_oom(e, "plan", (size_t)(p->n_op + n) * (sizeof *p->op + sizeof *p->val));
+    return OK;
+}
+
+static val new_value(struct plan *p, struct value v)
+{
+    assert(p->n_val < p->cap_val); /* plan_reserve comes first */
+    v.last = -1;
+    v.quant = VAL_NONE;
+    p->val[p->n_val] = v;
+    return p->n_val++;
+}
+
+val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t }); }
+
+static struct value f32_value(int64_t ne0, int64_t ne1)
+{
+    struct value v = { 0 };
+    tensor_shape(&v.t, dtype_by_id(GGUF_F32), ne0, ne1, 1, 1);
+    v.bytes = ((size_t)(ne0 * ne1) * sizeof(float) + 63) & ~(size_t)63;
+    return v;
+}
+
+val plan_temp(struct plan *p, int64_t ne0, int64_t ne1)
+{
+    struct value v = f32_value(ne0, ne1);
+    v.temp = true;
+    return new_value(p, v);
+}
+
+val plan_temp_bytes(struct plan *p, size_t bytes)
+{
+    return new_value(p, (struct value){ .bytes = (bytes + 63) & ~(size_t)63, .temp = true });
+}
+
+val plan_input(struct plan *p, int64_t ne0, int64_t ne1) { return new_value(p, f32_value(ne0, ne1)); }
+
+void plan_bind(struct plan *p, val v, float *data) { p->val[v].t.data = data; }
+
+void plan_keep(struct plan *p, val v) { p->val[v].keep = true; }
+
+struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c)
+{
+    assert(p->n_op < p->cap_op);
+    struct op *op = &p->op[p->n_op];
+    *op = (struct op){ .kind = kind, .dst = dst, .src = { a, b, c, VAL_NONE } };
+    if (dst != VAL_NONE) p->val[dst].last = p->n_op;
+    for (int i = 0; i < OP_SRC; i++)
+        if (op->src[i] != VAL_NONE) p->val[op->src[i]].last = p->n_op;
+    p->n_op++;
+    return op;
+}
+
+/* ---- layout ---- */
+
+enum { LIVE_MAX = 64 };
+struct live { int32_t n; val v[LIVE_MAX]; }; /* temporaries that hold bytes, by rising offset */
+
+static bool live_insert(struct plan *p, struct live *l, val v)
+{
+    struct value *x = &p->val[v];
+    size_t at = 0;
+    int32_t i = 0;
+    for (; i < l->n; i++) {
+        const struct value *y = &p->val[l->v[i]];
+        if (y->offset - at >= x->bytes) break; /* first gap that fits */
+        at = y->offset + y->bytes;
+    }
+    if (l->n == LIVE_MAX) return false;
+    memmove(&l->v[i + 1], &l->v[i], (size_t)(l->n - i) * sizeof l->v[0]);
+    l->v[i] = v;
+    l->n++;
+    x->offset = at;
+    if (at + x->bytes > p->bytes) p->bytes = at + x->bytes;
+    return true;
+}
+
+static int32_t live_find(const struct live *l, val v)
+{
+    for (int32_t i = 0; i < l->n; i++)
+        if (l->v[i] == v) return i;
+    return -1;
+}
+
+static void live_expire(struct plan *p, struct live *l, int32_t op)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < l->n; i++) {
+        const struct value *x = &p->val[l->v[i]];
+        if (x->last > op || x->keep) l->v[n++] = l->v[i];
+    }
+    l->n = n;
+}
+
+static bool place(struct plan *p, struct live *l, int32_t i)
+{
+    struct op *op = &p->op[i];
+    if (op->dst == VAL_NONE || !p->val[op->dst].temp || live_find(l, op->dst) >= 0) return true;
+    struct value *d = &p->val[op->dst];
+    val s = op->src[0];
+    int32_t at = s == VAL_NONE ? -1 : live_find(l, s);
+    if (op_table[op->kind].in_place && at >= 0 && p->val[s].last == i && !p->val[s].keep && p->val[s].bytes == d->bytes) {
+        d->offset = p->val[s].offset;
+        l->v[at] = op->dst;
+        return true;
+    }
+    return live_insert(p, l, op->dst);
+}
+
+static bool overlap(const struct value *a, const struct value *b)
+{
+    return a->temp && b->temp && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+}
+
+/* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is written
+ * by OP_KV_STORE only and read by OP_ATTN only. */
+static bool depends(const struct plan *p, const struct op *a, const struct op *b)
+{
+    if (a->kind == OP_KV_STORE && b->kind == OP_ATTN) return true;
+    for (int i = 0; i < OP_SRC; i++) {
+        if (b->src[i] != VAL_NONE && a->dst != VAL_NONE && (b->src[i] == a->dst || overlap(&p->val[b->src[i]], &p->val[a->dst]))) return true;
+        if (a->src[i] != VAL_NONE && b->dst != VAL_NONE && overlap(&p->val[a->src[i]], &p->val[b->dst])) return true;
+    }
+    return a->dst != VAL_NONE && b->dst != VAL_NONE && overlap(&p->val[a->dst], &p->val[b->dst]);
+}
+
+status plan_finish(struct plan *p, struct err *e)
+{
+    struct live l = { 0 };
+    for (int32_t i = 0; i < p->n_op; i++) {
+        if (!place(p, &l, i)) return err_set(e, ERR_RUNTIME, "plan: more than %d values alive at op %d", LIVE_MAX, i);
+        live_expire(p, &l, i);
+    }
+    int32_t start = 0;
+    for (int32_t i = 0; i < p->n_op; i++) {
+        p->op[i].wait = false;
+        for (int32_t j = start; j < i && !p->op[i].wait; j++) p->op[i].wait = depends(p, &p->op[j], &p->op[i]);
+        if (p->op[i].wait) start = i;
+    }
+    return OK;
+}
+
+/* ---- execution ---- */
+
+void *op_data(const struct op_run *r, val v)
+{
+    const struct value *x = &r->x->plan->val[v];
+    return x->temp ? r->x->base + x->offset : x->t.data;
+}
+
+bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end)
+{
+    int64_t b = atomic_fetch_add_explicit(&r->x->next[r->index], chunk, memory_order_relaxed);
+    if (b >= n) return false;
+    *begin = b;
+    *end = min_i64(b + chunk, n);
+    return true;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void observe(const struct op_run *r, const struct op *op)
+{
+    const struct value *x = &r->x->plan->val[op->src[2]];
+    r->x->observe(r->x->observe_ctx, &r->x->plan->val[op->src[0]].t, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0]);
+}
+
+static void run_thread(void *ctx, int ith, int nth)
+{
+    const struct plan_exec *x = ctx;
+    const struct plan *p = x->plan;
+    struct op_run r = { .x = x, .k = p->k, .ith = ith, .nth = nth, .scratch = x->thread_base + (size_t)ith * x->thread_bytes };
+    bool timed = x->op_ns && ith == 0;
+    int64_t t0 = timed ? now_ns() : 0;
+    for (r.index = 0; r.index < p->n_op; r.index++) {
+        const struct op *op = &p->op[r.index];
+        if (op->wait) pool_barrier(x->pool);
+        if (x->observe && op->kind == OP_MATMUL && ith == 0) observe(&r, op);
+        op_table[op->kind].run(&r, op);
+        if (timed) {
+            int64_t t1 = now_ns();
+            x->op_ns[op->kind] += t1 - t0;
+            t0 = t1;
+        }
+    }
+}
+
+void plan_run(const struct plan_exec *x)
+{
+    for (int32_t i = 0; i < x->plan->n_op; i++) atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
+    pool_run(x->pool, run_thread, (void *)(uintptr_t)x);
+}
+
+size_t plan_thread_bytes(int64_t head_dim_max)
+{
+    size_t gather = 2 * (size_t)ATTN_ROWS * (size_t)head_dim_max * sizeof(float) + 2 * ATTN_ROWS * sizeof(int32_t);
+    size_t attn = attn_scratch_bytes((int)head_dim_max, (int)head_dim_max) + ((gather + 63) & ~(size_t)63);
+    size_t panel = panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
+    size_t n = attn > panel ? attn : panel;
+    return (n + 4095) & ~(size_t)4095;
+}

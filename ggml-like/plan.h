@@ -1,0 +1,123 @@
+/* plan - a flat list of ops over values, recorded by an architecture's equations and then run as often as its shape fits.
+ * No graph walk and no optimiser: plan_finish lays the values out in one scratch block (a value's bytes are reused after its last reader) and marks
+ * which ops must wait for the ones before them. Everything that can fail fails while building; plan_run cannot fail and allocates nothing.
+ * Knows tensors, kernels and the pool; knows no model, no tokens' meaning, no sessions: those come as a struct batch. */
+#pragma once
+#include "ggml-like/pool.h"
+#include "ggml-like/tensor.h"
+
+struct kernels;
+
+typedef int32_t val; /* index into plan.val */
+enum { VAL_NONE = -1, OP_SRC = 4 };
+
+enum op_kind {
+    OP_EMBED, OP_ROWS, OP_RMS_NORM, OP_ADD, OP_BIAS, OP_SCALE, OP_SOFTCAP, OP_SILU_MUL, OP_GELU_MUL,
+    OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_KINDS
+};
+
+/* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
+ * yarn_ext > 0 blends towards unscaled angles for fast dimensions. Sources: RoFormer; YaRN (Peng et al. 2023), section 3; Llama 3.1 rope_freqs. */
+struct rope_spec {
+    int32_t n_rot;
+    float base, freq_scale, mscale;
+    float yarn_ext, yarn_low, yarn_high; /* blend weight; first and last dimension of the ramp */
+    const float *factor;                 /* [n_rot / 2] or NULL */
+};
+
+union op_arg {
+    struct { float eps; int64_t dim; } norm;                /* dim = length of a normalised run (row or head) */
+    struct { float s; } scale;                              /* factor, or cap */
+    struct { struct rope_spec spec; } table;
+    struct { int32_t head_dim, n_rot; bool neox; } rope;
+    struct { int32_t il; } store;
+    struct { int32_t il, n_head, n_head_kv, head_dim, head_dim_v; int64_t window; float scale, cap; } attn; /* window 0 = none */
+};
+
+struct op {
+    enum op_kind kind;
+    val dst, src[OP_SRC];
+    bool wait;             /* all threads meet before this op */
+    union op_arg arg;
+};
+
+struct value {
+    struct tensor t;       /* weights: data set; temporaries: data NULL, see offset */
+    size_t bytes, offset;  /* temporaries: place in the scratch block */
+    int32_t last;          /* index of the last op that reads or writes it */
+    bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
+    val quant;             /* the quantized form of this value once some matmul asked for it */
+};
+
+struct plan {
+    struct op *op;
+    struct value *val;
+    int32_t n_op, n_val, cap_op, cap_val;
+    const struct kernels *k;
+    size_t bytes;          /* scratch block, set by plan_finish */
+    int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
+    bool observe;          /* matmuls keep their float input alive for the observer */
+};
+
+void plan_init(struct plan *p, const struct kernels *k);
+void plan_free(struct plan *p);
+/* plan_reset - forgets ops and values, keeps their memory. */
+void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out);
+/* plan_reserve - room for n more ops and values, so that recording cannot fail. PLAN_CHUNK is enough for a layer; rebuilding a plan of the same
+ * equations never allocates. */
+enum { PLAN_CHUNK = 256 };
+status plan_reserve(struct plan *p, int32_t n, struct err *e) MUST_USE;
+/* plan_weight / plan_temp / plan_input - new values. An input's bytes are the caller's: bound with plan_bind before running. */
+val plan_weight(struct plan *p, const struct tensor *t);
+val plan_temp(struct plan *p, int64_t ne0, int64_t ne1);        /* f32 [ne1][ne0] */
+val plan_temp_bytes(struct plan *p, size_t bytes);              /* opaque */
+val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0] */
+void plan_bind(struct plan *p, val v, float *data);
+void plan_keep(struct plan *p, val v);
+struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c); /* VAL_NONE for absent operands */
+status plan_finish(struct plan *p, struct err *e) MUST_USE;
+
+/* What one pass works on. Rows of all segments are concatenated. */
+struct kv_cache;           /* ops.h */
+struct batch_segment { int64_t row, n, pos; struct kv_cache *kv; }; /* first row, rows, position of the first row; kv [n_layer] */
+struct batch {
+    int64_t n_rows, n_out;
+    const int32_t *token;  /* [n_rows] */
+    const int32_t *pos;    /* [n_rows] */
+    const int32_t *out;    /* [n_out] rows that give results, rising */
+    const struct batch_segment *seg;
+    int n_seg;
+};
+
+/* Called on thread 0 before a matmul: weight, its float input [n][k]. */
+typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k);
+
+struct plan_exec {
+    const struct plan *plan;
+    struct pool *pool;
+    const struct batch *batch;
+    uint8_t *base;         /* scratch block, plan->bytes, 64-byte aligned */
+    uint8_t *thread_base;  /* [n_threads][thread_bytes] */
+    size_t thread_bytes;
+    _Atomic int64_t *next; /* [n_op] work counters */
+    plan_observe_fn observe;
+    void *observe_ctx;
+    int64_t *op_ns;        /* [OP_KINDS] time by kind is added here, or NULL */
+};
+/* plan_run - runs all ops on the pool. The same bits for any number of threads. */
+void plan_run(const struct plan_exec *x);
+/* plan_thread_bytes - scratch each thread needs for ops with heads of up to these sizes. */
+size_t plan_thread_bytes(int64_t head_dim_max);
+const char *op_name(enum op_kind kind);
+
+/* For op implementations: one thread's view of a running plan. */
+struct op_run {
+    const struct plan_exec *x;
+    const struct kernels *k;
+    int ith, nth;
+    int32_t index;         /* of the op */
+    void *scratch;         /* this thread's, 64-byte aligned */
+};
+void *op_data(const struct op_run *r, val v);
+/* op_take - next chunk of [0, n): false when all work is taken. Threads share one counter, so fast threads take more. */
+bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end);

@@ -1,0 +1,237 @@
+/* pool - persistent threads around two words that only count up: `start` (a new job, or the end) and `phase` (a barrier opened).
+ * A waiter remembers the old value and waits until the word differs: spins, then yields, then sleeps. pool_run = bump start, run the
+ * share of thread 0, pass one barrier; so a thread can never miss or repeat a job. */
+#include "ggml-like/pool.h"
+#include <assert.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+enum {
+    THREADS_MAX = 512,
+    CACHE_LINE = 64,
+    SPINS = 2000, /* pauses, 28 us measured, up to 100 on others: covers the gap between two steps of a decoding loop */
+    YIELDS = 100, /* then some 25 us in which other processes may have the core; a sleep and wake-up costs 10 us and more */
+};
+
+/* `seq` on its own line: waiters read it, and only the last arrival writes it. */
+struct word {
+    _Alignas(CACHE_LINE) _Atomic uint32_t seq;
+    _Atomic uint32_t sleepers;
+#if !defined(__linux__)
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+#endif
+};
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    int ith;
+};
+
+struct pool {
+    struct word start, phase;
+    _Alignas(CACHE_LINE) _Atomic int arrived;
+    _Alignas(CACHE_LINE) pool_fn fn; /* written before start moves, read after */
+    void *ctx;
+    bool stop;
+    int n_threads, n_started;
+    int spins; /* 0 when there are more threads than processors: spinning would then hold up the thread that is waited for */
+    void *raw; /* the allocation that holds this struct at an aligned place */
+    struct worker worker[];
+};
+
+#if defined(__x86_64__)
+static void cpu_relax(void) { __builtin_ia32_pause(); }
+#elif defined(__aarch64__)
+static void cpu_relax(void) { __asm__ volatile("isb"); } /* `yield` is a no-op on most cores; isb takes about as long as a pause */
+#else
+static void cpu_relax(void) {}
+#endif
+
+#if defined(__linux__)
+/* The kernel compares *seq with `old` under its own lock, so a change between our last look and the sleep is not lost. */
+static void word_sleep(struct word *w, uint32_t old) { syscall(SYS_futex, &w->seq, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0); }
+static void word_wake(struct word *w) { syscall(SYS_futex, &w->seq, FUTEX_WAKE_PRIVATE, THREADS_MAX, NULL, NULL, 0); }
+static bool word_init(struct word *w) { return w != NULL; }
+static void word_free(struct word *w) { (void)w; }
+
+static int processors(void)
+{
+    cpu_set_t set[8]; /* 8192 processors; the kernel refuses a set smaller than its own */
+    return sched_getaffinity(0, sizeof set, set) == 0 ? CPU_COUNT_S(sizeof set, set) : 1;
+}
+#else
+static void word_sleep(struct word *w, uint32_t old)
+{
+    pthread_mutex_lock(&w->lock);
+    while (atomic_load(&w->seq) == old) pthread_cond_wait(&w->changed, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void word_wake(struct word *w)
+{
+    pthread_mutex_lock(&w->lock);
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static bool word_init(struct word *w)
+{
+    if (pthread_mutex_init(&w->lock, NULL) != 0) return false;
+    if (pthread_cond_init(&w->changed, NULL) == 0) return true;
+    pthread_mutex_destroy(&w->lock);
+    return false;
+}
+
+static void word_free(struct word *w)
+{
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+}
+
+static int processors(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); }
+#endif
+
+static bool word_moved(struct word *w, uint32_t old) { return atomic_load_explicit(&w->seq, memory_order_acquire) != old; }
+
+static void word_wait(struct word *w, uint32_t old, int spins)
+{
+    for (int i = 0; i < spins; i++) {
+        if (word_moved(w, old)) return;
+        cpu_relax();
+    }
+    for (int i = 0; i < YIELDS; i++) {
+        if (word_moved(w, old)) return;
+        sched_yield();
+    }
+    /* Announce, then look again: with both sides sequentially consistent, either we see the new value or the waker sees the sleeper. */
+    atomic_fetch_add(&w->sleepers, 1);
+    while (atomic_load(&w->seq) == old) word_sleep(w, old);
+    atomic_fetch_sub(&w->sleepers, 1);
+}
+
+static void word_advance(struct word *w)
+{
+    atomic_fetch_add(&w->seq, 1);
+    if (atomic_load(&w->sleepers) != 0) word_wake(w);
+}
+
+void pool_barrier(struct pool *p)
+{
+    if (p->n_threads == 1) return;
+    /* Read before arriving: the phase cannot move until this thread has arrived. */
+    uint32_t phase = atomic_load_explicit(&p->phase.seq, memory_order_relaxed);
+    if (atomic_fetch_add(&p->arrived, 1) == p->n_threads - 1) {
+        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed); /* published by the phase */
+        word_advance(&p->phase);
+    } else {
+        word_wait(&p->phase, phase, p->spins);
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    for (uint32_t seen = 0;; seen++) {
+        word_wait(&p->start, seen, p->spins);
+        if (p->stop) return NULL;
+        p->fn(p->ctx, w->ith, p->n_threads);
+        pool_barrier(p);
+    }
+}
+
+void pool_run(struct pool *p, pool_fn fn, void *ctx)
+{
+    if (p->n_threads > 1) {
+        p->fn = fn;
+        p->ctx = ctx;
+        word_advance(&p->start);
+    }
+    fn(ctx, 0, p->n_threads);
+    pool_barrier(p);
+}
+
+/* Signals sent to the process belong to the caller's threads; faults of a worker must still reach the handler on that worker. */
+static void block_process_signals(sigset_t *before)
+{
+    static const int own[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGPROF };
+    sigset_t mask;
+    sigfillset(&mask);
+    for (int i = 0; i < ARRAY_LEN(own); i++) sigdelset(&mask, own[i]);
+    pthread_sigmask(SIG_BLOCK, &mask, before);
+}
+
+static status start_workers(struct pool *p, struct err *e)
+{
+    sigset_t before;
+    block_process_signals(&before);
+    int error = 0;
+    while (p->n_started < p->n_threads - 1 && error == 0) {
+        struct worker *w = &p->worker[p->n_started];
+        *w = (struct worker){ .pool = p, .ith = p->n_started + 1 };
+        error = pthread_create(&w->thread, NULL, worker_main, w);
+        if (error == 0) p->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) return OK;
+    return err_set(e, ERR_RUNTIME, "threads: only %d of %d could be started: %s", p->n_started + 1, p->n_threads, strerror(error));
+}
+
+status pool_open(struct pool **out, int n_threads, struct err *e)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > THREADS_MAX) return err_set(e, ERR_USAGE, "threads: %d is outside 1..%d", n_threads, THREADS_MAX);
+    size_t bytes = sizeof(struct pool) + (size_t)(n_threads - 1) * sizeof(struct worker) + CACHE_LINE;
+    void *raw = mem_calloc(1, bytes);
+    if (!raw) return err_oom(e, "threads", bytes);
+    struct pool *p = (struct pool *)(((uintptr_t)raw + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1));
+    p->raw = raw;
+    p->n_threads = n_threads;
+    p->spins = n_threads <= processors() ? SPINS : 0;
+    if (!word_init(&p->start)) {
+        mem_free(raw);
+        return err_set(e, ERR_RUNTIME, "threads: no lock available");
+    }
+    if (!word_init(&p->phase)) {
+        word_free(&p->start);
+        mem_free(raw);
+        return err_set(e, ERR_RUNTIME, "threads: no lock available");
+    }
+    status st = start_workers(p, e);
+    if (st == OK) *out = p;
+    else pool_close(p);
+    return st;
+}
+
+void pool_close(struct pool *p)
+{
+    if (!p) return;
+    p->stop = true;
+    word_advance(&p->start);
+    for (int i = 0; i < p->n_started; i++) pthread_join(p->worker[i].thread, NULL);
+    word_free(&p->start);
+    word_free(&p->phase);
+    mem_free(p->raw);
+}
+
+int pool_threads(const struct pool *p) { return p->n_threads; }
+
+void pool_range(int64_t n, int64_t grain, int ith, int nth, int64_t *begin, int64_t *end)
+{
+    assert(n >= 0 && grain > 0 && nth > 0 && ith >= 0 && ith < nth);
+    int64_t blocks = n / grain + (n % grain != 0);
+    int64_t each = blocks / nth, extra = blocks % nth;
+    int64_t first = each * ith + min_i64(ith, extra), last = first + each + (ith < extra);
+    *begin = first >= blocks ? n : first * grain;
+    *end = last >= blocks ? n : last * grain;
+}

@@ -1,0 +1,368 @@
+/* engine - runs forward passes: builds the plan for the shape at hand, feeds it batches, computes the head in row blocks.
+ * Sessions hold only their timeline. See engine.h. */
+#include "src/engine.h"
+#include "ggml-like/cpu.h"
+#include "ggml-like/kernels/kernels.h"
+#include "src/state.h"
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 40 << 20, HEAD_BYTES = 32 << 20, SEGMENTS_MAX = 256 };
+
+struct engine {
+    const struct model *m;
+    struct kernels k;
+    struct pool *pool;
+    struct plan body, head;
+    val hidden, head_in, head_out;
+    int64_t n_batch, head_rows;     /* most rows of one pass; of one head block */
+    int64_t shape_rows, shape_out, shape_head; /* what the plans are built for */
+    uint8_t *mem;                   /* body scratch | head scratch | thread scratch */
+    size_t mem_bytes, body_bytes, head_bytes, thread_bytes;
+    _Atomic int64_t *next;
+    int32_t n_next;
+    int32_t *token, *pos, *out;     /* [n_batch] */
+    int32_t *out_seg, *out_row;     /* [n_batch] segment and row in it of each wanted row */
+    struct batch_segment *seg;      /* [SEGMENTS_MAX] */
+    observe_fn observe;
+    void *observe_ctx;
+};
+
+struct session {
+    struct engine *en;
+    struct state state;
+    int64_t n_ctx, pos;
+    int32_t *token;                 /* [n_ctx] */
+};
+
+/* ---- plans ---- */
+
+static status build_body(struct engine *en, int64_t rows, int64_t out, struct err *e)
+{
+    struct plan *p = &en->body;
+    const struct build b = { p, en->m };
+    en->shape_rows = -1; /* until the new plan is complete */
+    plan_reset(p, rows, out);
+    p->observe = en->observe != NULL;
+    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    val x = op_embed(p, weight(&b, -1, W_EMBD), en->m->hp.n_embd);
+    if (en->m->hp.embd_scale != 0) x = op_scale(p, x, en->m->hp.embd_scale);
+    for (int il = 0; il < en->m->hp.n_layer; il++) {
+        TRY(plan_reserve(p, PLAN_CHUNK, e));
+        x = en->m->arch->layer(&b, il, x);
+    }
+    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    x = norm(&b, x, weight(&b, -1, W_OUTPUT_NORM));
+    plan_keep(p, x);
+    TRY(plan_finish(p, e));
+    en->hidden = x;
+    en->shape_rows = rows;
+    en->shape_out = out;
+    return OK;
+}
+
+static status build_head(struct engine *en, int64_t rows, struct err *e)
+{
+    struct plan *p = &en->head;
+    const struct build b = { p, en->m };
+    const struct hparams *hp = &en->m->hp;
+    en->shape_head = -1;
+    plan_reset(p, rows, rows);
+    p->observe = en->observe != NULL;
+    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    en->head_in = plan_input(p, hp->n_embd, rows);
+    val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
+    if (hp->logit_scale != 0) y = op_scale(p, y, hp->logit_scale);
+    if (hp->final_softcap > 0) y = op_softcap(p, y, hp->final_softcap);
+    plan_keep(p, y);
+    TRY(plan_finish(p, e));
+    en->head_out = y;
+    en->shape_head = rows;
+    return OK;
+}
+
+/* Builds both plans for the shapes that can be largest (all rows wanted, all but one, none; one row) and remembers the sizes, plus 1/16 for what
+ * rounding to tiles can add in between. Afterwards rebuilding for any smaller shape neither allocates nor outgrows the scratch. */
+static status measure(struct engine *en, struct err *e)
+{
+    int64_t n = en->n_batch;
+    const int64_t shapes[][2] = { { n, n }, { n, n - 1 }, { n, 0 }, { 1, 1 }, { 1, 0 } };
+    en->body_bytes = en->head_bytes = 0;
+    en->n_next = 0;
+    for (int i = 0; i < ARRAY_LEN(shapes); i++) {
+        TRY(build_body(en, shapes[i][0], shapes[i][1], e));
+        if (en->body.bytes > en->body_bytes) en->body_bytes = en->body.bytes;
+        if (en->body.n_op > en->n_next) en->n_next = en->body.n_op;
+    }
+    const int64_t heads[] = { en->head_rows, 1 };
+    for (int i = 0; i < ARRAY_LEN(heads); i++) {
+        TRY(build_head(en, heads[i], e));
+        if (en->head.bytes > en->head_bytes) en->head_bytes = en->head.bytes;
+    }
+    en->body_bytes = (en->body_bytes + en->body_bytes / 16 + 4095) & ~(size_t)4095;
+    en->head_bytes = (en->head_bytes + en->head_bytes / 16 + 4095) & ~(size_t)4095;
+    return OK;
+}
+
+static status choose_batch(struct engine *en, int64_t wanted, struct err *e)
+{
+    int64_t per_row = max_i64(1, en->m->hp.n_vocab * (int64_t)sizeof(float));
+    en->n_batch = wanted ? wanted : BATCH_DEFAULT;
+    for (;;) {
+        en->head_rows = max_i64(1, min_i64(en->n_batch, HEAD_BYTES / per_row));
+        TRY(measure(en, e));
+        if (wanted || en->n_batch <= BATCH_MIN || en->body_bytes <= SCRATCH_GOAL) return OK;
+        en->n_batch = max_i64(BATCH_MIN, en->n_batch - 64);
+    }
+}
+
+static int64_t head_dim_max(const struct model *m)
+{
+    int64_t n = 8;
+    for (int64_t il = 0; il < m->hp.n_layer; il++) n = max_i64(n, max_i64(m->layer[il].hp.head_dim, m->layer[il].hp.head_dim_v));
+    return n;
+}
+
+static status allocate(struct engine *en, struct err *e)
+{
+    size_t threads, n = (size_t)en->n_batch;
+    en->thread_bytes = plan_thread_bytes(head_dim_max(en->m));
+    if (!mul_size(en->thread_bytes, (size_t)pool_threads(en->pool), &threads) || !add_size(en->body_bytes, en->head_bytes, &en->mem_bytes) ||
+        !add_size(en->mem_bytes, threads, &en->mem_bytes))
+        return err_oom(e, "scratch", SIZE_MAX);
+    en->mem = mem_map(en->mem_bytes);
+    en->next = mem_calloc((size_t)en->n_next, sizeof *en->next);
+    en->token = mem_calloc(n, 5 * sizeof(int32_t));
+    en->seg = mem_calloc(SEGMENTS_MAX, sizeof *en->seg);
+    if (!en->mem || !en->next || !en->token || !en->seg) return err_oom(e, "scratch", en->mem_bytes);
+    en->pos = en->token + n;
+    en->out = en->pos + n;
+    en->out_seg = en->out + n;
+    en->out_row = en->out_seg + n;
+    return OK;
+}
+
+status engine_open(struct engine **out, const struct model *m, const struct engine_options *o, struct err *e)
+{
+    *out = NULL;
+    if (o->n_batch < 0 || o->n_batch > 65536) return err_set(e, ERR_USAGE, "batch is %lld, expected 1 to 65536", (long long)o->n_batch);
+    if (o->n_threads < 0 || o->n_threads > 512) return err_set(e, ERR_USAGE, "threads is %d, expected 1 to 512", o->n_threads);
+    struct engine *en = mem_calloc(1, sizeof *en);
+    if (!en) return err_oom(e, "engine", sizeof *en);
+    struct cpu_info cpu;
+    cpu_detect(&cpu);
+    en->m = m;
+    en->observe = o->observe;
+    en->observe_ctx = o->observe_ctx;
+    kernels_init(&en->k, o->features ? cpu.features & o->features : cpu.features);
+    plan_init(&en->body, &en->k);
+    plan_init(&en->head, &en->k);
+    status st = pool_open(&en->pool, o->n_threads ? o->n_threads : cpu.n_threads_default, e);
+    if (st == OK) st = choose_batch(en, o->n_batch, e);
+    if (st == OK) st = allocate(en, e);
+    if (st != OK) {
+        engine_close(en);
+        return st;
+    }
+    *out = en;
+    return OK;
+}
+
+void engine_close(struct engine *en)
+{
+    if (!en) return;
+    pool_close(en->pool);
+    plan_free(&en->body);
+    plan_free(&en->head);
+    if (en->mem) mem_unmap(en->mem, en->mem_bytes);
+    mem_free((void *)en->next);
+    mem_free(en->token);
+    mem_free(en->seg);
+    mem_free(en);
+}
+
+const struct model *engine_model(const struct engine *en) { return en->m; }
+const struct kernels *engine_kernels(const struct engine *en) { return &en->k; }
+struct pool *engine_pool(struct engine *en) { return en->pool; }
+int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
+size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
+
+/* ---- sessions ---- */
+
+size_t model_state_bytes(const struct model *m, int64_t n_ctx, const struct dtype *kv_type)
+{
+    size_t n;
+    return state_layout(m, n_ctx, kv_type, NULL, NULL, &n, NULL) == OK ? n : SIZE_MAX;
+}
+
+/* Refuses a KV cache that the machine cannot hold, before a page of it is touched. */
+static status check_memory(const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e)
+{
+    struct cpu_info cpu;
+    cpu_detect(&cpu);
+    size_t need;
+    TRY(state_layout(m, n_ctx, type, NULL, NULL, &need, e));
+    if (!cpu.ram_available || need <= cpu.ram_available) return OK;
+    int64_t fits = (int64_t)((double)cpu.ram_available / ((double)need / (double)n_ctx)) & ~(int64_t)255;
+    return err_set(e, ERR_MEMORY, "context %lld needs %.1f GiB for its KV cache, %.1f GiB are available: at most %lld positions fit", (long long)n_ctx,
+                   (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
+}
+
+status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e)
+{
+    *out = NULL;
+    int64_t n_ctx = o->n_ctx ? o->n_ctx : en->m->hp.n_ctx_train;
+    const struct dtype *type = o->kv_type ? o->kv_type : dtype_by_id(GGUF_F16);
+    if (n_ctx < 1 || n_ctx > 1 << 24) return err_set(e, ERR_USAGE, "context is %lld, expected 1 to %d", (long long)n_ctx, 1 << 24);
+    if (type->gguf_id != GGUF_F16 && type->gguf_id != GGUF_F32 && type->gguf_id != GGUF_Q8_0)
+        return err_set(e, ERR_USAGE, "KV type %s is not supported: F16, F32, Q8_0", type->gguf_name);
+    TRY(check_memory(en->m, n_ctx, type, e));
+    struct session *s = mem_calloc(1, sizeof *s);
+    if (!s) return err_oom(e, "session", sizeof *s);
+    s->en = en;
+    s->n_ctx = n_ctx;
+    status st = state_open(&s->state, en->m, n_ctx, type, e);
+    if (st == OK && !(s->token = mem_map((size_t)n_ctx * sizeof *s->token))) st = err_oom(e, "tokens", (size_t)n_ctx * sizeof *s->token);
+    if (st != OK) {
+        session_close(s);
+        return st;
+    }
+    *out = s;
+    return OK;
+}
+
+void session_close(struct session *s)
+{
+    if (!s) return;
+    state_close(&s->state);
+    if (s->token) mem_unmap(s->token, (size_t)s->n_ctx * sizeof *s->token);
+    mem_free(s);
+}
+
+int64_t session_n_ctx(const struct session *s) { return s->n_ctx; }
+int64_t session_pos(const struct session *s) { return s->pos; }
+const int32_t *session_tokens(const struct session *s) { return s->token; }
+size_t session_bytes(const struct session *s) { return s->state.bytes; }
+
+status session_truncate(struct session *s, int64_t n, struct err *e)
+{
+    if (n < 0 || n > s->pos) return err_set(e, ERR_USAGE, "truncate to %lld, expected 0 to %lld", (long long)n, (long long)s->pos);
+    s->pos = n;
+    return OK;
+}
+
+/* ---- forward ---- */
+
+static status check_segments(const struct engine *en, const struct segment *seg, int n_seg, int64_t *rows, int64_t *out, struct err *e)
+{
+    *rows = *out = 0;
+    if (n_seg < 1 || n_seg > SEGMENTS_MAX) return err_set(e, ERR_USAGE, "%d segments, expected 1 to %d", n_seg, SEGMENTS_MAX);
+    for (int i = 0; i < n_seg; i++) {
+        const struct segment *g = &seg[i];
+        if (g->n < 1 || g->want_from < 0 || g->want_from > g->n)
+            return err_set(e, ERR_USAGE, "segment %d: %lld rows, logits from %lld", i, (long long)g->n, (long long)g->want_from);
+        if (g->n > g->session->n_ctx - g->session->pos)
+            return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)g->session->pos, (long long)g->session->n_ctx,
+                           (long long)g->n);
+        for (int j = 0; j < i; j++)
+            if (seg[j].session == g->session) return err_set(e, ERR_USAGE, "segments %d and %d share a session", j, i);
+        for (int64_t t = 0; t < g->n; t++)
+            if (g->tokens[t] < 0 || g->tokens[t] >= en->m->hp.n_vocab)
+                return err_set(e, ERR_USAGE, "token id %d, expected 0 to %lld", g->tokens[t], (long long)en->m->hp.n_vocab - 1);
+        *rows += g->n;
+        *out += g->n - g->want_from;
+    }
+    if (*rows > en->n_batch) return err_set(e, ERR_USAGE, "%lld rows in one pass, at most %lld", (long long)*rows, (long long)en->n_batch);
+    return OK;
+}
+
+static struct batch fill_batch(struct engine *en, const struct segment *seg, int n_seg)
+{
+    struct batch b = { .token = en->token, .pos = en->pos, .out = en->out, .seg = en->seg, .n_seg = n_seg };
+    for (int i = 0; i < n_seg; i++) {
+        struct session *s = seg[i].session;
+        en->seg[i] = (struct batch_segment){ .row = b.n_rows, .n = seg[i].n, .pos = s->pos, .kv = s->state.kv };
+        for (int64_t t = 0; t < seg[i].n; t++) {
+            en->token[b.n_rows] = seg[i].tokens[t];
+            en->pos[b.n_rows] = (int32_t)(s->pos + t);
+            if (t >= seg[i].want_from) {
+                en->out[b.n_out] = (int32_t)b.n_rows;
+                en->out_seg[b.n_out] = i;
+                en->out_row[b.n_out++] = (int32_t)t;
+            }
+            b.n_rows++;
+        }
+        memcpy(s->token + s->pos, seg[i].tokens, (size_t)seg[i].n * sizeof *s->token);
+    }
+    return b;
+}
+
+static void run_plan(struct engine *en, const struct plan *p, uint8_t *base, const struct batch *b)
+{
+    struct plan_exec x = {
+        .plan = p, .pool = en->pool, .batch = b, .base = base, .thread_base = en->mem + en->body_bytes + en->head_bytes, .thread_bytes = en->thread_bytes,
+        .next = en->next, .observe = en->observe, .observe_ctx = en->observe_ctx,
+    };
+    plan_run(&x);
+}
+
+struct emit { logits_fn fn; void *ctx; const float *logits; const int32_t *seg, *row; int64_t n, n_vocab; };
+
+static void emit_rows(void *ctx, int ith, int nth)
+{
+    const struct emit *x = ctx;
+    for (int64_t i = ith; i < x->n; i += nth) x->fn(x->ctx, x->seg[i], x->row[i], x->logits + i * x->n_vocab);
+}
+
+/* The head's logits are rows x vocabulary: computed in blocks of head_rows so that 512 rows of a 262k vocabulary do not need 512 MiB. */
+static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx, struct err *e)
+{
+    float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
+    for (int64_t done = 0; done < n_out;) {
+        int64_t n = min_i64(en->head_rows, n_out - done);
+        if (en->shape_head != n) TRY(build_head(en, n, e));
+        plan_bind(&en->head, en->head_in, hidden + done * en->m->hp.n_embd);
+        struct batch b = { .n_rows = n, .n_out = n };
+        run_plan(en, &en->head, en->mem + en->body_bytes, &b);
+        if (fn) {
+            struct emit x = { fn, ctx, (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset), en->out_seg + done, en->out_row + done, n,
+                              en->m->hp.n_vocab };
+            pool_run(en->pool, emit_rows, &x);
+        }
+        done += n;
+    }
+    return OK;
+}
+
+status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e)
+{
+    int64_t rows, out;
+    TRY(check_segments(en, seg, n_seg, &rows, &out, e));
+    if (en->shape_rows != rows || en->shape_out != out) TRY(build_body(en, rows, out, e));
+    if (en->body.bytes > en->body_bytes)
+        return err_set(e, ERR_RUNTIME, "a pass of %lld rows needs %zu bytes of scratch, %zu are reserved", (long long)rows, en->body.bytes, en->body_bytes);
+    struct batch b = fill_batch(en, seg, n_seg);
+    run_plan(en, &en->body, en->mem, &b);
+    for (int i = 0; i < n_seg; i++) seg[i].session->pos += seg[i].n;
+    return run_head(en, out, fn, ctx, e);
+}
+
+float *engine_logits(struct engine *en)
+{
+    return (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset) + (en->shape_head - 1) * en->m->hp.n_vocab;
+}
+
+status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*progress)(void *ctx, int64_t done, int64_t n), void *ctx, struct err *e)
+{
+    if (n > s->n_ctx - s->pos)
+        return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)s->pos, (long long)s->n_ctx, (long long)n);
+    for (int64_t done = 0; done < n;) {
+        int64_t m = min_i64(s->en->n_batch, n - done);
+        struct segment g = { .session = s, .tokens = tokens + done, .n = m, .want_from = done + m == n ? m - 1 : m };
+        TRY(engine_forward(s->en, &g, 1, NULL, NULL, e));
+        done += m;
+        if (progress && !progress(ctx, done, n)) return done == n ? OK : err_set(e, ERR_INTERRUPTED, "stopped after %lld of %lld tokens", (long long)done, (long long)n);
+    }
+    return OK;
+}

@@ -1,0 +1,375 @@
+/* model - opens a GGUF file as a runnable model: reads the architecture's keys, binds and checks its weights, opens the tokenizer.
+ * Driven by the rows of arch.h; knows no architecture by name. */
+#include "src/model.h"
+#include "src/model_int.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- hyper-parameters ---- */
+
+static status missing_key(const char *key, struct err *e) { return err_set(e, ERR_FORMAT, "key %s is missing", key); }
+
+static status out_of_range(const char *key, double v, const struct hparam_row *r, struct err *e)
+{
+    return err_set(e, ERR_FORMAT, "%s is %g, expected %g to %g", key, v, r->lo, r->hi);
+}
+
+static status read_int(struct model *m, const char *key, const struct hparam_row *r, struct err *e)
+{
+    int64_t *out = (int64_t *)((char *)&m->hp + r->offset), v;
+    struct err own = { 0 };
+    if (gguf_get_i64(&m->g, key, INT64_MIN, INT64_MAX, &v, &own)) {
+        if ((double)v < r->lo || (double)v > r->hi) return out_of_range(key, (double)v, r, e);
+        *out = v;
+        return OK;
+    }
+    if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    if (isnan(r->def)) return missing_key(key, e);
+    if (r->def != HP_ABSENT) *out = (int64_t)r->def;
+    return OK;
+}
+
+static status read_float(struct model *m, const char *key, const struct hparam_row *r, struct err *e)
+{
+    float *out = (float *)((char *)&m->hp + r->offset), v;
+    struct err own = { 0 };
+    if (gguf_get_f32(&m->g, key, &v, &own)) {
+        if (!(v >= r->lo && v <= r->hi)) return out_of_range(key, v, r, e);
+        *out = v;
+        return OK;
+    }
+    if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    if (isnan(r->def)) return missing_key(key, e);
+    if (r->def != HP_ABSENT) *out = (float)r->def;
+    return OK;
+}
+
+static status read_layer_int(struct model *m, const char *key, const struct hparam_row *r, struct err *e)
+{
+    const struct gguf_kv *kv = gguf_find(&m->g, key);
+    if (!kv) {
+        if (isnan(r->def)) return missing_key(key, e);
+        return OK;
+    }
+    bool array = kv->kind == KV_ARR;
+    if (array && (kv->elem == KV_STR || kv->elem == KV_F32 || kv->elem == KV_F64 || kv->elem == KV_BOOL))
+        return err_set(e, ERR_FORMAT, "%s holds %s items, expected integers", key, gguf_kind_name(kv->elem));
+    if (array && (int64_t)kv->n < m->hp.n_layer)
+        return err_set(e, ERR_FORMAT, "%s has %llu items, expected one for each of %lld layers", key, (unsigned long long)kv->n, (long long)m->hp.n_layer);
+    int64_t scalar = 0;
+    struct err own = { 0 };
+    if (!array && !gguf_get_i64(&m->g, key, INT64_MIN, INT64_MAX, &scalar, &own)) return err_set(e, own.code, "%s", own.text);
+    for (int64_t il = 0; il < m->hp.n_layer; il++) {
+        int64_t v = array ? gguf_arr_i64(kv, (uint64_t)il) : scalar;
+        if ((double)v < r->lo || (double)v > r->hi) return out_of_range(key, (double)v, r, e);
+        *(int64_t *)((char *)&m->layer[il].hp + r->offset) = v;
+    }
+    return OK;
+}
+
+static status read_rows(struct model *m, const struct hparam_row *rows, bool per_layer, struct err *e)
+{
+    static status (*const read[])(struct model *, const char *, const struct hparam_row *, struct err *) = {
+        [HP_INT] = read_int, [HP_FLOAT] = read_float, [HP_LAYER_INT] = read_layer_int,
+    };
+    for (const struct hparam_row *r = rows; r->key; r++) {
+        if ((r->kind == HP_LAYER_INT) != per_layer) continue;
+        char key[128];
+        snprintf(key, sizeof key, "%s.%s", m->arch->name, r->key);
+        TRY(read[r->kind](m, key, r, e));
+    }
+    return OK;
+}
+
+/* The rope variant that the file asks for; layers with a window of their own may replace it in the architecture's setup. */
+static status rope_spec(struct model *m, int64_t n_rot, struct rope_spec *s, struct err *e)
+{
+    const struct hparams *hp = &m->hp;
+    *s = (struct rope_spec){ .n_rot = (int32_t)n_rot, .base = hp->rope_base, .freq_scale = 1, .mscale = 1 };
+    char key[128];
+    struct str type;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", m->arch->name);
+    struct err own = { 0 };
+    if (!gguf_get_str(&m->g, key, &type, &own)) {
+        if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+        return OK;
+    }
+    bool linear = type.n == 6 && !memcmp(type.p, "linear", 6), yarn = type.n == 4 && !memcmp(type.p, "yarn", 4);
+    bool none = type.n == 4 && !memcmp(type.p, "none", 4);
+    if (none) return OK;
+    if (!linear && !yarn)
+        return err_set(e, ERR_FORMAT, "%s is \"%.*s\": this build knows none, linear, yarn", key, (int)min_i64((int64_t)type.n, 40), type.p);
+    s->freq_scale = 1.0f / hp->rope_factor;
+    if (!yarn) return OK;
+    if (hp->rope_ctx_orig < 1) return err_set(e, ERR_FORMAT, "%s is yarn but rope.scaling.original_context_length is missing", key);
+    /* YaRN: dimensions that turn more than beta_fast times over the original context keep their angle, fewer than beta_slow are scaled. */
+    float d = (float)n_rot, l0 = (float)hp->rope_ctx_orig, two_ln_base = 2 * logf(hp->rope_base);
+    s->yarn_ext = 1;
+    s->yarn_low = fmaxf(0, floorf(d * logf(l0 / (hp->yarn_beta_fast * 6.2831853f)) / two_ln_base));
+    s->yarn_high = fminf(d - 1, ceilf(d * logf(l0 / (hp->yarn_beta_slow * 6.2831853f)) / two_ln_base));
+    s->mscale = hp->rope_attn_factor * (1 + 0.1f * logf(hp->rope_factor));
+    return OK;
+}
+
+static status layer_defaults(struct model *m, int64_t il, struct err *e)
+{
+    const struct hparams *hp = &m->hp;
+    struct layer_params *l = &m->layer[il].hp;
+    long long i = il;
+    if (!l->n_head_kv) l->n_head_kv = l->n_head;
+    if (l->n_head % l->n_head_kv)
+        return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head, (long long)l->n_head_kv);
+    if (!l->head_dim) {
+        if (hp->n_embd % l->n_head)
+            return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", i, (long long)hp->n_embd, (long long)l->n_head);
+        l->head_dim = hp->n_embd / l->n_head;
+    }
+    if (!l->head_dim_v) l->head_dim_v = l->head_dim;
+    if (l->head_dim % 8 || l->head_dim_v % 8 || l->head_dim > 512 || l->head_dim_v > 512)
+        return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected multiples of 8 up to 512", i, (long long)l->head_dim, (long long)l->head_dim_v);
+    int64_t n_rot = hp->n_rot ? hp->n_rot : l->head_dim;
+    if (n_rot % 2 || n_rot > l->head_dim)
+        return err_set(e, ERR_FORMAT, "rope.dimension_count is %lld, expected an even number up to the head size %lld", (long long)n_rot, (long long)l->head_dim);
+    return rope_spec(m, n_rot, &l->rope, e);
+}
+
+static const struct arch *find_arch(struct str name)
+{
+    for (int i = 0; arches[i]; i++)
+        if (strlen(arches[i]->name) == name.n && !memcmp(arches[i]->name, name.p, name.n)) return arches[i];
+    return NULL;
+}
+
+static status read_hparams(struct model *m, struct err *e)
+{
+    struct str name = { 0 };
+    struct err own = { 0 };
+    if (!gguf_get_str(&m->g, "general.architecture", &name, &own)) return own.code != OK ? err_set(e, own.code, "%s", own.text) : missing_key("general.architecture", e);
+    m->arch = find_arch(name);
+    if (!m->arch) {
+        char list[120] = "";
+        for (int i = 0; arches[i]; i++) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", arches[i]->name);
+        return err_set(e, ERR_FORMAT, "architecture \"%.*s\" is not supported by this build, which knows %s", (int)min_i64((int64_t)name.n, 40), name.p, list);
+    }
+    TRY(read_rows(m, common_hparams, false, e));
+    TRY(read_rows(m, m->arch->hparams, false, e));
+    m->layer = arena_zalloc(&m->arena, (size_t)m->hp.n_layer, sizeof *m->layer);
+    if (!m->layer) return err_oom(e, "layers", (size_t)m->hp.n_layer * sizeof *m->layer);
+    TRY(read_rows(m, common_hparams, true, e));
+    TRY(read_rows(m, m->arch->hparams, true, e));
+    for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(layer_defaults(m, il, e));
+    return m->arch->setup ? m->arch->setup(m, e) : OK;
+}
+
+/* ---- weights ---- */
+
+static int64_t dim_value(const struct model *m, int il, enum dim d)
+{
+    const struct layer_params *l = &m->layer[il < 0 ? 0 : il].hp;
+    const int64_t v[] = {
+        [DIM_1] = 1, [DIM_EMBD] = m->hp.n_embd, [DIM_Q] = l->n_head * l->head_dim, [DIM_K] = l->n_head_kv * l->head_dim,
+        [DIM_V] = l->n_head_kv * l->head_dim_v, [DIM_O] = l->n_head * l->head_dim_v, [DIM_FF] = l->n_ff, [DIM_HEAD] = l->head_dim,
+        [DIM_VOCAB] = m->hp.n_vocab, [DIM_ROT_HALF] = l->rope.n_rot / 2,
+    };
+    return v[d];
+}
+
+static status check_finite(const struct tensor *t, struct err *e)
+{
+    const float *x = t->data;
+    for (int64_t i = 0; i < t->ne[0]; i++)
+        if (!isfinite(x[i])) return err_set(e, ERR_FORMAT, "%s: element %lld is %f", t->name, (long long)i, x[i]);
+    return OK;
+}
+
+/* Norms, biases and rope factors are read as f32 by the ops; anything else in them is refused rather than converted. */
+static status check_vector(const struct tensor *t, struct err *e)
+{
+    if (t->type->gguf_id != GGUF_F32) return err_set(e, ERR_FORMAT, "%s: type is %s, expected F32", t->name, t->type->gguf_name);
+    return check_finite(t, e);
+}
+
+static status bind_weight(struct model *m, const struct weight_row *r, int il, int64_t *n_bound, struct err *e)
+{
+    char name[96], have[64];
+    snprintf(name, sizeof name, r->gguf, il);
+    struct tensor *dst = r->id < W_LAYER_COUNT ? &m->layer[il].w[r->id] : &m->w[r->id - W_LAYER_COUNT];
+    const struct tensor *t = gguf_tensor(&m->g, name);
+    if (!t) return r->flags & WEIGHT_OPTIONAL ? OK : err_set(e, ERR_FORMAT, "tensor %s is missing", name);
+    int64_t ne0 = dim_value(m, il, r->ne0), ne1 = dim_value(m, il, r->ne1);
+    bool vocab = r->ne1 == DIM_VOCAB;
+    if (vocab && t->ne[0] == ne0 && t->ne[1] < ne1)
+        return err_set(e, ERR_FORMAT, "%s has %lld rows but the tokenizer has %lld tokens", name, (long long)t->ne[1], (long long)ne1);
+    if (t->ne[0] != ne0 || (vocab ? t->ne[1] < ne1 : t->ne[1] != ne1) || t->ne[2] != 1 || t->ne[3] != 1)
+        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", name, tensor_shape_text(t, have), (long long)ne0, (long long)ne1);
+    if (r->ne1 == DIM_1) TRY(check_vector(t, e));
+    *dst = *t;
+    ++*n_bound;
+    return OK;
+}
+
+static bool used(const struct model *m, const struct tensor *t)
+{
+    for (int i = 0; i < W_COUNT - W_LAYER_COUNT; i++)
+        if (m->w[i].type && m->w[i].data == t->data) return true;
+    for (int64_t il = 0; il < m->hp.n_layer; il++)
+        for (int i = 0; i < W_LAYER_COUNT; i++)
+            if (m->layer[il].w[i].type && m->layer[il].w[i].data == t->data) return true;
+    return false;
+}
+
+static void note_unused(struct model *m, int64_t n_bound)
+{
+    if (n_bound == m->g.n_tensors) return;
+    for (int64_t i = 0; i < m->g.n_tensors; i++)
+        if (!used(m, &m->g.tensor[i])) {
+            snprintf(m->note, sizeof m->note, "%lld tensors are not used by architecture %s, first %s", (long long)(m->g.n_tensors - n_bound), m->arch->name,
+                     m->g.tensor[i].name);
+            return;
+        }
+}
+
+static void use_rope_factors(struct model *m)
+{
+    const struct tensor *t = model_weight(m, -1, W_ROPE_FREQS);
+    for (int64_t il = 0; t && il < m->hp.n_layer; il++) m->layer[il].hp.rope.factor = t->data;
+}
+
+static status bind_weights(struct model *m, struct err *e)
+{
+    int64_t n_bound = 0;
+    for (const struct weight_row *r = m->arch->weights; r->gguf; r++) {
+        bool per_layer = r->id < W_LAYER_COUNT;
+        for (int il = 0; il < (per_layer ? m->hp.n_layer : 1); il++) TRY(bind_weight(m, r, per_layer ? il : -1, &n_bound, e));
+    }
+    if (!model_weight(m, -1, W_OUTPUT)) m->w[W_OUTPUT - W_LAYER_COUNT] = *model_weight(m, -1, W_EMBD); /* tied head */
+    note_unused(m, n_bound);
+    use_rope_factors(m);
+    return OK;
+}
+
+static status check_vocab_key(const struct model *m, struct err *e)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.vocab_size", m->arch->name);
+    int64_t v;
+    struct err own = { 0 };
+    if (!gguf_get_i64(&m->g, key, INT64_MIN, INT64_MAX, &v, &own)) return own.code != OK ? err_set(e, own.code, "%s", own.text) : OK;
+    if (v < m->hp.n_vocab)
+        return err_set(e, ERR_FORMAT, "%s is %lld but the tokenizer has %lld tokens", key, (long long)v, (long long)m->hp.n_vocab);
+    return OK;
+}
+
+/* ---- public ---- */
+
+static status prefix_path(const char *path, const struct err *own, struct err *e)
+{
+    return strstr(own->text, path) ? err_set(e, own->code, "%s", own->text) : err_set(e, own->code, "%s: %s", path, own->text);
+}
+
+status model_open(struct model **out, const char *path, const struct model_options *o, struct err *e)
+{
+    *out = NULL;
+    struct model *m = mem_calloc(1, sizeof *m);
+    if (!m) return err_oom(e, "model", sizeof *m);
+    arena_init(&m->arena, 0);
+    struct err own = { 0 };
+    status st = gguf_open(&m->g, path, !o->no_mmap, &own);
+    if (st == OK) st = read_hparams(m, &own);
+    if (st == OK) st = tokenizer_open(&m->tok, &m->g, o->pre, &own);
+    if (st == OK) m->hp.n_vocab = tokenizer_size(m->tok);
+    if (st == OK) st = check_vocab_key(m, &own);
+    if (st == OK) st = bind_weights(m, &own);
+    if (st == OK && o->check) st = model_check(m, &own);
+    if (st != OK) {
+        model_close(m);
+        return prefix_path(path, &own, e);
+    }
+    *out = m;
+    return OK;
+}
+
+void model_close(struct model *m)
+{
+    if (!m) return;
+    tokenizer_close(m->tok);
+    arena_free(&m->arena);
+    gguf_close(&m->g);
+    mem_free(m);
+}
+
+status model_check(const struct model *m, struct err *e)
+{
+    int64_t longest = 1;
+    for (int64_t i = 0; i < m->g.n_tensors; i++) longest = max_i64(longest, m->g.tensor[i].ne[0]);
+    float *row = mem_calloc((size_t)longest, sizeof *row);
+    if (!row) return err_oom(e, "row", (size_t)longest * sizeof *row);
+    status st = OK;
+    for (int64_t i = 0; i < m->g.n_tensors && st == OK; i++) {
+        const struct tensor *t = &m->g.tensor[i];
+        for (int64_t r = 0; r < tensor_rows(t) && st == OK; r++) {
+            dtype_to_f32(t->type, (const uint8_t *)t->data + (size_t)r * t->nb[1], row, t->ne[0]);
+            for (int64_t k = 0; k < t->ne[0] && st == OK; k++)
+                if (!isfinite(row[k])) st = err_set(e, ERR_FORMAT, "%s: row %lld column %lld is %f", t->name, (long long)r, (long long)k, row[k]);
+        }
+    }
+    mem_free(row);
+    return st;
+}
+
+static void dominant_type(const struct gguf *g, char *out, size_t cap)
+{
+    uint64_t bytes[DTYPE_IDS] = { 0 };
+    int best = -1;
+    for (int64_t i = 0; i < g->n_tensors; i++) {
+        int id = g->tensor[i].type->gguf_id;
+        bytes[id] += tensor_bytes(&g->tensor[i]);
+        if (best < 0 || bytes[id] > bytes[best]) best = id;
+    }
+    snprintf(out, cap, "%s", best < 0 ? "" : dtype_by_id(best)->gguf_name);
+}
+
+void model_info(const struct model *m, struct model_info *o)
+{
+    const struct layer_params *l = &m->layer[0].hp;
+    *o = (struct model_info){
+        .arch = m->arch->name, .n_layer = m->hp.n_layer, .n_embd = m->hp.n_embd, .n_head = l->n_head, .n_head_kv = l->n_head_kv, .n_ff = l->n_ff,
+        .n_vocab = m->hp.n_vocab, .n_ctx_train = m->hp.n_ctx_train, .file_bytes = m->g.file.size, .note = m->note,
+    };
+    struct str name;
+    if (gguf_get_str(&m->g, "general.name", &name, NULL)) snprintf(o->name, sizeof o->name, "%.*s", (int)min_i64((int64_t)name.n, 95), name.p);
+    dominant_type(&m->g, o->type, sizeof o->type);
+    for (int64_t i = 0; i < m->g.n_tensors; i++) {
+        o->n_params += (uint64_t)tensor_elements(&m->g.tensor[i]);
+        o->tensor_bytes += tensor_bytes(&m->g.tensor[i]);
+    }
+    for (int64_t il = 0; il < m->hp.n_layer; il++)
+        for (int i = 0; i < W_LAYER_COUNT; i++) {
+            const struct tensor *t = &m->layer[il].w[i];
+            if (!t->type) continue;
+            o->token_bytes += tensor_bytes(t);
+            if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t);
+        }
+    const struct tensor *head = model_weight(m, -1, W_OUTPUT), *embd = model_weight(m, -1, W_EMBD);
+    o->token_bytes += tensor_bytes(head) + embd->nb[1];
+    o->token_macs += (uint64_t)tensor_elements(head);
+    o->bpw = o->n_params ? 8.0 * (double)o->tensor_bytes / (double)o->n_params : 0;
+}
+
+const char *model_arch_name(int i)
+{
+    for (int j = 0; arches[j]; j++)
+        if (j == i) return arches[j]->name;
+    return NULL;
+}
+
+const struct gguf *model_gguf(const struct model *m) { return &m->g; }
+const struct tokenizer *model_tokenizer(const struct model *m) { return m->tok; }
+
+struct str model_template(const struct model *m)
+{
+    struct str s = { "", 0 };
+    if (!gguf_get_str(&m->g, "tokenizer.chat_template", &s, NULL)) s = (struct str){ "", 0 };
+    return s;
+}

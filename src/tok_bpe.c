@@ -1,0 +1,238 @@
+/* tok_bpe - byte-level byte-pair encoding (tokenizer.ggml.model "gpt2"): words come from pretok, every byte of a word starts as a token
+ * of its own, and neighbours are joined by the merge list, earliest entry first.
+ * In the vocabulary each byte is written as one printable character: itself if it is printable Latin-1, else U+0100 and up in order. */
+#include "src/tokenizer_int.h"
+#include "src/unicode.h"
+
+/* ---- bytes and the characters they are written as ---- */
+
+static bool is_plain(unsigned b) { return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae; }
+
+enum { N_SHIFTED = 0x21 + (0xa0 - 0x7e) + 1 }; /* bytes that are not plain: 00..20, 7f..a0, ad */
+
+/* In order they are: 00..20 -> U+0100..0120, 7f..a0 -> U+0121..0142, ad -> U+0143. */
+static uint32_t byte_char(unsigned b) { return is_plain(b) ? b : b <= 0x20 ? 0x100 + b : b <= 0xa0 ? 0x121 + (b - 0x7f) : 0x143; }
+
+static int char_byte(uint32_t c)
+{
+    if (c < 0x100) return is_plain(c) ? (int)c : -1;
+    if (c >= 0x100 + N_SHIFTED) return -1;
+    return c <= 0x120 ? (int)(c - 0x100) : c <= 0x142 ? (int)(c - 0x121 + 0x7f) : 0xad;
+}
+
+/* ---- merges ---- */
+
+static uint32_t pair_hash(int32_t left, int32_t right)
+{
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)((h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32);
+}
+
+static uint32_t pair_slot(const struct tokenizer *t, int32_t left, int32_t right)
+{
+    uint32_t i = pair_hash(left, right) & t->pair_mask;
+    while (t->pair[i].left >= 0 && (t->pair[i].left != left || t->pair[i].right != right)) i = (i + 1) & t->pair_mask;
+    return i;
+}
+
+static status fail_merge(struct err *e, uint64_t i, struct str s, const char *what)
+{
+    return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges[%llu] is \"%.*s\", %s", (unsigned long long)i, s.n < 64 ? (int)s.n : 64, s.p, what);
+}
+
+/* One line of the merge list on its way into the table. */
+struct merge {
+    struct str text;     /* "left right" */
+    size_t left_len;     /* up to the first space after the first byte */
+    uint32_t hash[2];    /* of the halves */
+    struct tok_pair pair;
+};
+
+static struct str half(const struct merge *m, int i)
+{
+    return i == 0 ? (struct str){ m->text.p, m->left_len } : (struct str){ m->text.p + m->left_len + 1, m->text.n - m->left_len - 1 };
+}
+
+static status split_merge(struct tokenizer *t, uint64_t i, struct str s, struct merge *m, struct err *e)
+{
+    const char *space = s.n > 1 ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
+    if (!space) return fail_merge(e, i, s, "expected two tokens with a space between");
+    *m = (struct merge){ .text = s, .left_len = (size_t)(space - s.p) };
+    for (int k = 0; k < 2; k++) {
+        m->hash[k] = tok_hash(half(m, k).p, half(m, k).n);
+        tok_vocab_expect(&t->vocab, m->hash[k], 0);
+    }
+    return OK;
+}
+
+/* The token that the joined halves are. Most lists name their tokens in order, so `next` is tried before the table is asked.
+ * joined: len_max bytes of scratch. */
+static int32_t find_joined(const struct tok_vocab *v, const struct merge *m, int32_t next, char *joined)
+{
+    size_t n = m->text.n - 1;
+    if (n > v->len_max) return -1;
+    memcpy(joined, m->text.p, m->left_len);
+    memcpy(joined + m->left_len, m->text.p + m->left_len + 1, n - m->left_len);
+    if (next < v->n) {
+        struct str s = tok_text(v, next);
+        if (s.n == n && !memcmp(s.p, joined, n)) return next;
+    }
+    return tok_vocab_find(v, joined, n);
+}
+
+static status resolve_merge(struct tokenizer *t, uint64_t i, struct merge *m, int32_t next, char *joined, struct err *e)
+{
+    const struct tok_vocab *v = &t->vocab;
+    int32_t id[2];
+    for (int k = 0; k < 2; k++) {
+        id[k] = tok_vocab_find_hashed(v, half(m, k).p, half(m, k).n, m->hash[k]);
+        if (id[k] < 0) return fail_merge(e, i, m->text, k == 0 ? "whose left half is no token" : "whose right half is no token");
+    }
+    m->pair = (struct tok_pair){ id[0], id[1], (uint32_t)i, find_joined(v, m, next, joined) };
+    __builtin_prefetch(&t->pair[pair_hash(id[0], id[1]) & t->pair_mask]);
+    return OK;
+}
+
+/* In batches, each memory access asked for one step ahead: see index_texts in tok_vocab.c. */
+static status add_merges(struct tokenizer *t, const struct gguf_kv *kv, char *joined, struct err *e)
+{
+    struct merge batch[TOK_BATCH];
+    const uint8_t *cursor = kv->data;
+    int32_t next = 0;
+    for (uint64_t first = 0; first < kv->n; first += TOK_BATCH) {
+        int n = kv->n - first < TOK_BATCH ? (int)(kv->n - first) : TOK_BATCH;
+        for (int i = 0; i < n; i++) TRY(split_merge(t, first + (uint64_t)i, gguf_arr_str(&cursor), &batch[i], e));
+        for (int i = 0; i < n; i++)
+            for (int k = 0; k < 2; k++) tok_vocab_expect(&t->vocab, batch[i].hash[k], 1);
+        for (int i = 0; i < n; i++) {
+            TRY(resolve_merge(t, first + (uint64_t)i, &batch[i], next, joined, e));
+            next = batch[i].pair.merged + 1;
+        }
+        for (int i = 0; i < n; i++) {
+            struct tok_pair *p = &t->pair[pair_slot(t, batch[i].pair.left, batch[i].pair.right)];
+            if (p->left < 0) *p = batch[i].pair;
+        }
+    }
+    return OK;
+}
+
+static status open_merges(struct tokenizer *t, const struct gguf *g, struct err *e)
+{
+    const struct gguf_kv *kv;
+    struct err ge = { 0 };
+    if (!gguf_get_arr(g, "tokenizer.ggml.merges", KV_STR, &kv, &ge))
+        return ge.code ? err_set(e, ge.code, "%s", ge.text) : err_set(e, ERR_FORMAT, "tokenizer.ggml.merges is missing");
+    if (kv->n > 1 << 28)
+        return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges has %llu items, allowed are 0 to %d", (unsigned long long)kv->n, 1 << 28);
+    uint32_t n_slots = 16;
+    while (n_slots < kv->n + kv->n / 2) n_slots *= 2;
+    t->pair = arena_alloc(&t->mem, n_slots * sizeof *t->pair);
+    char *joined = mem_alloc(t->vocab.len_max);
+    status st = t->pair && joined ? OK : err_oom(e, "merges", n_slots * sizeof *t->pair);
+    if (st == OK) {
+        t->pair_mask = n_slots - 1;
+        memset(t->pair, 0xff, n_slots * sizeof *t->pair); /* left -1 */
+        st = add_merges(t, kv, joined, e);
+    }
+    mem_free(joined);
+    return st;
+}
+
+static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
+{
+    for (unsigned b = 0; b < 256; b++) {
+        char c[4];
+        int n = unicode_encode(byte_char(b), c);
+        t->byte_id[b] = tok_vocab_find(&t->vocab, c, (size_t)n);
+    }
+    return open_merges(t, g, e);
+}
+
+/* ---- encoding ---- */
+
+static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
+{
+    if (a->id < 0 || b->id < 0) return;
+    const struct tok_pair *p = &enc->t->pair[pair_slot(enc->t, a->id, b->id)];
+    if (p->left < 0) return;
+    a->rank = p->rank;
+    a->merged = p->merged;
+}
+
+/* The token whose text is the whole word, -1 if there is none. */
+static status whole_word(struct tok_encoder *enc, const char *word, size_t n, int32_t *id, struct err *e)
+{
+    *id = -1;
+    if (n > enc->t->vocab.len_max) return OK;
+    TRY(tok_reserve_buf(enc, 2 * n, e));
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        char c[4];
+        int k = unicode_encode(byte_char((uint8_t)word[i]), c);
+        memcpy(enc->buf + len, c, (size_t)k);
+        len += (size_t)k;
+    }
+    *id = tok_vocab_find(&enc->t->vocab, enc->buf, len);
+    return OK;
+}
+
+static status encode_word(struct tok_encoder *enc, const char *word, size_t n, struct err *e)
+{
+    const struct tokenizer *t = enc->t;
+    if (n == 1) {
+        if (t->byte_id[(uint8_t)*word] >= 0) tok_emit(enc, t->byte_id[(uint8_t)*word]);
+        return OK;
+    }
+    if (t->pre->flags & PRETOK_WHOLE_WORDS) {
+        int32_t id;
+        TRY(whole_word(enc, word, n, &id, e));
+        if (id >= 0) {
+            tok_emit(enc, id);
+            return OK;
+        }
+    }
+    TRY(tok_merge_reserve(enc, n, e));
+    for (size_t i = 0; i < n; i++)
+        enc->symbol[i] = (struct tok_symbol){ .id = t->byte_id[(uint8_t)word[i]], .begin = (uint32_t)i, .end = (uint32_t)i + 1 };
+    TRY(tok_merge_run(enc, word, n, rate, e));
+    for (int32_t i = 0; i >= 0; i = enc->symbol[i].next) {
+        const struct tok_symbol *s = &enc->symbol[i];
+        if (s->id >= 0) {
+            tok_emit(enc, s->id);
+            continue;
+        }
+        /* Bytes that the vocabulary does not have disappear, as in llama.cpp. */
+        for (uint32_t k = s->begin; k < s->end; k++)
+            if (t->byte_id[(uint8_t)word[k]] >= 0) tok_emit(enc, t->byte_id[(uint8_t)word[k]]);
+    }
+    return OK;
+}
+
+static status bpe_encode(struct tok_encoder *enc, const char *text, size_t n, struct err *e)
+{
+    struct pretok_cursor c;
+    pretok_start(&c, enc->t->pre, text, n);
+    for (size_t len; (len = pretok_next(&c)) > 0; text += len)
+        TRY(tok_encode_cached(enc, text, len, encode_word, e));
+    return OK;
+}
+
+static size_t bpe_piece(const struct tokenizer *t, struct str s, char *buf, size_t cap)
+{
+    size_t at = 0;
+    while (s.n > 0) {
+        uint32_t c;
+        int len = unicode_decode(s.p, s.n, &c), b = len == 1 && c >= 0x80 ? -1 : char_byte(c);
+        char byte = (char)b;
+        if (b >= 0) tok_put(buf, cap, &at, &byte, 1);
+        else tok_put(buf, cap, &at, s.p, (size_t)len);
+        s.p += len;
+        s.n -= (size_t)len;
+    }
+    return at;
+}
+
+const struct tok_model tok_bpe = {
+    .name = "gpt2", .has_pre = true, .bos = -1, .eos = -1,
+    .open = bpe_open, .encode = bpe_encode, .piece = bpe_piece,
+};

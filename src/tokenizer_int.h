@@ -1,0 +1,197 @@
+/* tokenizer_int - what tokenizer.c, tok_vocab.c, tok_special.c, tok_merge.c, tok_bpe.c and tok_spm.c share. Nobody else includes it.
+ * Everything in struct tokenizer is built at open and only read afterwards; what an encode call needs lives in struct tok_encoder. */
+#pragma once
+#include "src/pretok.h"
+#include "src/tokenizer.h"
+#include <string.h>
+
+/* ---- vocabulary (tok_vocab.c): id -> text and attributes, text -> id ---- */
+
+/* Bits, because a token of one type in the file can be made a control token by its text as well. */
+enum {
+    ATTR_NORMAL = 1 << 0,
+    ATTR_UNKNOWN = 1 << 1,
+    ATTR_CONTROL = 1 << 2,
+    ATTR_USER = 1 << 3,
+    ATTR_UNUSED = 1 << 4,
+    ATTR_BYTE = 1 << 5,
+    ATTR_LSTRIP = 1 << 6, /* spaces before its text are dropped */
+    ATTR_RSTRIP = 1 << 7, /* spaces after its text are dropped */
+    ATTR_END = 1 << 8,    /* ends generation */
+    ATTR_SPECIAL = ATTR_UNKNOWN | ATTR_CONTROL | ATTR_USER, /* cut out of the text before the algorithm sees it */
+};
+
+struct tok_slot {
+    uint32_t hash;
+    int32_t id; /* -1: free */
+};
+
+struct tok_vocab {
+    int64_t n;
+    const uint8_t *base; /* the token array in the file: a u64 length before each text */
+    uint32_t *at;        /* [n] where the text begins, from base */
+    uint16_t *attr;      /* [n] ATTR_ bits */
+    size_t len_max;      /* longest text */
+    struct tok_slot *slot;
+    uint32_t slot_mask;
+};
+
+/* tok_vocab_open - tokens and token types. Of two tokens with one text the first is found. Empty texts are never found. */
+status tok_vocab_open(struct tok_vocab *v, const struct gguf *g, struct arena *mem, struct err *e) MUST_USE;
+int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n); /* -1: no such token */
+int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash); /* hash = tok_hash(text, n) */
+/* tok_vocab_expect - fetches into the cache what finding a text of this hash will read: step 0 the slot, step 1, later, the text. */
+void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash, int step);
+enum { TOK_BATCH = 32 }; /* texts fetched ahead while opening */
+/* tok_byte_value - of "<0x0A>" and the like; -1 for any other text */
+int tok_byte_value(struct str text);
+
+uint32_t tok_hash(const char *p, size_t n);
+
+static inline struct str tok_text(const struct tok_vocab *v, int32_t id)
+{
+    const uint8_t *p = v->base + v->at[id];
+    uint64_t n;
+    memcpy(&n, p - sizeof n, sizeof n);
+    return (struct str){ (const char *)p, (size_t)n };
+}
+
+/* ---- merging (tok_merge.c) ---- */
+
+/* A symbol is a run of bytes of one word that may join its right neighbour. */
+struct tok_symbol {
+    int32_t id;          /* token, -1 if the bytes are none */
+    int32_t prev, next;  /* neighbours, -1 at the ends of the word */
+    uint32_t begin, end; /* bytes of the word */
+    uint32_t rank;       /* of joining with next: smallest first; TOK_NO_MERGE: never */
+    int32_t merged;      /* the token that this would give, -1 if it is none */
+};
+enum { TOK_NO_MERGE = -1 }; /* UINT32_MAX as a rank */
+
+struct tok_encoder;
+/* Sets a->rank and a->merged for joining a with its right neighbour b. */
+typedef void (*tok_rate)(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b);
+
+/* tok_merge_reserve - room for n symbols in enc->symbol. */
+status tok_merge_reserve(struct tok_encoder *enc, size_t n, struct err *e) MUST_USE;
+/* tok_merge_run - joins neighbours among the n >= 1 symbols in enc->symbol, smallest rank first, leftmost first among equals, until no
+ * pair has a rank. The caller has set id, begin and end. Afterwards the word is symbol 0 and its next chain. O(n log n).
+ * Fails only for want of memory (n > TOK_SCAN). */
+status tok_merge_run(struct tok_encoder *enc, const char *word, size_t n, tok_rate rate, struct err *e) MUST_USE;
+
+/* ---- one encode call ---- */
+
+enum {
+    TOK_SYMBOLS = 64,  /* symbols held without allocation */
+    TOK_SCAN = 32,     /* up to this many symbols the best pair is found by walking, above by a heap */
+    TOK_BUF = 256,     /* bytes of rewritten word held without allocation */
+    TOK_CACHE_MIN = 2048,   /* bytes of text from which on words are remembered */
+    TOK_CACHE_SLOTS = 4096, /* 128 KiB */
+    TOK_CACHED_LEN = 64,    /* longest remembered word */
+    TOK_CACHED_IDS = 5,     /* most tokens of one */
+};
+
+/* Words repeat: the ids of a short word seen before are copied. One slot per hash, the last word wins. */
+struct tok_cached {
+    uint32_t at, len; /* bytes of the text; len 0: free */
+    int32_t n;
+    int32_t id[TOK_CACHED_IDS];
+};
+
+struct tok_encoder {
+    const struct tokenizer *t;
+    const char *text; /* all of it: what tok_cached.at counts from */
+    int32_t *ids;
+    int64_t cap, n; /* n may pass cap: then ids are only counted */
+    struct tok_symbol *symbol, symbol_own[TOK_SYMBOLS];
+    size_t symbol_cap;
+    uint64_t *heap;
+    size_t heap_cap;
+    char *buf, buf_own[TOK_BUF];
+    size_t buf_cap;
+    struct tok_cached *cache; /* NULL: short text */
+};
+
+static inline void tok_emit(struct tok_encoder *enc, int32_t id)
+{
+    if (enc->n < enc->cap) enc->ids[enc->n] = id;
+    enc->n++;
+}
+
+typedef status (*tok_encode_word)(struct tok_encoder *enc, const char *word, size_t n, struct err *e);
+/* tok_encode_cached - encode(word), or the ids that it gave for the same word before. word lies in enc->text. */
+status tok_encode_cached(struct tok_encoder *enc, const char *word, size_t n, tok_encode_word encode, struct err *e) MUST_USE;
+/* tok_reserve_buf - room for n bytes in enc->buf; what it held is lost. */
+status tok_reserve_buf(struct tok_encoder *enc, size_t n, struct err *e) MUST_USE;
+
+/* ---- special tokens (tok_special.c) ---- */
+
+/* The roles of single tokens; each has a key in the file, most have known texts as well. */
+enum tok_role {
+    ROLE_BOS, ROLE_EOS, ROLE_UNKNOWN, ROLE_EOT, ROLE_EOM, ROLE_FIM_PREFIX, ROLE_FIM_SUFFIX, ROLE_FIM_MIDDLE, ROLE_FIM_PAD, ROLE_FIM_REPO,
+    ROLE_FIM_FILE, N_ROLES
+};
+
+/* The texts to look for, in byte order. */
+struct tok_special_set {
+    int32_t n;
+    int32_t *id;      /* [n] */
+    int32_t *shorter; /* [n] the longest other entry that begins this one, -1 if none */
+    int32_t first[257]; /* entries that begin with byte b: first[b] .. first[b + 1] - 1 */
+    uint8_t second[256][32]; /* bit c of row b: some entry begins with the bytes b c */
+    int32_t n_len;
+    uint32_t *len;    /* [n_len] the distinct lengths, longest first */
+};
+
+/* A special token found in the text: bytes begin .. end - 1 belong to it, stripped spaces included. entry -1: overruled by another. */
+struct tok_hit {
+    uint32_t begin, end;
+    int32_t entry;
+};
+
+/* tok_special_open - reads the ids of the roles, finds tokens by known texts, marks end tokens, builds both sets. */
+status tok_special_open(struct tokenizer *t, const struct gguf *g, struct err *e) MUST_USE;
+/* tok_special_find - hits in the order of the text, to be released with mem_free. Longer tokens first, then leftmost, as llama.cpp. */
+status tok_special_find(const struct tokenizer *t, const char *text, size_t n, bool control, struct tok_hit **hits, int64_t *n_hits,
+                        struct err *e) MUST_USE;
+
+/* ---- the algorithms ---- */
+
+struct tok_model {
+    const char *name; /* tokenizer.ggml.model */
+    bool has_pre;
+    bool adds_bos, adds_space; /* when the file does not say */
+    int32_t bos, eos; /* when the file does not say; dropped if >= n_vocab; -1: none */
+    status (*open)(struct tokenizer *t, const struct gguf *g, struct err *e);
+    status (*encode)(struct tok_encoder *enc, const char *text, size_t n, struct err *e); /* text without special tokens, n >= 1 */
+    size_t (*piece)(const struct tokenizer *t, struct str text, char *buf, size_t cap);   /* of a normal token */
+};
+extern const struct tok_model tok_bpe, tok_spm;
+
+struct tok_pair {
+    int32_t left, right; /* left -1: free slot */
+    uint32_t rank;
+    int32_t merged; /* -1: the joined text is no token */
+};
+
+struct tokenizer {
+    struct arena mem;
+    const struct tok_model *model;
+    const struct pretok *pre; /* NULL unless model->has_pre */
+    struct tok_vocab vocab;
+    int32_t role[N_ROLES]; /* -1: none */
+    bool add_bos, add_eos, add_space;
+    struct tok_special_set special[2]; /* [0] user-defined tokens, [1] control and unknown ones too */
+    int32_t byte_id[256];              /* the token of a single byte, -1: none */
+    struct tok_pair *pair;             /* bpe: hash table */
+    uint32_t pair_mask;
+    uint32_t *rank;                    /* spm: [n] order of the scores, best = smallest */
+    bool glued[256];                   /* spm: some token has a space right after a character that ends with this byte */
+};
+
+/* tok_put - appends n bytes at *at if they fit in cap, and counts them. */
+static inline void tok_put(char *buf, size_t cap, size_t *at, const char *p, size_t n)
+{
+    if (*at <= cap && n <= cap - *at && n) memcpy(buf + *at, p, n);
+    *at += n;
+}

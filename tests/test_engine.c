@@ -1,0 +1,397 @@
+/* test_engine - forward passes of tiny models against the double-precision reference, and what must not change them: threads, batch shapes,
+ * company in the batch, truncation, KV types. */
+#include "ggml-like/cpu.h"
+#include "src/cuanto.h"
+#include "tests/reference.h"
+#include "tests/test.h"
+#include "tests/tiny.h"
+#include <stdatomic.h>
+
+enum { N = 40 };
+
+static struct model *open_tiny(const struct tiny_options *o, const char *file)
+{
+    struct err e = { 0 };
+    struct model *m = NULL;
+    const char *path = test_tmp(file);
+    if (tiny_model(path, o, &e) != OK || model_open(&m, path, &(struct model_options){ 0 }, &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return m;
+}
+
+static struct engine *open_engine(const struct model *m, int threads, int64_t batch)
+{
+    struct err e = { 0 };
+    struct engine *en = NULL;
+    if (engine_open(&en, m, &(struct engine_options){ .n_threads = threads, .n_batch = batch }, &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return en;
+}
+
+static struct session *open_session(struct engine *en, int64_t n_ctx, const char *kv)
+{
+    struct err e = { 0 };
+    struct session *s = NULL;
+    if (session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx, .kv_type = kv ? dtype_by_name(kv) : NULL }, &e) != OK)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+    return s;
+}
+
+static void pick_tokens(int32_t *t, int64_t n, uint64_t seed)
+{
+    for (int64_t i = 0; i < n; i++) t[i] = (int32_t)(test_rand(&seed) % TINY_TOKENS);
+}
+
+/* Collects the rows that a pass emits: out [segment][row][vocab], one segment after the other at `stride` rows. */
+struct rows { float *out; int64_t stride, n_vocab; _Atomic int n; };
+static void take_row(void *ctx, int seg, int64_t row, const float *logits)
+{
+    struct rows *r = ctx;
+    memcpy(r->out + ((int64_t)seg * r->stride + row) * r->n_vocab, logits, (size_t)r->n_vocab * sizeof *logits);
+    atomic_fetch_add(&r->n, 1);
+}
+
+static void forward_all(struct session *s, struct engine *en, const int32_t *tokens, int64_t n, float *out)
+{
+    struct err e = { 0 };
+    struct rows r = { .out = out, .stride = n, .n_vocab = TINY_TOKENS };
+    struct segment g = { s, tokens, n, 0 };
+    CHECK_MSG(engine_forward(en, &g, 1, take_row, &r, &e) == OK, "%s", e.text);
+    CHECK(r.n == n);
+}
+
+static double worst(const float *a, const double *b, int64_t n)
+{
+    double w = 0;
+    for (int64_t i = 0; i < n; i++) w = fmax(w, isnan(a[i]) ? INFINITY : fabs(a[i] - b[i]));
+    return w;
+}
+
+static double rms(const float *a, const double *b, int64_t n)
+{
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += (a[i] - b[i]) * (a[i] - b[i]);
+    return sqrt(s / (double)n);
+}
+
+static const struct { const char *name; struct tiny_options o; double tol; } shapes[] = {
+    { "llama", { .arch = "llama" }, 2e-4 },
+    { "llama_biases_and_rope_factors", { .arch = "llama", .optional = true }, 2e-4 },
+    { "llama_tied_padded_mqa", { .arch = "llama", .tied = true, .extra_rows = 20, .n_head_kv = 1 }, 2e-4 },
+    { "llama_odd_sizes", { .arch = "llama", .n_embd = 96, .n_head = 3, .n_head_kv = 3, .head_dim = 40, .n_ff = 160 }, 2e-4 },
+    { "qwen2", { .arch = "qwen2" }, 2e-4 },
+    { "gemma3", { .arch = "gemma3", .n_layer = 7, .window = 8, .head_dim = 32, .tied = true }, 1e-3 },
+};
+
+/* The KV cache is F32 here, so that only the f32 arithmetic differs from the reference. */
+TEST(engine_equals_double_reference)
+{
+    static float got[N * TINY_TOKENS];
+    static double want[N * TINY_TOKENS];
+    for (int i = 0; i < ARRAY_LEN(shapes); i++) {
+        test_begin("engine_equals_double_reference_%s", shapes[i].name);
+        struct model *m = open_tiny(&shapes[i].o, "ref.gguf");
+        struct engine *en = open_engine(m, 2, 0);
+        struct session *s = open_session(en, 64, "f32");
+        int32_t t[N];
+        pick_tokens(t, N, 7);
+        reference_logits(m, t, N, want);
+        forward_all(s, en, t, N, got);
+        double w = worst(got, want, N * TINY_TOKENS);
+        CHECK_MSG(w < shapes[i].tol, "prefill is off by %g", w);
+
+        CHECK(session_truncate(s, 0, NULL) == OK);
+        for (int j = 0; j < N; j++) forward_all(s, en, t + j, 1, got + j * TINY_TOKENS);
+        w = worst(got, want, N * TINY_TOKENS);
+        CHECK_MSG(w < shapes[i].tol, "decoding is off by %g", w);
+        session_close(s);
+        engine_close(en);
+        model_close(m);
+    }
+}
+
+/* Quantized matrices: the reference uses the dequantized weights exactly, so what is left is the quantization of activations. One token
+ * uses 15-bit activations, several tokens 8-bit asymmetric ones. Logits of these models have a deviation of about 1. */
+TEST(engine_quantized_matmuls_stay_close)
+{
+    static const char *const types[] = { "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k" };
+    static float got[N * TINY_TOKENS];
+    static double want[N * TINY_TOKENS];
+    for (int i = 0; i < ARRAY_LEN(types); i++) {
+        test_begin("engine_quantized_matmuls_stay_close_%s", types[i]);
+        struct tiny_options o = { .type = types[i], .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 512 };
+        struct model *m = open_tiny(&o, "quant.gguf");
+        struct engine *en = open_engine(m, 2, 0);
+        struct session *s = open_session(en, 64, "f32");
+        int32_t t[N];
+        pick_tokens(t, N, 9);
+        reference_logits(m, t, N, want);
+        forward_all(s, en, t, N, got);
+        double tile = rms(got, want, N * TINY_TOKENS);
+        CHECK(session_truncate(s, 0, NULL) == OK);
+        for (int j = 0; j < N; j++) forward_all(s, en, t + j, 1, got + j * TINY_TOKENS);
+        double row = rms(got, want, N * TINY_TOKENS);
+        bool is_float = dtype_by_name(types[i])->group_len == 0;
+        CHECK_MSG(tile < (is_float ? 1e-5 : 0.02), "several tokens: rms %g", tile);
+        CHECK_MSG(row < (is_float ? 1e-5 : 2e-4), "one token: rms %g", row);
+        session_close(s);
+        engine_close(en);
+        model_close(m);
+    }
+}
+
+TEST(engine_threads_do_not_change_a_bit)
+{
+    static float first[N * TINY_TOKENS], got[N * TINY_TOKENS];
+    static const int threads[] = { 1, 2, 3, 7 };
+    struct tiny_options o = { .arch = "gemma3", .type = "q4_0", .n_layer = 6, .window = 8, .n_head_kv = 1, .head_dim = 32 };
+    struct model *m = open_tiny(&o, "threads.gguf");
+    for (int i = 0; i < ARRAY_LEN(threads); i++) {
+        struct engine *en = open_engine(m, threads[i], 0);
+        struct session *s = open_session(en, 64, NULL);
+        int32_t t[N];
+        pick_tokens(t, N, 3);
+        forward_all(s, en, t, N - 5, got);
+        for (int j = N - 5; j < N; j++) forward_all(s, en, t + j, 1, got + j * TINY_TOKENS);
+        if (i == 0) memcpy(first, got, sizeof got);
+        CHECK_MSG(!memcmp(first, got, sizeof got), "%d threads differ from one", threads[i]);
+        session_close(s);
+        engine_close(en);
+    }
+    model_close(m);
+}
+
+/* Three timelines at different positions in one pass give what each gives alone in passes of more than one row. */
+TEST(engine_segments_do_not_see_each_other)
+{
+    static float alone[3][8 * TINY_TOKENS], together[3 * 8 * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = "q8_0" }, "segments.gguf");
+    struct engine *en = open_engine(m, 2, 0);
+    struct session *s[3];
+    int32_t t[3][16];
+    struct segment g[3];
+    for (int i = 0; i < 3; i++) {
+        s[i] = open_session(en, 64, NULL);
+        pick_tokens(t[i], 16, (uint64_t)i);
+        static float ignored[16 * TINY_TOKENS];
+        if (i) forward_all(s[i], en, t[i], i * 2, ignored); /* different depths: 0, 2, 4 */
+        int64_t depth = session_pos(s[i]);
+        forward_all(s[i], en, t[i] + depth, 8, alone[i]);
+        CHECK(session_truncate(s[i], depth, NULL) == OK);
+        g[i] = (struct segment){ s[i], t[i] + depth, 8, 0 };
+    }
+    struct rows r = { .out = together, .stride = 8, .n_vocab = TINY_TOKENS };
+    struct err e = { 0 };
+    CHECK_MSG(engine_forward(en, g, 3, take_row, &r, &e) == OK, "%s", e.text);
+    for (int i = 0; i < 3; i++) CHECK_MSG(!memcmp(alone[i], together + i * 8 * TINY_TOKENS, sizeof alone[i]), "segment %d changed", i);
+    for (int i = 0; i < 3; i++) session_close(s[i]);
+    engine_close(en);
+    model_close(m);
+}
+
+TEST(engine_wanted_rows_equal_all_rows)
+{
+    static float all[N * TINY_TOKENS], part[N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = "q5_1" }, "wanted.gguf");
+    struct engine *en = open_engine(m, 2, 0);
+    struct session *s = open_session(en, 64, NULL);
+    int32_t t[N];
+    pick_tokens(t, N, 5);
+    forward_all(s, en, t, N, all);
+    CHECK(session_truncate(s, 0, NULL) == OK);
+    struct rows r = { .out = part, .stride = N, .n_vocab = TINY_TOKENS };
+    struct segment g = { s, t, N, 31 };
+    CHECK(engine_forward(en, &g, 1, take_row, &r, NULL) == OK);
+    CHECK(r.n == N - 31);
+    CHECK(!memcmp(all + 31 * TINY_TOKENS, part + 31 * TINY_TOKENS, (N - 31) * TINY_TOKENS * sizeof(float)));
+    CHECK(!memcmp(engine_logits(en), all + (N - 1) * TINY_TOKENS, TINY_TOKENS * sizeof(float)));
+    session_close(s);
+    engine_close(en);
+    model_close(m);
+}
+
+TEST(session_truncate_equals_a_fresh_session)
+{
+    static float fresh[8 * TINY_TOKENS], again[8 * TINY_TOKENS], ignored[N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_1" }, "trunc.gguf");
+    struct engine *en = open_engine(m, 2, 16); /* N tokens need three passes */
+    struct session *a = open_session(en, 64, NULL), *b = open_session(en, 64, NULL);
+    int32_t t[N], u[N];
+    pick_tokens(t, N, 5);
+    pick_tokens(u, N, 6);
+    struct err e = { 0 };
+    CHECK(session_feed(a, t, N, NULL, NULL, &e) == OK && session_pos(a) == N);
+    CHECK(session_truncate(a, 16, NULL) == OK);
+    forward_all(a, en, u, 8, again);
+    CHECK(session_feed(b, t, 16, NULL, NULL, &e) == OK);
+    forward_all(b, en, u, 8, fresh);
+    CHECK(!memcmp(fresh, again, sizeof fresh));
+    CHECK(!memcmp(session_tokens(a), session_tokens(b), 24 * sizeof(int32_t)));
+    CHECK(session_truncate(a, 99, &e) == ERR_USAGE);
+    (void)ignored;
+    session_close(a);
+    session_close(b);
+    engine_close(en);
+    model_close(m);
+}
+
+TEST(session_kv_types_agree)
+{
+    static const char *const types[] = { "f32", "f16", "q8_0" };
+    static float got[3][N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .head_dim = 32 }, "kv.gguf");
+    struct engine *en = open_engine(m, 2, 0);
+    int32_t t[N];
+    pick_tokens(t, N, 5);
+    size_t bytes[3];
+    for (int i = 0; i < 3; i++) {
+        struct session *s = open_session(en, 64, types[i]);
+        forward_all(s, en, t, N, got[i]);
+        bytes[i] = session_bytes(s);
+        CHECK(bytes[i] == model_state_bytes(m, 64, dtype_by_name(types[i])));
+        session_close(s);
+    }
+    double f16 = 0, q8 = 0;
+    for (int i = 0; i < N * TINY_TOKENS; i++) {
+        f16 = fmax(f16, fabsf(got[1][i] - got[0][i]));
+        q8 = fmax(q8, fabsf(got[2][i] - got[0][i]));
+    }
+    CHECK_MSG(f16 > 0 && f16 < 5e-3, "f16 is off by %g", f16);
+    CHECK_MSG(q8 > f16 && q8 < 0.1, "q8_0 is off by %g", q8);
+    CHECK(bytes[1] * 2 == bytes[0] && bytes[2] < bytes[1]);
+    struct session *s;
+    struct err e = { 0 };
+    CHECK(session_open(&s, en, &(struct session_options){ .n_ctx = 64, .kv_type = dtype_by_name("q4_k") }, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "Q4_K");
+    engine_close(en);
+    model_close(m);
+}
+
+struct seen { int64_t calls, rows; double sum; bool head; };
+static void observer(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k)
+{
+    struct seen *s = ctx;
+    s->calls++;
+    s->rows += n;
+    if (!strcmp(w->name, "output.weight")) s->head = true;
+    for (int64_t i = 0; i < n * k; i++) s->sum += (double)x[i] * x[i];
+}
+
+TEST(engine_observer_sees_every_matmul_and_changes_nothing)
+{
+    static float plain[N * TINY_TOKENS], watched[N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_0" }, "observe.gguf");
+    struct engine *en = open_engine(m, 2, 0), *ob = NULL;
+    struct seen seen = { 0 };
+    CHECK(engine_open(&ob, m, &(struct engine_options){ .n_threads = 2, .observe = observer, .observe_ctx = &seen }, NULL) == OK);
+    struct session *s = open_session(en, 64, NULL), *so = open_session(ob, 64, NULL);
+    int32_t t[N];
+    pick_tokens(t, N, 5);
+    forward_all(s, en, t, N, plain);
+    forward_all(so, ob, t, N, watched);
+    CHECK(!memcmp(plain, watched, sizeof plain));
+    CHECK(seen.calls == 2 * 7 + 1 && seen.rows == seen.calls * N && seen.head);
+    CHECK(isfinite(seen.sum) && seen.sum > 0);
+    session_close(s);
+    session_close(so);
+    engine_close(en);
+    engine_close(ob);
+    model_close(m);
+}
+
+TEST(engine_decoding_allocates_nothing)
+{
+    static float got[N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_0" }, "alloc.gguf");
+    struct engine *en = open_engine(m, 2, 0);
+    struct session *s = open_session(en, 64, NULL);
+    int32_t t[N];
+    pick_tokens(t, N, 5);
+    int64_t before = mem_count();
+    forward_all(s, en, t, N - 8, got);
+    for (int j = N - 8; j < N; j++) forward_all(s, en, t + j, 1, got);
+    CHECK(mem_count() == before);
+    session_close(s);
+    engine_close(en);
+    model_close(m);
+}
+
+TEST(engine_refuses_before_it_changes_anything)
+{
+    struct model *m = open_tiny(&(struct tiny_options){ 0 }, "refuse.gguf");
+    struct engine *en = open_engine(m, 1, 8);
+    struct session *s = open_session(en, 10, NULL);
+    int32_t t[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 };
+    struct err e = { 0 };
+    CHECK(session_feed(s, t, 11, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "context is full: 0 of 10");
+    CHECK(session_feed(s, t, 9, NULL, NULL, NULL) == OK);
+    e = (struct err){ 0 };
+    CHECK(session_feed(s, t, 2, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "9 of 10");
+    int32_t bad = TINY_TOKENS;
+    e = (struct err){ 0 };
+    CHECK(session_feed(s, &bad, 1, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "token id 268");
+    CHECK(session_pos(s) == 9);
+    e = (struct err){ 0 };
+    struct segment twice[2] = { { s, t, 1, 0 }, { s, t, 1, 0 } };
+    CHECK(session_truncate(s, 0, NULL) == OK && engine_forward(en, twice, 2, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "share a session");
+    e = (struct err){ 0 };
+    struct segment wide = { s, t, 9, 0 };
+    CHECK(engine_forward(en, &wide, 1, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "at most 8");
+    CHECK(session_pos(s) == 0);
+    session_close(s);
+    struct session *huge = NULL;
+    e = (struct err){ 0 };
+    CHECK(session_open(&huge, en, &(struct session_options){ .n_ctx = (1 << 24) + 1 }, &e) == ERR_USAGE);
+    engine_close(en);
+    model_close(m);
+}
+
+static bool stop_at_once(void *ctx, int64_t done, int64_t n) { return false; }
+
+TEST(session_feed_stops_when_asked)
+{
+    struct model *m = open_tiny(&(struct tiny_options){ 0 }, "stop.gguf");
+    struct engine *en = open_engine(m, 1, 8);
+    struct session *s = open_session(en, 64, NULL);
+    int32_t t[32] = { 0 };
+    CHECK(session_feed(s, t, 32, stop_at_once, NULL, NULL) == ERR_INTERRUPTED);
+    CHECK(session_pos(s) == 8);
+    session_close(s);
+    engine_close(en);
+    model_close(m);
+}
+
+/* Every allocation of open, feed and close fails once: a clean ERR_MEMORY, no leak (ASan build), and the next try works. */
+TEST(engine_survives_every_allocation_failure)
+{
+    const char *path = test_tmp("nth.gguf");
+    CHECK(tiny_model(path, &(struct tiny_options){ .n_layer = 1 }, NULL) == OK);
+    status st = ERR_MEMORY;
+    int n = 0;
+    for (; st != OK && n < 2000; n++) {
+        struct model *m = NULL;
+        struct engine *en = NULL;
+        struct session *s = NULL;
+        struct err e = { 0 };
+        int32_t t[4] = { 1, 2, 3, 4 };
+        mem_fail_at(n + 1, false);
+        st = model_open(&m, path, &(struct model_options){ 0 }, &e);
+        if (st == OK) st = engine_open(&en, m, &(struct engine_options){ .n_threads = 2 }, &e);
+        if (st == OK) st = session_open(&s, en, &(struct session_options){ .n_ctx = 32 }, &e);
+        if (st == OK) st = session_feed(s, t, 4, NULL, NULL, &e);
+        mem_fail_at(0, false);
+        CHECK_MSG(st == OK || (st == ERR_MEMORY && e.text[0]), "allocation %d: status %d \"%s\"", n + 1, st, e.text);
+        session_close(s);
+        engine_close(en);
+        model_close(m);
+    }
+    CHECK(st == OK && n > 10);
+}
+
+SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_threads_do_not_change_a_bit),
+      T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows), T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree),
+      T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything),
+      T(session_feed_stops_when_asked), T(engine_survives_every_allocation_failure));

@@ -1,0 +1,102 @@
+/* test_main - runs every suite, or the claims whose names contain one of the arguments. */
+#include "tests/test.h"
+#include <stdarg.h>
+#include <sys/stat.h>
+
+#define SUITES(X) \
+    X(arena) \
+    X(base) \
+    X(cpu) \
+    X(dtype) \
+    X(engine) \
+    X(file) \
+    X(gguf) \
+    X(json) \
+    X(kernels_matmul) \
+    X(measure) \
+    X(model) \
+    X(pool) \
+    X(sampler) \
+    X(tokenizer)
+#define DECL(id) extern const struct test_suite suite_##id;
+SUITES(DECL)
+#define ROW(id) &suite_##id,
+static const struct test_suite *const suites[] = { SUITES(ROW) };
+
+static char current[160];
+static int passed, failed;
+static bool current_failed, current_open;
+
+static void finish(void)
+{
+    if (!current_open) return;
+    if (current_failed) failed++;
+    else passed++;
+    current_open = false;
+}
+
+void test_begin(const char *fmt, ...)
+{
+    finish();
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(current, sizeof current, fmt, ap);
+    va_end(ap);
+    current_failed = false;
+    current_open = true;
+}
+
+void test_fail(const char *file, int line, const char *fmt, ...)
+{
+    current_failed = true;
+    printf("FAIL %s  %s:%d: ", current, file, line);
+    va_list ap;
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    printf("\n");
+    fflush(stdout);
+}
+
+uint64_t test_rand(uint64_t *s)
+{
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+float test_randf(uint64_t *s) { return (float)(test_rand(s) >> 40) * (1.0f / 8388608.0f) - 1.0f; }
+
+float test_randn(uint64_t *s)
+{
+    double u = ((double)(test_rand(s) >> 11) + 0.5) * 0x1p-53, v = ((double)(test_rand(s) >> 11) + 0.5) * 0x1p-53;
+    return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+}
+
+const char *test_tmp(const char *name)
+{
+    static char ring[8][256];
+    static int at;
+    char *buf = ring[at++ % 8];
+    mkdir(TEST_TMP, 0777);
+    snprintf(buf, sizeof ring[0], "%s/%s", TEST_TMP, name);
+    return buf;
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 0; i < ARRAY_LEN(suites); i++)
+        for (int j = 0; j < suites[i]->n; j++) {
+            const struct test *t = &suites[i]->tests[j];
+            bool wanted = argc == 1;
+            for (int a = 1; a < argc; a++)
+                if (strstr(t->name, argv[a]) || !strcmp(suites[i]->name, argv[a])) wanted = true;
+            if (!wanted) continue;
+            test_begin("%s", t->name);
+            t->run();
+        }
+    finish();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

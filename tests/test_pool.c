@@ -1,0 +1,165 @@
+/* pool: every thread runs every job exactly once, barriers separate rounds, ranges tile [0, n). */
+#include "ggml-like/pool.h"
+#include "tests/test.h"
+#include <stdatomic.h>
+#include <time.h>
+
+enum { ROUNDS = 400, MAX_THREADS = 16 };
+static const int thread_counts[] = { 1, 2, 3, 7 };
+
+/* Plain (not atomic) counters: a barrier that lets anybody pass early is a wrong sum here and a report under the thread sanitizer. */
+struct rounds {
+    struct pool *pool;
+    int64_t slot[MAX_THREADS][8]; /* one cache line a thread */
+    int64_t wrong[MAX_THREADS][8];
+    int n_rounds;
+};
+
+static void count_rounds(void *ctx, int ith, int nth)
+{
+    struct rounds *r = ctx;
+    for (int i = 1; i <= r->n_rounds; i++) {
+        r->slot[ith][0]++;
+        pool_barrier(r->pool);
+        for (int j = 0; j < nth; j++)
+            if (r->slot[j][0] != i) r->wrong[ith][0]++;
+        pool_barrier(r->pool);
+    }
+}
+
+TEST(pool_barrier_separates_rounds)
+{
+    for (int c = 0; c < ARRAY_LEN(thread_counts); c++) {
+        int n = thread_counts[c];
+        struct rounds r = { .n_rounds = ROUNDS };
+        struct err e = { 0 };
+        CHECK(pool_open(&r.pool, n, &e) == OK);
+        if (!r.pool) continue;
+        CHECK(pool_threads(r.pool) == n);
+        pool_run(r.pool, count_rounds, &r);
+        for (int j = 0; j < n; j++) CHECK_MSG(r.slot[j][0] == ROUNDS && r.wrong[j][0] == 0, "%d threads: thread %d", n, j);
+        pool_close(r.pool);
+    }
+}
+
+struct jobs {
+    int nth;
+    int64_t runs[MAX_THREADS][8];
+};
+
+static void count_job(void *ctx, int ith, int nth)
+{
+    struct jobs *j = ctx;
+    j->runs[ith][0] += nth == j->nth;
+}
+
+TEST(pool_runs_each_job_once_on_every_thread)
+{
+    for (int c = 0; c < ARRAY_LEN(thread_counts); c++) {
+        struct jobs j = { .nth = thread_counts[c] };
+        struct pool *p = NULL;
+        CHECK(pool_open(&p, j.nth, NULL) == OK);
+        if (!p) continue;
+        for (int i = 1; i <= ROUNDS; i++) {
+            pool_run(p, count_job, &j);
+            for (int t = 0; t < j.nth; t++)
+                CHECK_MSG(j.runs[t][0] == i, "job %d, thread %d of %d: %d runs", i, t, j.nth, (int)j.runs[t][0]);
+        }
+        pool_close(p);
+    }
+}
+
+static void nap(int ms)
+{
+    struct timespec t = { .tv_nsec = ms * 1000000L };
+    nanosleep(&t, NULL);
+}
+
+static void late_thread(void *ctx, int ith, int nth)
+{
+    struct rounds *r = ctx;
+    if (ith == r->n_rounds % nth) nap(3);
+    r->slot[ith][0]++;
+    pool_barrier(r->pool);
+    for (int j = 0; j < nth; j++)
+        if (r->slot[j][0] != r->n_rounds) r->wrong[ith][0]++;
+}
+
+TEST(pool_wakes_threads_that_fell_asleep)
+{
+    struct rounds r = { 0 };
+    CHECK(pool_open(&r.pool, 3, NULL) == OK);
+    if (!r.pool) return;
+    while (r.n_rounds < 12) {
+        r.n_rounds++;
+        nap(2); /* longer than workers spin: they sleep when the job arrives */
+        pool_run(r.pool, late_thread, &r);
+    }
+    for (int j = 0; j < 3; j++) CHECK(r.slot[j][0] == 12 && r.wrong[j][0] == 0);
+    pool_close(r.pool);
+}
+
+static void cover(int64_t n, int64_t grain, int nth)
+{
+    int64_t at = 0, smallest = INT64_MAX, largest = 0;
+    for (int ith = 0; ith < nth; ith++) {
+        int64_t b = -1, e = -1;
+        pool_range(n, grain, ith, nth, &b, &e);
+        CHECK_MSG(b == at && e >= b && e <= n, "n %lld grain %lld %d/%d: %lld..%lld after %lld", (long long)n, (long long)grain, ith, nth,
+                  (long long)b, (long long)e, (long long)at);
+        CHECK_MSG(b % grain == 0 || b == n, "n %lld grain %lld: cut at %lld", (long long)n, (long long)grain, (long long)b);
+        int64_t blocks = (e - b) / grain + ((e - b) % grain != 0);
+        smallest = min_i64(smallest, blocks);
+        largest = max_i64(largest, blocks);
+        at = e;
+    }
+    CHECK_MSG(at == n, "n %lld grain %lld nth %d: ends at %lld", (long long)n, (long long)grain, nth, (long long)at);
+    CHECK(largest - smallest <= 1);
+}
+
+TEST(pool_range_covers_exactly_and_evenly)
+{
+    static const int64_t grains[] = { 1, 2, 16, 64, 1000, INT64_MAX };
+    static const int64_t large[] = { 49152, 1000003, INT64_MAX - 1, INT64_MAX };
+    static const int nths[] = { 1, 2, 3, 7, 16, 512 };
+    for (int g = 0; g < ARRAY_LEN(grains); g++)
+        for (int t = 0; t < ARRAY_LEN(nths); t++) {
+            for (int64_t n = 0; n < 140; n++) cover(n, grains[g], nths[t]);
+            for (int i = 0; i < ARRAY_LEN(large); i++) cover(large[i], grains[g], nths[t]);
+        }
+}
+
+TEST(pool_refuses_thread_counts_out_of_range)
+{
+    static const int bad[] = { 0, -1, 513, INT32_MIN, INT32_MAX };
+    for (int i = 0; i < ARRAY_LEN(bad); i++) {
+        struct err e = { 0 };
+        struct pool *p = NULL;
+        CHECK(pool_open(&p, bad[i], &e) == ERR_USAGE);
+        CHECK(p == NULL);
+        CHECK_HAS(e.text, "1..512");
+    }
+    pool_close(NULL);
+}
+
+TEST(pool_open_survives_allocation_failure)
+{
+    struct pool *p = NULL;
+    struct err e = { 0 };
+    mem_fail_at(1, false);
+    CHECK(pool_open(&p, 3, &e) == ERR_MEMORY);
+    mem_fail_at(0, false);
+    CHECK(p == NULL && e.code == ERR_MEMORY);
+    int64_t before = mem_count();
+    CHECK(pool_open(&p, 3, NULL) == OK);
+    CHECK(mem_count() == before + 1); /* so the loop over n ended above */
+    if (!p) return;
+    before = mem_count();
+    struct jobs j = { .nth = 3 };
+    pool_run(p, count_job, &j);
+    CHECK(mem_count() == before);
+    pool_close(p);
+}
+
+SUITE(pool, T(pool_barrier_separates_rounds), T(pool_runs_each_job_once_on_every_thread), T(pool_wakes_threads_that_fell_asleep),
+      T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure));

@@ -1,0 +1,205 @@
+/* tiny - see tiny.h. */
+#include "tests/tiny.h"
+#include "src/arch.h"
+#include "tests/test.h"
+
+static const char chatml[] =
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/* ---- vocabulary ---- */
+
+/* GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the others for U+0100 and up in order. */
+static size_t byte_symbol(int b, char *out)
+{
+    int cp = b, n = 0;
+    if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174)) {
+        for (int i = 0; i < b; i++)
+            if (!((i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174)) n++;
+        cp = 256 + n;
+    }
+    if (cp < 128) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    out[0] = (char)(0xc0 | cp >> 6);
+    out[1] = (char)(0x80 | (cp & 63));
+    return 2;
+}
+
+struct vocab { char text[TINY_TOKENS][24]; struct str str[TINY_TOKENS]; int32_t type[TINY_TOKENS]; float score[TINY_TOKENS]; int n; };
+
+static void vocab_add(struct vocab *v, const char *s, size_t n, int type, float score)
+{
+    memcpy(v->text[v->n], s, n);
+    v->str[v->n] = (struct str){ v->text[v->n], n };
+    v->type[v->n] = type;
+    v->score[v->n++] = score;
+}
+
+static const char *const specials[] = { "<|endoftext|>", "<|im_start|>", "<|im_end|>" };
+
+static void put_bpe(struct gguf_writer *w, struct vocab *v)
+{
+    static const char *const merged[] = { "th", "the", "\304\240the", "in", "er", "\304\240a", "on", "re", "an" };
+    static const char *const merges[] = { "t h", "th e", "\304\240 the", "i n", "e r", "\304\240 a", "o n", "r e", "a n" };
+    struct str m[ARRAY_LEN(merges)];
+    for (int i = 0; i < 3; i++) vocab_add(v, specials[i], strlen(specials[i]), 3, 0);
+    for (int b = 0; b < 256; b++) {
+        char s[4];
+        vocab_add(v, s, byte_symbol(b, s), 1, 0);
+    }
+    for (int i = 0; i < ARRAY_LEN(merged); i++) {
+        vocab_add(v, merged[i], strlen(merged[i]), 1, 0);
+        m[i] = (struct str){ merges[i], strlen(merges[i]) };
+    }
+    gguf_put_str(w, "tokenizer.ggml.model", "gpt2", 4);
+    gguf_put_str(w, "tokenizer.ggml.pre", "gpt-2", 5);
+    gguf_put_arr_str(w, "tokenizer.ggml.merges", m, ARRAY_LEN(merges));
+    gguf_put_i64(w, "tokenizer.ggml.bos_token_id", KV_U32, 0);
+    gguf_put_i64(w, "tokenizer.ggml.eos_token_id", KV_U32, 2);
+}
+
+static void put_spm(struct gguf_writer *w, struct vocab *v)
+{
+    static const char *const words[] = { "\342\226\201", "\342\226\201the", "th", "e", "a", "t", "h", "in", "\342\226\201a" };
+    for (int i = 0; i < 3; i++) vocab_add(v, specials[i], strlen(specials[i]), 3, 0);
+    for (int b = 0; b < 256; b++) {
+        char s[8];
+        vocab_add(v, s, (size_t)snprintf(s, sizeof s, "<0x%02X>", b), 6, 0);
+    }
+    for (int i = 0; i < ARRAY_LEN(words); i++) vocab_add(v, words[i], strlen(words[i]), 1, (float)-i);
+    gguf_put_str(w, "tokenizer.ggml.model", "llama", 5);
+    gguf_put_arr(w, "tokenizer.ggml.scores", KV_F32, v->score, (uint64_t)v->n);
+    gguf_put_i64(w, "tokenizer.ggml.bos_token_id", KV_U32, 0);
+    gguf_put_i64(w, "tokenizer.ggml.eos_token_id", KV_U32, 2);
+    gguf_put_i64(w, "tokenizer.ggml.unknown_token_id", KV_U32, 0);
+}
+
+/* ---- keys and weights ---- */
+
+static bool dropped(const char *what, const char *name) { return what && !strcmp(what, name); }
+
+static void put_int(struct gguf_writer *w, const struct tiny_options *o, const char *key, int64_t v)
+{
+    char full[96];
+    snprintf(full, sizeof full, "%s.%s", o->arch, key);
+    if (!dropped(o->drop_key, full)) gguf_put_i64(w, full, KV_U32, v);
+}
+
+static void put_keys(struct gguf_writer *w, const struct tiny_options *o)
+{
+    char key[96];
+    if (!dropped(o->drop_key, "general.architecture")) gguf_put_str(w, "general.architecture", o->arch, strlen(o->arch));
+    gguf_put_str(w, "general.name", "tiny", 4);
+    put_int(w, o, "block_count", o->n_layer);
+    put_int(w, o, "context_length", o->n_ctx);
+    put_int(w, o, "embedding_length", o->n_embd);
+    put_int(w, o, "feed_forward_length", o->n_ff);
+    put_int(w, o, "attention.head_count", o->n_head);
+    put_int(w, o, "attention.head_count_kv", o->n_head_kv);
+    put_int(w, o, "attention.key_length", o->head_dim);
+    put_int(w, o, "attention.value_length", o->head_dim);
+    put_int(w, o, "rope.dimension_count", o->head_dim);
+    if (o->window) put_int(w, o, "attention.sliding_window", o->window);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", o->arch);
+    gguf_put_f32(w, key, 1e-5f);
+    snprintf(key, sizeof key, "%s.rope.freq_base", o->arch);
+    gguf_put_f32(w, key, 10000.0f);
+}
+
+static int64_t size_of(const struct tiny_options *o, enum dim d)
+{
+    switch (d) {
+    case DIM_1: return 1;
+    case DIM_EMBD: return o->n_embd;
+    case DIM_Q: case DIM_O: return o->n_head * o->head_dim;
+    case DIM_K: case DIM_V: return o->n_head_kv * o->head_dim;
+    case DIM_FF: return o->n_ff;
+    case DIM_HEAD: return o->head_dim;
+    case DIM_VOCAB: return TINY_TOKENS + o->extra_rows;
+    case DIM_ROT_HALF: return o->head_dim / 2;
+    }
+    return 0;
+}
+
+/* Norms and rope factors lie around 1, biases are small, matrices keep the scale of their input. */
+static void fill(float *x, int64_t n, int64_t ne0, bool vector, bool centred, uint64_t *rng)
+{
+    float s = vector ? 0.1f : 1.7320508f / sqrtf((float)ne0);
+    for (int64_t i = 0; i < n; i++) x[i] = test_randf(rng) * s + (vector && !centred ? 1.0f : 0.0f);
+}
+
+static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, uint64_t *rng, struct arena *a, struct err *e)
+{
+    char name[96];
+    snprintf(name, sizeof name, r->gguf, il);
+    bool vector = r->ne1 == DIM_1;
+    if (dropped(o->drop_tensor, name) || (r->id == W_OUTPUT ? o->tied : (r->flags & WEIGHT_OPTIONAL) && !o->optional)) return OK;
+    struct tensor t = { 0 };
+    int64_t ne0 = size_of(o, r->ne0), ne1 = size_of(o, r->ne1) + dropped(o->reshape, name);
+    const struct dtype *type = dtype_by_name(vector ? "f32" : o->type);
+    if (ne0 % type->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not fit %s", name, (long long)ne0, type->gguf_name);
+    tensor_shape(&t, type, ne0, ne1, 1, 1);
+    float *x = arena_alloc(a, (size_t)(ne0 * ne1) * sizeof *x);
+    void *data = arena_alloc(a, tensor_bytes(&t));
+    char *copy = arena_strdup(a, name, strlen(name));
+    if (!x || !data || !copy) return err_oom(e, name, tensor_bytes(&t));
+    bool centred = strstr(name, ".bias") != NULL;
+    fill(x, ne0 * ne1, ne0, vector, centred, rng);
+    if (dropped(o->poison, name)) x[vector ? 0 : ne0] = NAN;
+    dtype_from_f32(type, x, data, ne0 * ne1);
+    t.data = data;
+    t.name = copy;
+    gguf_put_tensor(w, &t);
+    return OK;
+}
+
+static const struct arch *arch_named(const char *name)
+{
+    for (int i = 0; arches[i]; i++)
+        if (!strcmp(arches[i]->name, name)) return arches[i];
+    return arches[0]; /* unknown names, for error tests, borrow the first architecture's weights */
+}
+
+static status put_weights(struct gguf_writer *w, const struct tiny_options *o, struct arena *a, struct err *e)
+{
+    uint64_t rng = o->seed + 1;
+    for (const struct weight_row *r = arch_named(o->arch)->weights; r->gguf; r++)
+        for (int il = 0; il < (r->id < W_LAYER_COUNT ? o->n_layer : 1); il++) TRY(put_weight(w, o, r, il, &rng, a, e));
+    return OK;
+}
+
+static int64_t or_default(int64_t v, int64_t def) { return v ? v : def; }
+
+status tiny_model(const char *path, const struct tiny_options *options, struct err *e)
+{
+    struct tiny_options o = *options;
+    if (!o.arch) o.arch = "llama";
+    if (!o.type) o.type = "f32";
+    o.n_layer = or_default(o.n_layer, 2);
+    o.n_embd = or_default(o.n_embd, 64);
+    o.n_head = or_default(o.n_head, 4);
+    o.n_head_kv = or_default(o.n_head_kv, 2);
+    o.head_dim = or_default(o.head_dim, 16);
+    o.n_ff = or_default(o.n_ff, 96);
+    o.n_ctx = or_default(o.n_ctx, 256);
+
+    struct gguf_writer *w;
+    TRY(gguf_writer_open(&w, path, e));
+    static struct vocab v;
+    v.n = 0;
+    put_keys(w, &o);
+    (o.spm ? put_spm : put_bpe)(w, &v);
+    gguf_put_arr_str(w, "tokenizer.ggml.tokens", v.str, (uint64_t)v.n);
+    gguf_put_arr(w, "tokenizer.ggml.token_type", KV_I32, v.type, (uint64_t)v.n);
+    if (!o.no_template) gguf_put_str(w, "tokenizer.chat_template", chatml, sizeof chatml - 1);
+    if (o.more) o.more(w, o.ctx);
+    struct arena a;
+    arena_init(&a, 0);
+    status st = put_weights(w, &o, &a, e);
+    if (st == OK) st = gguf_writer_finish(w, e);
+    else gguf_writer_abort(w);
+    arena_free(&a);
+    return st;
+}

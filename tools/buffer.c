@@ -1,0 +1,48 @@
+/* buffer - see buffer.h. Doubles its memory, so that appending costs constant time per byte. */
+#include "tools/buffer.h"
+#include <string.h>
+
+bool buffer_reserve(struct buffer *b, size_t more)
+{
+    size_t need, cap = b->cap ? b->cap : 256;
+    if (!add_size(b->n, more, &need) || need >= SIZE_MAX / 4) return false;
+    while (cap <= need) cap *= 2;
+    if (cap == b->cap) return true;
+    char *p = mem_realloc(b->p, cap);
+    if (!p) return false;
+    b->p = p, b->cap = cap;
+    p[b->n] = 0;
+    return true;
+}
+
+bool buffer_insert(struct buffer *b, size_t at, const char *s, size_t n)
+{
+    if (!buffer_reserve(b, n)) return false;
+    memmove(b->p + at + n, b->p + at, b->n - at);
+    if (n) memcpy(b->p + at, s, n);
+    b->n += n;
+    b->p[b->n] = 0;
+    return true;
+}
+
+bool buffer_append(struct buffer *b, const char *s, size_t n) { return buffer_insert(b, b->n, s, n); }
+
+bool buffer_set(struct buffer *b, const char *s, size_t n)
+{
+    if (!buffer_reserve(b, n)) return false;
+    b->n = 0;
+    return buffer_append(b, s, n);
+}
+
+void buffer_remove(struct buffer *b, size_t at, size_t n)
+{
+    memmove(b->p + at, b->p + at + n, b->n - at - n);
+    b->n -= n;
+    b->p[b->n] = 0;
+}
+
+void buffer_free(struct buffer *b)
+{
+    mem_free(b->p);
+    *b = (struct buffer){ 0 };
+}

@@ -1,0 +1,116 @@
+/* cli - what every command shares: option rows, the values they fill, opening a model, ending with the right exit code.
+ * Commands are rows in commands.c, one file each; an option is one row that generates parsing, help, errors, completion and --show-config. */
+#pragma once
+#include "ggml-like/cpu.h"
+#include "ggml-like/file.h"
+#include "ggml-like/json.h"
+#include "src/cuanto.h"
+
+/* Values of all options of all commands; zero-initialised, then defaults from the rows, then the command line. */
+struct cli {
+    const char *model;               /* first positional: path, name in $CUANTO_MODELS / ./models, or a directory with one .gguf;
+                                        commands without a model (help, completion) find their first argument here */
+    const char *const *args;         /* further positionals, [n_args] */
+    int n_args;
+    /* model, CPU */
+    int64_t ctx, threads, batch;     /* 0 = automatic */
+    const char *isa, *kv_type, *pre;
+    bool no_mmap, check, verbose, quiet, json;
+    const char *color;               /* auto, always, never */
+    /* sampling */
+    struct sampler_options sampling;
+    int64_t seed, n_predict;         /* seed -1 = from the clock, printed */
+    const char *stop[16]; int n_stop;
+    const char *logit_bias[64]; int n_logit_bias;   /* "ID=BIAS" */
+    bool ignore_eos;
+    /* prompt */
+    const char *system, *template_name;
+    const char *file[16]; int n_file;
+    bool raw, extract, no_stream, special, no_bos, no_generation_prompt;
+    int64_t top_logprobs;
+    const char *messages, *load;
+    /* measuring */
+    const char *format, *output;     /* md, csv, json, jsonl, text */
+    int64_t chunks, reps, delay;
+    const char *n_prompt, *n_gen, *depth, *threads_list;  /* lists and ranges, llama-bench style */
+    bool no_warmup, all, no_limits;
+    const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
+    bool no_history;                 /* chat */
+};
+
+/* One option. Its environment twin is CUANTO_<NAME> (upper case, - becomes _). Every flag has an opposite: --no-NAME, or --NAME without "no-". */
+enum opt_kind { OPT_FLAG, OPT_INT, OPT_FLOAT, OPT_STR, OPT_LIST };
+struct opt {
+    const char *name;         /* "temp": used as --temp VALUE or --temp=VALUE */
+    const char *alias;        /* further spelling: "-t", "--ctx-size" ..., space-separated, or NULL */
+    enum opt_kind kind;
+    size_t offset;            /* of the value in struct cli: bool, int64_t, float, const char *, const char *[] */
+    size_t count_offset;      /* OPT_LIST: of the int that counts */
+    int max;                  /* OPT_LIST: capacity */
+    const char *value;        /* placeholder in help: "N", "FILE" */
+    const char *def;          /* default as text, NULL = zero (sampling: what sampler_defaults sets) */
+    double lo, hi;            /* numbers: allowed range, checked; both 0 = any */
+    const char *choices;      /* OPT_STR: "a|b|c" or NULL */
+    const char *help;         /* one line */
+};
+struct opt_group { const char *title; const struct opt *rows; int n; };
+/* Shared groups, opt.c. common: quiet verbose color json.  model: ctx kv-type no-mmap check pre.  cpu: threads batch isa.
+ * sampling: temp top-k top-p min-p repeat-penalty ... seed n-predict stop ignore-eos.  prompt: system template. */
+extern const struct opt_group opts_common, opts_model, opts_cpu, opts_sampling, opts_prompt;
+
+struct command {
+    const char *name, *brief;        /* brief: one line for `cuanto help` */
+    const char *usage;               /* "cuanto run MODEL [PROMPT...] [options]" */
+    const char *examples;            /* up to three runnable lines, separated by newlines */
+    const struct opt_group *const *groups; /* NULL-terminated; a row in an earlier group hides one of the same name in a later group */
+    int min_args, max_args;          /* positionals, model included; -1 = any */
+    int (*run)(struct cli *c);       /* returns the exit code */
+};
+extern const struct command *const commands[]; /* NULL-terminated, commands.c */
+extern const struct command command_run, command_chat, command_perplexity, command_bench, command_inspect, command_tokenize, command_template,
+    command_doctor, command_completion, command_version, command_help;
+
+/* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
+ * (128 + signal for ERR_INTERRUPTED, which prints nothing). */
+int cli_fail(const struct err *e, const char *hint);
+
+/* Everything a generating or measuring command needs. */
+struct runtime {
+    struct cpu_info cpu;
+    struct model *model;
+    struct engine *engine;
+    struct session *session;         /* NULL unless asked for */
+    double load_ms;
+};
+enum { RUNTIME_DEFAULT_CTX = -1 }; /* as n_ctx: runtime_default_ctx of the model */
+/* runtime_open - resolves c->model, opens model and engine, and a session of n_ctx positions when n_ctx != 0 (c->ctx overrides). Prints the status line
+ * on stderr unless quiet: model, type, size | context and KV size | threads and why | SIMD level. On failure everything is closed. */
+status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e) MUST_USE;
+void runtime_close(struct runtime *r);
+/* default context: min(training length, 4096) */
+int64_t runtime_default_ctx(const struct model *m);
+/* model_find - the file that a model argument means: a path, a directory with exactly one .gguf, or a name (with or without .gguf) in
+ * $CUANTO_MODELS (colon list) or ./models. ERR_FILE lists the places searched. */
+status model_find(const char *name, char *path, size_t cap, struct err *e) MUST_USE;
+
+/* ---- term.c: terminal, progress, signals ---- */
+extern volatile int cli_interrupted;      /* set by SIGINT / SIGTERM: the signal number. Long loops look at it */
+void cli_signals(void);                   /* SIGINT, SIGTERM set the flag (a second SIGINT exits 130 after restoring the terminal); SIGPIPE ignored */
+bool term_is_tty(int fd);
+bool term_color(const struct cli *c, int fd); /* --color, NO_COLOR, TERM=dumb, tty */
+int term_width(void);
+/* out_write - all bytes to stdout, false when stdout is closed or full (ERR_RUNTIME, quiet for EPIPE: exit 141-style, see README) */
+bool out_write(const char *p, size_t n);
+bool out_printf(const char *fmt, ...) PRINTF_LIKE(1, 2);
+bool out_flush(void);                     /* writes are buffered; main flushes at the end */
+int out_status(void);                     /* exit code for a failed stdout: 0 ok, 141 EPIPE, 1 others (message printed once) */
+
+/* bar - progress on stderr: "prefill  42% |####    | 860/2048  412 tok/s  ETA 3s", at most 10 times a second on a terminal, one line per
+ * 10 % or 30 s elsewhere, nothing when quiet. bar_end erases it (terminal) or leaves the last line. */
+struct bar { const char *label, *unit; int64_t total; double start, shown; int last; bool quiet, tty; };
+void bar_begin(struct bar *b, const struct cli *c, const char *label, const char *unit, int64_t total);
+void bar_update(struct bar *b, int64_t done, const char *extra); /* extra may be NULL; done = 0 shows at once on a terminal */
+void bar_end(struct bar *b);
+
+double now_seconds(void);                 /* monotonic */
+const char *size_text(uint64_t bytes, char buf[32]);  /* "88.2 MiB" */

@@ -1,0 +1,22 @@
+/* commands - one row per command, and the way from a name to its row. */
+#include "tools/opt.h"
+#include <string.h>
+
+const struct command *const commands[] = {
+    &command_run, &command_chat, &command_perplexity, &command_bench, &command_inspect, &command_tokenize, &command_template,
+    &command_doctor, &command_completion, &command_version, &command_help, NULL,
+};
+
+const struct command *command_find(const char *name, struct err *e)
+{
+    const char *names[64];
+    int n = 0;
+    for (int i = 0; commands[i]; i++) {
+        if (!strcmp(commands[i]->name, name)) return commands[i];
+        if (n < ARRAY_LEN(names)) names[n++] = commands[i]->name;
+    }
+    const char *best = nearest(name, names, n);
+    if (best) err_set(e, ERR_USAGE, "no command '%.60s'; did you mean %s?", name, best);
+    else err_set(e, ERR_USAGE, "no command '%.60s'", name);
+    return NULL;
+}

@@ -1,0 +1,157 @@
+/* common - what every command needs around its work: errors with exit codes, finding a model file, opening model, engine and session.
+ * The only file that decides defaults of machine and context. */
+#include "ggml-like/kernels/kernels.h"
+#include "tools/cli.h"
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+int cli_fail(const struct err *e, const char *hint)
+{
+    if (e->code == ERR_INTERRUPTED) return 128 + (cli_interrupted ? cli_interrupted : 2);
+    out_flush();
+    fprintf(stderr, "cuanto: %s\n", e->text[0] ? e->text : "failed");
+    if (hint) fprintf(stderr, "%s\n", hint);
+    return e->code == OK ? ERR_RUNTIME : (int)e->code;
+}
+
+/* ---- finding the model ---- */
+
+enum { PATH_CAP = 4096 };
+
+static bool has_suffix(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n > m && !strcasecmp(s + n - m, end);
+}
+
+/* dir/name when that is a file; with .gguf added when needed. */
+static bool try_file(const char *dir, size_t dir_n, const char *name, char *path, size_t cap)
+{
+    static const char *const ends[] = { "", ".gguf" };
+    struct stat st;
+    for (int i = 0; i < ARRAY_LEN(ends); i++) {
+        int n = snprintf(path, cap, "%.*s%s%s%s", (int)dir_n, dir, dir_n ? "/" : "", name, ends[i]);
+        if (n > 0 && (size_t)n < cap && stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) return true;
+    }
+    return false;
+}
+
+/* The one .gguf of a directory. */
+static status only_file(const char *dir, char *path, size_t cap, struct err *e)
+{
+    char names[120] = "";
+    int found = 0;
+    DIR *d = opendir(dir);
+    if (!d) return err_set(e, ERR_FILE, "%s: cannot read this directory", dir);
+    for (struct dirent *f; (f = readdir(d));) {
+        if (!has_suffix(f->d_name, ".gguf")) continue;
+        size_t n = strlen(names);
+        if (n < sizeof names - 1) snprintf(names + n, sizeof names - n, "%s%s", found ? ", " : "", f->d_name);
+        if (found++ == 0 && snprintf(path, cap, "%s/%s", dir, f->d_name) >= (int)cap) found = -1;
+        if (found < 0) break;
+    }
+    closedir(d);
+    if (found == 1) return OK;
+    if (found < 0) return err_set(e, ERR_FILE, "%s: the path is too long", dir);
+    if (found == 0) return err_set(e, ERR_FILE, "%s: no .gguf file in this directory", dir);
+    return err_set(e, ERR_FILE, "%s: %d .gguf files, name one: %s", dir, found, names);
+}
+
+status model_find(const char *name, char *path, size_t cap, struct err *e)
+{
+    struct stat st;
+    const char *dirs = getenv("CUANTO_MODELS");
+    if (!name || !*name) return err_set(e, ERR_USAGE, "the model name is empty");
+    if (stat(name, &st) == 0) {
+        if (S_ISDIR(st.st_mode)) return only_file(name, path, cap, e);
+        if (snprintf(path, cap, "%s", name) < (int)cap) return OK;
+        return err_set(e, ERR_FILE, "%.60s...: the path is too long", name);
+    }
+    if (strchr(name, '/')) {
+        if (try_file("", 0, name, path, cap)) return OK;
+        return err_set(e, ERR_FILE, "%s: no such file or directory", name);
+    }
+    for (const char *p = dirs; p && *p;) {
+        size_t n = strcspn(p, ":");
+        if (n && try_file(p, n, name, path, cap)) return OK;
+        p += n + (p[n] == ':');
+    }
+    if (try_file("models", 6, name, path, cap) || try_file("", 0, name, path, cap)) return OK;
+    if (dirs && *dirs) return err_set(e, ERR_FILE, "%s: no such model here, in ./models or in $CUANTO_MODELS (%s)", name, dirs);
+    return err_set(e, ERR_FILE, "%s: no such model here or in ./models ($CUANTO_MODELS is not set)", name);
+}
+
+/* ---- opening ---- */
+
+int64_t runtime_default_ctx(const struct model *m)
+{
+    struct model_info info;
+    model_info(m, &info);
+    return info.n_ctx_train > 0 ? min_i64(info.n_ctx_train, 4096) : 4096;
+}
+
+static status open_engine(struct runtime *r, const struct cli *c, struct err *e)
+{
+    struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch };
+    if (c->isa) TRY(isa_features(c->isa, &r->cpu, &o.features, e));
+    return engine_open(&r->engine, r->model, &o, e);
+}
+
+static status open_session(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e)
+{
+    struct session_options o = { .n_ctx = c->ctx > 0 ? c->ctx : n_ctx == RUNTIME_DEFAULT_CTX ? runtime_default_ctx(r->model) : n_ctx };
+    if (n_ctx == 0) return OK;
+    if (c->kv_type && !(o.kv_type = dtype_by_name(c->kv_type))) return err_set(e, ERR_USAGE, "--kv-type: unknown type '%s'", c->kv_type);
+    return session_open(&r->session, r->engine, &o, e);
+}
+
+static void print_status(const struct runtime *r, const struct cli *c, const char *path)
+{
+    struct model_info m;
+    char size[32], kv[32], context[96] = "";
+    const char *slash = strrchr(path, '/'), *name;
+    model_info(r->model, &m);
+    name = m.name[0] ? m.name : slash ? slash + 1 : path;
+    if (r->session)
+        snprintf(context, sizeof context, " | context %lld, KV %s", (long long)session_n_ctx(r->session), size_text(session_bytes(r->session), kv));
+    int threads = c->threads > 0 ? (int)c->threads : r->cpu.n_threads_default;
+    fprintf(stderr, "%s, %s, %s%s | %d %s (%s) | %s\n", name, m.type, size_text(m.file_bytes, size), context, threads,
+            threads == 1 ? "thread" : "threads", c->threads > 0 ? "asked for" : r->cpu.why, engine_kernels(r->engine)->name);
+    if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train)
+        fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on\n", (long long)session_n_ctx(r->session),
+                (long long)m.n_ctx_train);
+    if (m.note && m.note[0]) fprintf(stderr, "note: %s\n", m.note);
+    if (!c->verbose) return;
+    fprintf(stderr, "%s | %s, %lld layers, width %lld, %lld heads (%lld KV), vocabulary %lld | %.2f bits per weight | loaded in %.0f ms\n", path, m.arch,
+            (long long)m.n_layer, (long long)m.n_embd, (long long)m.n_head, (long long)m.n_head_kv, (long long)m.n_vocab, m.bpw, r->load_ms);
+}
+
+status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e)
+{
+    char path[PATH_CAP];
+    double start = now_seconds();
+    struct model_options o = { .no_mmap = c->no_mmap, .check = c->check, .pre = c->pre };
+    *r = (struct runtime){ 0 };
+    cpu_detect(&r->cpu);
+    status st = model_find(c->model, path, sizeof path, e);
+    if (st == OK) st = model_open(&r->model, path, &o, e);
+    if (st == OK) st = open_engine(r, c, e);
+    if (st == OK) st = open_session(r, c, n_ctx, e);
+    if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
+    r->load_ms = (now_seconds() - start) * 1e3;
+    if (st == OK && !c->quiet) print_status(r, c, path);
+    if (st != OK) runtime_close(r);
+    return st;
+}
+
+void runtime_close(struct runtime *r)
+{
+    session_close(r->session);
+    engine_close(r->engine);
+    model_close(r->model);
+    r->session = NULL, r->engine = NULL, r->model = NULL;
+}

@@ -1,0 +1,228 @@
+/* generate - see generate.h. Context policy: a prompt may fill the context to the last position (one token can still be drawn from it); when the
+ * context is full the run ends with FINISH_CONTEXT. Nothing is ever shifted or dropped. */
+#include "tools/generate.h"
+#include "ggml-like/kernels/kernels.h"
+#include "tools/vocab.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+const char *finish_name(enum finish f)
+{
+    static const char *const names[] = { "stop", "length", "context", "interrupt", "closed" };
+    return names[f];
+}
+
+double per_second(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms : 0; }
+
+/* ---- options ---- */
+
+/* "ID=BIAS" */
+static status parse_bias(const char *text, int64_t n_vocab, struct logit_bias *out, struct err *e)
+{
+    char *end;
+    long long id = strtoll(text, &end, 10);
+    if (end == text || *end != '=') return err_set(e, ERR_USAGE, "--logit-bias: '%s' is not ID=BIAS", text);
+    if (id < 0 || id >= n_vocab) return err_set(e, ERR_USAGE, "--logit-bias: token %lld is out of range 0..%lld", id, (long long)n_vocab - 1);
+    const char *number = end + 1;
+    double bias = strtod(number, &end);
+    if (end == number || *end || isnan(bias)) return err_set(e, ERR_USAGE, "--logit-bias: '%s' is not a number", number);
+    *out = (struct logit_bias){ (int32_t)id, (float)bias };
+    return OK;
+}
+
+/* 32 bits: short to print, exact in every JSON reader. */
+static uint64_t fresh_seed(void)
+{
+    uint32_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed) return seed;
+    return (uint32_t)time(NULL);
+}
+
+status generator_sampling(struct generator *g, const struct cli *c, struct err *e)
+{
+    struct logit_bias bias[ARRAY_LEN(c->logit_bias)];
+    struct sampler_options o = c->sampling;
+    struct sampler *s;
+    for (int i = 0; i < c->n_logit_bias; i++) TRY(parse_bias(c->logit_bias[i], g->n_vocab, &bias[i], e));
+    o.bias = bias, o.n_bias = c->n_logit_bias;
+    if (c->seed >= 0) g->seed = (uint64_t)c->seed;
+    o.seed = g->seed + (uint64_t)g->n_answers;
+    struct stop_filter f;
+    TRY(stop_open(&f, c->stop, c->n_stop, e));
+    status st = sampler_open(&s, &o, g->n_vocab, engine_kernels(g->rt->engine), e);
+    if (st != OK) {
+        stop_close(&f);
+        return st;
+    }
+    if (g->filter.buf) stop_close(&g->filter);
+    g->filter = f;
+    sampler_close(g->sampler);
+    g->sampler = s;
+    return OK;
+}
+
+static status make_buffers(struct generator *g, struct err *e)
+{
+    const struct tokenizer *t = model_tokenizer(g->rt->model);
+    int64_t n_tokens = tokenizer_size(t), n_top = g->cli->top_logprobs;
+    int n_end = 0;
+    for (int32_t id = 0; id < n_tokens; id++) n_end += tokenizer_is_end(t, id);
+    g->piece_cap = piece_max(t);
+    g->end = mem_calloc((size_t)n_end + 1, sizeof *g->end);
+    g->piece = mem_alloc(g->piece_cap + 1);
+    if (!g->end || !g->piece) return err_oom(e, "generator", g->piece_cap);
+    for (int32_t id = 0; id < n_tokens; id++)
+        if (tokenizer_is_end(t, id) && id < g->n_vocab) g->end[g->n_end++] = id;
+    if (n_top == 0) return OK;
+    g->raw = mem_calloc((size_t)g->n_vocab, sizeof *g->raw);
+    g->top_id = mem_calloc((size_t)n_top, sizeof *g->top_id);
+    g->top_logprob = mem_calloc((size_t)n_top, sizeof *g->top_logprob);
+    if (!g->raw || !g->top_id || !g->top_logprob) return err_oom(e, "log probabilities", (size_t)g->n_vocab * sizeof *g->raw);
+    return OK;
+}
+
+status generator_open(struct generator *g, struct runtime *rt, const struct cli *c, struct err *e)
+{
+    struct model_info info;
+    model_info(rt->model, &info);
+    *g = (struct generator){ .rt = rt, .cli = c, .seed = c->seed < 0 ? fresh_seed() : 0, .n_vocab = info.n_vocab };
+    status st = make_buffers(g, e);
+    if (st == OK) st = generator_sampling(g, c, e);
+    if (st != OK) generator_close(g);
+    return st;
+}
+
+void generator_close(struct generator *g)
+{
+    sampler_close(g->sampler);
+    if (g->filter.buf) stop_close(&g->filter);
+    mem_free(g->end), mem_free(g->piece), mem_free(g->raw), mem_free(g->top_id), mem_free(g->top_logprob);
+    *g = (struct generator){ 0 };
+}
+
+/* ---- prompt ---- */
+
+static bool fed(void *ctx, int64_t done, int64_t n)
+{
+    bar_update(ctx, done, NULL);
+    return !cli_interrupted;
+}
+
+status generator_prefill(struct generator *g, const int32_t *ids, int64_t n, struct err *e)
+{
+    struct session *s = g->rt->session;
+    int64_t n_ctx = session_n_ctx(s), pos = session_pos(s), keep = 0;
+    const int32_t *old = session_tokens(s);
+    g->n_prompt = n, g->n_reused = 0, g->n_generated = 0, g->prompt_ms = g->predicted_ms = 0, g->stop_hit = false;
+    if (n == 0) return err_set(e, ERR_USAGE, "the prompt has no tokens");
+    if (n > n_ctx) return err_set(e, ERR_USAGE, "the prompt has %lld tokens, the context holds %lld", (long long)n, (long long)n_ctx);
+    while (keep < pos && keep < n - 1 && old[keep] == ids[keep]) keep++; /* the last token is always fed: it gives the logits */
+    if (keep < pos && session_truncate(s, keep, NULL) != OK) {
+        keep = 0; /* a state that cannot go back starts over */
+        TRY(session_truncate(s, 0, e));
+    }
+    g->n_reused = keep;
+    struct bar bar;
+    bar_begin(&bar, g->cli, "prefill", "tok", n - keep);
+    if (n - keep > 64) bar_update(&bar, 0, NULL);
+    double start = now_seconds();
+    status st = session_feed(s, ids + keep, n - keep, fed, &bar, e);
+    g->prompt_ms = (now_seconds() - start) * 1e3;
+    bar_end(&bar);
+    if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
+    if (st != OK) return st;
+    if (g->n_answers > 0) TRY(generator_sampling(g, g->cli, e)); /* fresh history, another random sequence: /regen must differ */
+    g->n_answers++;
+    for (int64_t i = 0; i < n; i++) sampler_accept(g->sampler, ids[i]);
+    return OK;
+}
+
+void generator_advice(const struct generator *g, char *buf, size_t cap)
+{
+    struct model_info info;
+    int64_t want = (g->n_prompt + 512 + 1023) / 1024 * 1024;
+    model_info(g->rt->model, &info);
+    if (info.n_ctx_train > 0 && want > info.n_ctx_train)
+        snprintf(buf, cap, "Shorten it: this model was trained on %lld positions, a larger context would not help much.", (long long)info.n_ctx_train);
+    else
+        snprintf(buf, cap, "Shorten it, or give a larger context: -c %lld", (long long)want);
+}
+
+/* ---- answer ---- */
+
+int64_t generator_room(const struct generator *g)
+{
+    int64_t room = session_n_ctx(g->rt->session) - session_pos(g->rt->session) + 1;
+    return g->cli->n_predict >= 0 ? min_i64(room, g->cli->n_predict) : room;
+}
+
+static status choose(struct generator *g, int32_t *id, struct err *e)
+{
+    float *logits = engine_logits(g->rt->engine);
+    if (g->raw) memcpy(g->raw, logits, (size_t)g->n_vocab * sizeof *logits);
+    if (g->cli->ignore_eos)
+        for (int i = 0; i < g->n_end; i++) logits[g->end[i]] = -INFINITY;
+    return sampler_sample(g->sampler, logits, id, e);
+}
+
+static bool ends(const struct generator *g, int32_t id)
+{
+    for (int i = 0; i < g->n_end; i++)
+        if (g->end[i] == id) return true;
+    return false;
+}
+
+/* Hands on one token and the text it completes. False: the run is over (g->finish says why). */
+static bool emit(struct generator *g, int32_t id)
+{
+    const char *out;
+    size_t n_out, n = tokenizer_piece(model_tokenizer(g->rt->model), id, false, g->piece, g->piece_cap);
+    float logprob = 0;
+    if (g->raw)
+        logprobs_top(engine_kernels(g->rt->engine), g->raw, g->n_vocab, id, &logprob, g->cli->top_logprobs, g->top_id, g->top_logprob);
+    if (g->token) g->token(g->ctx, g, id, logprob);
+    g->stop_hit = stop_push(&g->filter, g->piece, n, &out, &n_out);
+    if (n_out && !g->text(g->ctx, out, n_out)) g->finish = FINISH_CLOSED;
+    else if (g->stop_hit) g->finish = FINISH_STOP;
+    else return true;
+    return false;
+}
+
+static status generate(struct generator *g, int32_t *ids, int64_t *n, struct err *e)
+{
+    struct session *s = g->rt->session;
+    for (;;) {
+        int32_t id;
+        if (g->cli->n_predict >= 0 && g->n_generated >= g->cli->n_predict) return g->finish = FINISH_LENGTH, OK;
+        if (cli_interrupted) return g->finish = FINISH_INTERRUPT, OK;
+        TRY(choose(g, &id, e));
+        if (ends(g, id)) return g->finish = FINISH_STOP, OK;
+        sampler_accept(g->sampler, id);
+        ids[(*n)++] = id;
+        g->n_generated++;
+        if (!emit(g, id)) return OK;
+        if (g->cli->n_predict >= 0 && g->n_generated >= g->cli->n_predict) continue; /* nobody needs its logits */
+        if (session_pos(s) >= session_n_ctx(s)) return g->finish = FINISH_CONTEXT, OK;
+        struct segment one = { .session = s, .tokens = &id, .n = 1, .want_from = 0 };
+        TRY(engine_forward(g->rt->engine, &one, 1, NULL, NULL, e));
+    }
+}
+
+status generator_run(struct generator *g, int32_t *ids, int64_t *n, struct err *e)
+{
+    const char *out;
+    size_t n_out;
+    double start = now_seconds();
+    g->n_generated = 0, g->stop_hit = false;
+    g->filter.n = 0, g->filter.hit = false;
+    status st = generate(g, ids, n, e);
+    g->predicted_ms = (now_seconds() - start) * 1e3;
+    if (g->stop_hit) return st;
+    stop_flush(&g->filter, &out, &n_out);
+    if (n_out && st == OK && !g->text(g->ctx, out, n_out)) g->finish = FINISH_CLOSED;
+    return st;
+}

@@ -1,0 +1,179 @@
+/* limits - see limits.h. Every figure is the best of several short runs: a disturbed run is slower, never faster. */
+#include "tools/limits.h"
+#include <string.h>
+#include "ggml-like/arena.h"
+#include "ggml-like/kernels/kernels.h"
+#include "ggml-like/pool.h"
+#include "tools/cli.h"
+
+enum {
+    READ_MAX = 512 << 20,
+    SLICE = 16 << 20,   /* one timed read: long against a barrier, short enough to fall between two disturbances */
+    TILE_K = 512,       /* 8 KiB of codes and as much of activations: with scales half of a 32 KiB cache */
+    TILE_CALLS = 512,   /* between two looks at the clock, 0.1 to 1 ms */
+    BARRIERS = 200,
+};
+#define BEST_OF_SECONDS 0.08
+
+/* ---- reading ---- */
+
+struct reading {
+    const struct gguf *g;
+    size_t begin, end;   /* bytes begin..end of all tensors laid end to end */
+    uint64_t sum[512];   /* one per thread: the loads cannot be left out */
+};
+
+static uint64_t read_span(const uint8_t *p, size_t n)
+{
+    uint64_t a[8] = { 0 };
+    for (size_t i = 0; i + 64 <= n; i += 64)
+        for (int j = 0; j < 8; j++) {
+            uint64_t v;
+            memcpy(&v, p + i + 8 * j, sizeof v);
+            a[j] += v;
+        }
+    return a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
+
+static void read_share(void *ctx, int ith, int nth)
+{
+    struct reading *r = ctx;
+    int64_t begin, end, at = 0;
+    pool_range((int64_t)(r->end - r->begin), 4096, ith, nth, &begin, &end);
+    begin += (int64_t)r->begin;
+    end += (int64_t)r->begin;
+    for (int64_t i = 0; i < r->g->n_tensors && at < end; i++) {
+        const struct tensor *t = &r->g->tensor[i];
+        int64_t n = (int64_t)tensor_bytes(t), from = max_i64(begin - at, 0), to = min_i64(end - at, n);
+        if (from < to) r->sum[ith] ^= read_span((const uint8_t *)t->data + from, (size_t)(to - from));
+        at += n;
+    }
+}
+
+/* The fastest slice in GB/s: all threads of the pool, or this thread alone when pool is NULL. Walks over all weights again and again, so that
+ * a slice comes from where a token's weights come from: memory, or the last-level cache when the model fits there. */
+static double best_read(struct reading *r, struct pool *pool, size_t bytes)
+{
+    double best = 0, begin = now_seconds(), t0 = begin;
+    do {
+        for (r->begin = 0; r->begin < bytes; r->begin = r->end) {
+            r->end = bytes - r->begin < 2 * (size_t)SLICE ? bytes : r->begin + SLICE;
+            if (pool) pool_run(pool, read_share, r);
+            else read_share(r, 0, 1);
+            double t1 = now_seconds(), rate = (double)(r->end - r->begin) / (t1 - t0) * 1e-9;
+            if (rate > best) best = rate;
+            t0 = t1;
+        }
+    } while (t0 - begin < BEST_OF_SECONDS);
+    return best;
+}
+
+static void measure_reading(struct limits *l, struct engine *en)
+{
+    struct reading r = { .g = model_gguf(engine_model(en)) };
+    struct pool *pool = engine_pool(en);
+    for (int64_t i = 0; i < r.g->n_tensors && r.end < READ_MAX; i++) r.end += tensor_bytes(&r.g->tensor[i]);
+    if (r.end > READ_MAX) r.end = READ_MAX;
+    l->read_bytes = r.end;
+    pool_run(pool, read_share, &r); /* page faults are not bandwidth */
+    l->read_gbps_1 = best_read(&r, NULL, l->read_bytes);
+    l->read_gbps_n = pool_threads(pool) > 1 ? best_read(&r, pool, l->read_bytes) : l->read_gbps_1;
+}
+
+/* ---- tiles ---- */
+
+/* A weight of the type that takes most bytes and has whole panels; NULL when there is none. */
+static const struct tensor *dominant_weight(const struct model *m)
+{
+    struct model_info info;
+    const struct gguf *g = model_gguf(m);
+    model_info(m, &info);
+    const struct dtype *type = dtype_by_name(info.type);
+    for (int64_t i = 0; type && type->unpack && i < g->n_tensors; i++)
+        if (g->tensor[i].type == type && g->tensor[i].ne[1] >= PANEL_ROWS && g->tensor[i].ne[0] >= TILE_K && TILE_K % type->block_len == 0)
+            return &g->tensor[i];
+    return NULL;
+}
+
+typedef void (*tile_fn)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens,
+                        float *y, int64_t y_stride, bool add);
+
+static double best_tile(const struct kernels *k, tile_fn tile, const struct panel *p, const struct act_panel *x, float *y)
+{
+    double best = 0, begin = now_seconds(), t0 = begin;
+    do {
+        for (int i = 0; i < TILE_CALLS; i++) tile(k, p, x, 0, 0, k->tile_tokens, y, PANEL_ROWS, false);
+        double t1 = now_seconds(), rate = (double)TILE_CALLS * PANEL_ROWS * (double)p->nk * k->tile_tokens / (t1 - t0) * 1e-9;
+        if (rate > best) best = rate;
+        t0 = t1;
+    } while (t0 - begin < BEST_OF_SECONDS);
+    return best;
+}
+
+static status measure_tiles(struct limits *l, struct engine *en, struct arena *a, struct err *e)
+{
+    const struct kernels *k = engine_kernels(en);
+    const struct tensor *w = dominant_weight(engine_model(en));
+    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, false), f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, true);
+    void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size), *f32_buf = arena_zalloc(a, 1, f32_size);
+    float *x = arena_zalloc(a, TILE_K, sizeof *x), *y = arena_zalloc(a, TILE_TOKENS_MAX * PANEL_ROWS, sizeof *y);
+    const float *rows[TILE_TOKENS_MAX];
+    struct panel p;
+    struct act_panel act;
+    if (!panel_buf || !act_buf || !f32_buf || !x || !y) return err_oom(e, "tiles", panel_size + act_size + f32_size);
+    for (int i = 0; i < TILE_K; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
+    for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = x;
+    if (w) {
+        panel_place(&p, panel_buf, TILE_K);
+        k->panel_build(k, &p, w->type, w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
+        act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, false);
+        k->quant_tile(k, &act, 0, rows, k->tile_tokens);
+        l->int8_gmacs_1 = best_tile(k, k->tile, &p, &act, y);
+    }
+    enum { F32_K = TILE_K / 4 }; /* four bytes each: the same share of the cache */
+    panel_place(&p, panel_buf, F32_K);
+    for (int i = 0; i < F32_K * PANEL_ROWS; i++) p.f32[i] = (float)(i % 13 - 6) / 6;
+    act_panel_place(k, &act, f32_buf, F32_K, k->tile_tokens, true);
+    k->pack_tile_f32(k, &act, 0, rows, k->tile_tokens);
+    l->f32_gflops_1 = 2 * best_tile(k, k->tile_f32, &p, &act, y);
+    return OK;
+}
+
+/* ---- barrier ---- */
+
+static void many_barriers(void *ctx, int ith, int nth)
+{
+    for (int i = 0; i < BARRIERS; i++) pool_barrier(ctx);
+}
+
+static double best_barrier(struct pool *pool)
+{
+    double best = 1, begin = now_seconds(), t0 = begin;
+    do {
+        pool_run(pool, many_barriers, pool);
+        double t1 = now_seconds();
+        if (t1 - t0 < best) best = t1 - t0;
+        t0 = t1;
+    } while (t0 - begin < BEST_OF_SECONDS / 2);
+    return best / BARRIERS * 1e9;
+}
+
+status limits_measure(struct limits *l, struct engine *en, struct err *e)
+{
+    struct arena a;
+    *l = (struct limits){ .n_threads = pool_threads(engine_pool(en)) };
+    arena_init(&a, 0);
+    status st = measure_tiles(l, en, &a, e);
+    arena_free(&a);
+    if (st != OK) return st;
+    measure_reading(l, en);
+    l->barrier_ns = best_barrier(engine_pool(en));
+    return OK;
+}
+
+struct share limits_share(const struct limits *l, const struct load *w)
+{
+    double tile = l->int8_gmacs_1 > 0 ? l->int8_gmacs_1 : l->f32_gflops_1 / 2;
+    double bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100, compute = w->macs / w->seconds / (l->n_threads * tile * 1e9) * 100;
+    return bandwidth >= compute ? (struct share){ bandwidth, "bandwidth" } : (struct share){ compute, "compute" };
+}
