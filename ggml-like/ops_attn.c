@@ -106,7 +106,11 @@ void op_run_kv_store(const struct op_run *r, const struct op *op)
 }
 
 /* One unit of attention work: `tokens` rows of one segment from `token`, heads head..head+heads of one KV head. */
-struct attn_unit { const struct batch_segment *seg; int32_t kv_head, head, heads; int64_t token, tokens; };
+struct attn_unit {
+    const struct batch_segment *seg;
+    int32_t kv_head, head, heads;
+    int64_t token, tokens;
+};
 
 static void attn_unit_run(const struct op_run *r, const struct op *op, const struct attn_unit *u)
 {
@@ -128,9 +132,23 @@ static void attn_unit_run(const struct op_run *r, const struct op *op, const str
     }
     size_t base = (size_t)(u->kv_head * c->n_ctx);
     struct attn_args a = {
-        .head_dim = hd, .head_dim_v = vd, .n_q = n_q, .q = q, .out = out, .q_stride = hd, .out_stride = vd,
-        .k_type = c->type, .v_type = c->type, .k = c->k + base * c->k_row, .v = c->v + base * c->v_row,
-        .k_row_bytes = c->k_row, .v_row_bytes = c->v_row, .lo = lo, .hi = hi, .scale = op->arg.attn.scale, .cap = op->arg.attn.cap,
+        .head_dim = hd,
+        .head_dim_v = vd,
+        .n_q = n_q,
+        .q = q,
+        .out = out,
+        .q_stride = hd,
+        .out_stride = vd,
+        .k_type = c->type,
+        .v_type = c->type,
+        .k = c->k + base * c->k_row,
+        .v = c->v + base * c->v_row,
+        .k_row_bytes = c->k_row,
+        .v_row_bytes = c->v_row,
+        .lo = lo,
+        .hi = hi,
+        .scale = op->arg.attn.scale,
+        .cap = op->arg.attn.cap,
     };
     r->k->attn(r->k, &a, scratch);
     for (int64_t t = 0; t < u->tokens; t++) {
@@ -139,8 +157,9 @@ static void attn_unit_run(const struct op_run *r, const struct op *op, const str
     }
 }
 
-/* Heads of a KV group are stacked with tokens until ATTN_ROWS query rows share each key block. When that leaves too few units for the threads (one
- * token, one KV head), the group is split by heads: a row's result does not depend on its stack, so the split may depend on the thread count. */
+/* Heads of a KV group are stacked with tokens until ATTN_ROWS query rows share each key block. When that leaves too few units for the
+ * threads (one token, one KV head), the group is split by heads: a row's result does not depend on its stack, so the split may depend on
+ * the thread count. */
 void op_run_attn(const struct op_run *r, const struct op *op)
 {
     const struct batch *b = r->x->batch;

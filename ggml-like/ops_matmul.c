@@ -94,8 +94,8 @@ static void matmul_row(const struct op_run *r, const struct op *op, const struct
         for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
 }
 
-/* One panel of 16 weight rows against all tokens, PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes
- * through a small buffer. */
+/* One panel of 16 weight rows against all tokens, PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of
+ * 16 goes through a small buffer. */
 static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t n_w, const struct act_panel *x, int64_t row, float *y)
 {
     const struct kernels *k = r->k;

@@ -79,8 +79,8 @@ void op_run_rms_norm(const struct op_run *r, const struct op *op)
     for (int64_t i = begin; i < end; i++) r->k->rms_norm(y + i * dim, x + i * dim, w, dim, op->arg.norm.eps);
 }
 
-/* Element-wise ops share the flat element range, so one long row (decoding) is split as well as many rows. 256 floats are 1 KiB: no two threads
- * write the same cache line. */
+/* Element-wise ops share the flat element range, so one long row (decoding) is split as well as many rows. 256 floats are 1 KiB: no two
+ * threads write the same cache line. */
 static bool flat(const struct op_run *r, const struct op *op, int64_t *begin, int64_t *n)
 {
     int64_t end;
@@ -92,19 +92,22 @@ static bool flat(const struct op_run *r, const struct op *op, int64_t *begin, in
 void op_run_add(const struct op_run *r, const struct op *op)
 {
     int64_t i, n;
-    if (flat(r, op, &i, &n)) r->k->add((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
+    if (flat(r, op, &i, &n))
+        r->k->add((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
 }
 
 void op_run_silu_mul(const struct op_run *r, const struct op *op)
 {
     int64_t i, n;
-    if (flat(r, op, &i, &n)) r->k->silu_mul((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
+    if (flat(r, op, &i, &n))
+        r->k->silu_mul((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
 }
 
 void op_run_gelu_mul(const struct op_run *r, const struct op *op)
 {
     int64_t i, n;
-    if (flat(r, op, &i, &n)) r->k->gelu_mul((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
+    if (flat(r, op, &i, &n))
+        r->k->gelu_mul((float *)op_data(r, op->dst) + i, (float *)op_data(r, op->src[0]) + i, (float *)op_data(r, op->src[1]) + i, n);
 }
 
 void op_run_scale(const struct op_run *r, const struct op *op)

@@ -58,7 +58,8 @@ static bool grow(void **items, int32_t *cap, int32_t need, size_t item)
 
 status plan_reserve(struct plan *p, int32_t n, struct err *e)
 {
-    if (!grow((void **)&p->op, &p->cap_op, p->n_op + n, sizeof *p->op) || !grow((void **)&p->val, &p->cap_val, p->n_val + n, sizeof *p->val))
+    if (!grow((void **)&p->op, &p->cap_op, p->n_op + n, sizeof *p->op) ||
+        !grow((void **)&p->val, &p->cap_val, p->n_val + n, sizeof *p->val))
         return err_oom(e, "plan", (size_t)(p->n_op + n) * (sizeof *p->op + sizeof *p->val));
     return OK;
 }
@@ -115,7 +116,10 @@ struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val
 /* ---- layout ---- */
 
 enum { LIVE_MAX = 64 };
-struct live { int32_t n; val v[LIVE_MAX]; }; /* temporaries that hold bytes, by rising offset */
+struct live {
+    int32_t n;
+    val v[LIVE_MAX];
+}; /* temporaries that hold bytes, by rising offset */
 
 static bool live_insert(struct plan *p, struct live *l, val v)
 {
@@ -173,13 +177,14 @@ static bool overlap(const struct value *a, const struct value *b)
     return a->temp && b->temp && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
 }
 
-/* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is written
- * by OP_KV_STORE only and read by OP_ATTN only. */
+/* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is
+ * written by OP_KV_STORE only and read by OP_ATTN only. */
 static bool depends(const struct plan *p, const struct op *a, const struct op *b)
 {
     if (a->kind == OP_KV_STORE && b->kind == OP_ATTN) return true;
     for (int i = 0; i < OP_SRC; i++) {
-        if (b->src[i] != VAL_NONE && a->dst != VAL_NONE && (b->src[i] == a->dst || overlap(&p->val[b->src[i]], &p->val[a->dst]))) return true;
+        if (b->src[i] != VAL_NONE && a->dst != VAL_NONE && (b->src[i] == a->dst || overlap(&p->val[b->src[i]], &p->val[a->dst])))
+            return true;
         if (a->src[i] != VAL_NONE && b->dst != VAL_NONE && overlap(&p->val[a->src[i]], &p->val[b->dst])) return true;
     }
     return a->dst != VAL_NONE && b->dst != VAL_NONE && overlap(&p->val[a->dst], &p->val[b->dst]);

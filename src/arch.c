@@ -48,9 +48,14 @@ val attention(const struct build *b, int il, val q, val k, val v)
     const struct layer_params *l = &b->m->layer[il].hp;
     float scale = b->m->hp.attn_scale;
     struct attn_spec s = {
-        .il = il, .n_head = (int32_t)l->n_head, .n_head_kv = (int32_t)l->n_head_kv, .head_dim = (int32_t)l->head_dim,
-        .head_dim_v = (int32_t)l->head_dim_v, .window = l->window,
-        .scale = scale > 0 ? scale : 1.0f / sqrtf((float)l->head_dim), .cap = b->m->hp.attn_softcap,
+        .il = il,
+        .n_head = (int32_t)l->n_head,
+        .n_head_kv = (int32_t)l->n_head_kv,
+        .head_dim = (int32_t)l->head_dim,
+        .head_dim_v = (int32_t)l->head_dim_v,
+        .window = l->window,
+        .scale = scale > 0 ? scale : 1.0f / sqrtf((float)l->head_dim),
+        .cap = b->m->hp.attn_softcap,
     };
     return op_attention(b->p, &s, q, k, v);
 }

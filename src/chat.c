@@ -1,11 +1,11 @@
-/* chat - the conversation and the table of well-known templates. A message keeps the members that came with it as JSON (tool_calls, name, ...), so
- * that templates see them. Texts are owned one by one: chat_truncate gives their memory back. */
+/* chat - the conversation and the table of well-known templates. A message keeps the members that came with it as JSON (tool_calls, name,
+ * ...), so that templates see them. Texts are owned one by one: chat_truncate gives their memory back. */
 #include "src/chat.h"
 #include <string.h>
 
 /* ---- built-in templates ----
- * Written for this project. They print what llama.cpp's built-in templates print (tests/golden/chat_builtins.txt); "alpaca", which llama.cpp
- * lacks, follows the Stanford Alpaca prompt. None prints BOS: the tokenizer adds it. */
+ * Written for this project. They print what llama.cpp's built-in templates print (tests/golden/chat_builtins.txt); "alpaca", which
+ * llama.cpp lacks, follows the Stanford Alpaca prompt. None prints BOS: the tokenizer adds it. */
 
 #define EACH "{% for m in messages %}{% set text = m.content or '' %}"
 #define END "{% endfor %}"
@@ -42,7 +42,8 @@ static const char gemma[] = "{% set ns = namespace(system='') %}" EACH
     "{{ text|trim + '<end_of_turn>\\n' }}{% endif %}" END ASK("<start_of_turn>model\\n");
 
 static const char phi3[] = EACH "{{ '<|' + m.role + '|>\\n' + text + '<|end|>\\n' }}" END ASK("<|assistant|>\\n");
-static const char phi4[] = EACH "{{ '<|im_start|>' + m.role + '<|im_sep|>' + text + '<|im_end|>' }}" END ASK("<|im_start|>assistant<|im_sep|>");
+static const char phi4[] = EACH "{{ '<|im_start|>' + m.role + '<|im_sep|>' + text + '<|im_end|>' }}" END
+    ASK("<|im_start|>assistant<|im_sep|>");
 static const char zephyr[] = EACH "{{ '<|' + m.role + '|>\\n' + text + (eos_token or '</s>') + '\\n' }}" END ASK("<|assistant|>\\n");
 
 static const char vicuna[] = EACH
@@ -200,7 +201,10 @@ void chat_close(struct chat *c)
     mem_free(c);
 }
 
-status chat_add(struct chat *c, const char *role, const char *text, size_t n, struct err *e) { return messages_add(&c->list, role, text, n, e); }
+status chat_add(struct chat *c, const char *role, const char *text, size_t n, struct err *e)
+{
+    return messages_add(&c->list, role, text, n, e);
+}
 
 int64_t chat_count(const struct chat *c) { return c->list.n; }
 
@@ -348,7 +352,7 @@ status chat_to_json(const struct chat *c, char **out, size_t *n, struct err *e)
 /* Deep copy; depth is bounded like everything a template sees. */
 static status copy_json(struct arena *a, const struct json *j, int depth, struct json **out, struct err *e)
 {
-    if (depth > TEMPLATE_DEPTH) return err_set(e, ERR_USAGE, "messages: '%s' is nested deeper than %d", j->key ? j->key : "", TEMPLATE_DEPTH);
+    if (depth > TEMPLATE_DEPTH) return err_set(e, ERR_USAGE, "messages: nested deeper than %d", TEMPLATE_DEPTH);
     struct json *c = arena_alloc(a, sizeof *c);
     if (!c) return no_memory(e);
     *c = *j;
@@ -374,9 +378,11 @@ static status join_parts(const struct json *parts, int64_t i, char *text, size_t
     for (const struct json *p = parts->child; p; p = p->next, k++) {
         const struct json *type = json_get(p, "type"), *s = p->kind == JSON_STR ? p : json_get(p, "text");
         if (type && type->kind == JSON_STR && strcmp(type->str, "text"))
-            return err_set(e, ERR_USAGE, "messages[%lld].content[%lld]: type '%s' is not supported, only text", (long long)i, (long long)k, type->str);
+            return err_set(e, ERR_USAGE, "messages[%lld].content[%lld]: type '%s' is not supported, only text", (long long)i, (long long)k,
+                           type->str);
         if (!s || s->kind != JSON_STR)
-            return err_set(e, ERR_USAGE, "messages[%lld].content[%lld]: expected {\"type\": \"text\", \"text\": \"...\"}", (long long)i, (long long)k);
+            return err_set(e, ERR_USAGE, "messages[%lld].content[%lld]: expected {\"type\": \"text\", \"text\": \"...\"}", (long long)i,
+                           (long long)k);
         if (k) {
             if (text) text[*n] = '\n';
             ++*n;
@@ -410,7 +416,8 @@ static status read_message(struct messages *l, const struct json *j, int64_t i, 
 {
     struct message *m;
     const struct json *role = json_get(j, "role");
-    if (!role || role->kind != JSON_STR) return err_set(e, ERR_USAGE, "messages[%lld]: expected an object with a string 'role'", (long long)i);
+    if (!role || role->kind != JSON_STR)
+        return err_set(e, ERR_USAGE, "messages[%lld]: expected an object with a string 'role'", (long long)i);
     if (strlen(role->str) != (size_t)role->n) return err_set(e, ERR_USAGE, "messages[%lld].role: holds a NUL character", (long long)i);
     TRY(messages_grow(l, &m, e));
     arena_init(&m->arena, 0);

@@ -16,24 +16,26 @@ struct engine {
     struct pool *pool;
     struct plan body, head;
     val hidden, head_in, head_out;
-    int64_t n_batch, head_rows;     /* most rows of one pass; of one head block */
+    int64_t n_batch, head_rows;                /* most rows of one pass; of one head block */
     int64_t shape_rows, shape_out, shape_head; /* what the plans are built for */
-    uint8_t *mem;                   /* body scratch | head scratch | thread scratch */
+    uint8_t *mem;                              /* body scratch | head scratch | thread scratch */
     size_t mem_bytes, body_bytes, head_bytes, thread_bytes;
     _Atomic int64_t *next;
     int32_t n_next;
-    int32_t *token, *pos, *out;     /* [n_batch] */
-    int32_t *out_seg, *out_row;     /* [n_batch] segment and row in it of each wanted row */
-    struct batch_segment *seg;      /* [SEGMENTS_MAX] */
+    int32_t *token, *pos, *out; /* [n_batch] */
+    int32_t *out_seg, *out_row; /* [n_batch] segment and row in it of each wanted row */
+    struct batch_segment *seg;  /* [SEGMENTS_MAX] */
     observe_fn observe;
     void *observe_ctx;
+    bool profile;
+    int64_t op_ns[OP_KINDS];
 };
 
 struct session {
     struct engine *en;
     struct state state;
     int64_t n_ctx, pos;
-    int32_t *token;                 /* [n_ctx] */
+    int32_t *token; /* [n_ctx] */
 };
 
 /* ---- plans ---- */
@@ -82,8 +84,8 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     return OK;
 }
 
-/* Builds both plans for the shapes that can be largest (all rows wanted, all but one, none; one row) and remembers the sizes, plus 1/16 for what
- * rounding to tiles can add in between. Afterwards rebuilding for any smaller shape neither allocates nor outgrows the scratch. */
+/* Builds both plans for the shapes that can be largest (all rows wanted, all but one, none; one row) and remembers the sizes, plus 1/16 for
+ * what rounding to tiles can add in between. Afterwards rebuilding for any smaller shape neither allocates nor outgrows the scratch. */
 static status measure(struct engine *en, struct err *e)
 {
     int64_t n = en->n_batch;
@@ -128,8 +130,8 @@ static status allocate(struct engine *en, struct err *e)
 {
     size_t threads, n = (size_t)en->n_batch;
     en->thread_bytes = plan_thread_bytes(head_dim_max(en->m));
-    if (!mul_size(en->thread_bytes, (size_t)pool_threads(en->pool), &threads) || !add_size(en->body_bytes, en->head_bytes, &en->mem_bytes) ||
-        !add_size(en->mem_bytes, threads, &en->mem_bytes))
+    if (!mul_size(en->thread_bytes, (size_t)pool_threads(en->pool), &threads) ||
+        !add_size(en->body_bytes, en->head_bytes, &en->mem_bytes) || !add_size(en->mem_bytes, threads, &en->mem_bytes))
         return err_oom(e, "scratch", SIZE_MAX);
     en->mem = mem_map(en->mem_bytes);
     en->next = mem_calloc((size_t)en->n_next, sizeof *en->next);
@@ -148,14 +150,15 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
     *out = NULL;
     if (o->n_batch < 0 || o->n_batch > 65536) return err_set(e, ERR_USAGE, "batch is %lld, expected 1 to 65536", (long long)o->n_batch);
     if (o->n_threads < 0 || o->n_threads > 512) return err_set(e, ERR_USAGE, "threads is %d, expected 1 to 512", o->n_threads);
-    struct engine *en = mem_calloc(1, sizeof *en);
-    if (!en) return err_oom(e, "engine", sizeof *en);
     struct cpu_info cpu;
     cpu_detect(&cpu);
+    if (o->isa) TRY(isa_features(o->isa, &cpu, &cpu.features, e));
+    struct engine *en = mem_calloc(1, sizeof *en);
+    if (!en) return err_oom(e, "engine", sizeof *en);
     en->m = m;
     en->observe = o->observe;
     en->observe_ctx = o->observe_ctx;
-    kernels_init(&en->k, o->features ? cpu.features & o->features : cpu.features);
+    kernels_init(&en->k, cpu.features);
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);
     status st = pool_open(&en->pool, o->n_threads ? o->n_threads : cpu.n_threads_default, e);
@@ -188,6 +191,20 @@ struct pool *engine_pool(struct engine *en) { return en->pool; }
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
 
+void engine_profile(struct engine *en, bool on)
+{
+    en->profile = on;
+    if (on) memset(en->op_ns, 0, sizeof en->op_ns);
+}
+
+bool engine_op_time(const struct engine *en, int i, const char **name, int64_t *ns)
+{
+    if (i < 0 || i >= OP_KINDS) return false;
+    *name = op_name((enum op_kind)i);
+    *ns = en->op_ns[i];
+    return true;
+}
+
 /* ---- sessions ---- */
 
 size_t model_state_bytes(const struct model *m, int64_t n_ctx, const struct dtype *kv_type)
@@ -205,8 +222,8 @@ static status check_memory(const struct model *m, int64_t n_ctx, const struct dt
     TRY(state_layout(m, n_ctx, type, NULL, NULL, &need, e));
     if (!cpu.ram_available || need <= cpu.ram_available) return OK;
     int64_t fits = (int64_t)((double)cpu.ram_available / ((double)need / (double)n_ctx)) & ~(int64_t)255;
-    return err_set(e, ERR_MEMORY, "context %lld needs %.1f GiB for its KV cache, %.1f GiB are available: at most %lld positions fit", (long long)n_ctx,
-                   (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
+    return err_set(e, ERR_MEMORY, "context %lld needs %.1f GiB for its KV cache, %.1f GiB are available: at most %lld positions fit",
+                   (long long)n_ctx, (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
 }
 
 status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e)
@@ -263,8 +280,8 @@ static status check_segments(const struct engine *en, const struct segment *seg,
         if (g->n < 1 || g->want_from < 0 || g->want_from > g->n)
             return err_set(e, ERR_USAGE, "segment %d: %lld rows, logits from %lld", i, (long long)g->n, (long long)g->want_from);
         if (g->n > g->session->n_ctx - g->session->pos)
-            return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)g->session->pos, (long long)g->session->n_ctx,
-                           (long long)g->n);
+            return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)g->session->pos,
+                           (long long)g->session->n_ctx, (long long)g->n);
         for (int j = 0; j < i; j++)
             if (seg[j].session == g->session) return err_set(e, ERR_USAGE, "segments %d and %d share a session", j, i);
         for (int64_t t = 0; t < g->n; t++)
@@ -301,13 +318,27 @@ static struct batch fill_batch(struct engine *en, const struct segment *seg, int
 static void run_plan(struct engine *en, const struct plan *p, uint8_t *base, const struct batch *b)
 {
     struct plan_exec x = {
-        .plan = p, .pool = en->pool, .batch = b, .base = base, .thread_base = en->mem + en->body_bytes + en->head_bytes, .thread_bytes = en->thread_bytes,
-        .next = en->next, .observe = en->observe, .observe_ctx = en->observe_ctx,
+        .plan = p,
+        .pool = en->pool,
+        .batch = b,
+        .base = base,
+        .thread_base = en->mem + en->body_bytes + en->head_bytes,
+        .thread_bytes = en->thread_bytes,
+        .next = en->next,
+        .observe = en->observe,
+        .observe_ctx = en->observe_ctx,
+        .op_ns = en->profile ? en->op_ns : NULL,
     };
     plan_run(&x);
 }
 
-struct emit { logits_fn fn; void *ctx; const float *logits; const int32_t *seg, *row; int64_t n, n_vocab; };
+struct emit {
+    logits_fn fn;
+    void *ctx;
+    const float *logits;
+    const int32_t *seg, *row;
+    int64_t n, n_vocab;
+};
 
 static void emit_rows(void *ctx, int ith, int nth)
 {
@@ -326,7 +357,12 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
         struct batch b = { .n_rows = n, .n_out = n };
         run_plan(en, &en->head, en->mem + en->body_bytes, &b);
         if (fn) {
-            struct emit x = { fn, ctx, (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset), en->out_seg + done, en->out_row + done, n,
+            struct emit x = { fn,
+                              ctx,
+                              (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset),
+                              en->out_seg + done,
+                              en->out_row + done,
+                              n,
                               en->m->hp.n_vocab };
             pool_run(en->pool, emit_rows, &x);
         }
@@ -341,7 +377,8 @@ status engine_forward(struct engine *en, const struct segment *seg, int n_seg, l
     TRY(check_segments(en, seg, n_seg, &rows, &out, e));
     if (en->shape_rows != rows || en->shape_out != out) TRY(build_body(en, rows, out, e));
     if (en->body.bytes > en->body_bytes)
-        return err_set(e, ERR_RUNTIME, "a pass of %lld rows needs %zu bytes of scratch, %zu are reserved", (long long)rows, en->body.bytes, en->body_bytes);
+        return err_set(e, ERR_RUNTIME, "a pass of %lld rows needs %zu bytes of scratch, %zu are reserved", (long long)rows, en->body.bytes,
+                       en->body_bytes);
     struct batch b = fill_batch(en, seg, n_seg);
     run_plan(en, &en->body, en->mem, &b);
     for (int i = 0; i < n_seg; i++) seg[i].session->pos += seg[i].n;
@@ -353,16 +390,19 @@ float *engine_logits(struct engine *en)
     return (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset) + (en->shape_head - 1) * en->m->hp.n_vocab;
 }
 
-status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*progress)(void *ctx, int64_t done, int64_t n), void *ctx, struct err *e)
+status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*progress)(void *ctx, int64_t done, int64_t n), void *ctx,
+                    struct err *e)
 {
     if (n > s->n_ctx - s->pos)
-        return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)s->pos, (long long)s->n_ctx, (long long)n);
+        return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)s->pos,
+                       (long long)s->n_ctx, (long long)n);
     for (int64_t done = 0; done < n;) {
         int64_t m = min_i64(s->en->n_batch, n - done);
         struct segment g = { .session = s, .tokens = tokens + done, .n = m, .want_from = done + m == n ? m - 1 : m };
         TRY(engine_forward(s->en, &g, 1, NULL, NULL, e));
         done += m;
-        if (progress && !progress(ctx, done, n)) return done == n ? OK : err_set(e, ERR_INTERRUPTED, "stopped after %lld of %lld tokens", (long long)done, (long long)n);
+        if (progress && !progress(ctx, done, n))
+            return done == n ? OK : err_set(e, ERR_INTERRUPTED, "stopped after %lld of %lld tokens", (long long)done, (long long)n);
     }
     return OK;
 }

@@ -16,9 +16,9 @@ struct cpu_info;
 typedef void (*observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k);
 
 struct engine_options {
-    int n_threads;             /* 0 = cpu_info.n_threads_default */
-    int64_t n_batch;           /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 40 MiB */
-    uint64_t features;         /* ISA mask, 0 = all the CPU has */
+    int n_threads;   /* 0 = cpu_info.n_threads_default */
+    int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 40 MiB */
+    const char *isa; /* use no ISA level above this one ("scalar", "avx2", ...); NULL = the strongest */
     observe_fn observe;
     void *observe_ctx;
 };
@@ -28,39 +28,46 @@ const struct model *engine_model(const struct engine *en);
 const struct kernels *engine_kernels(const struct engine *en);
 struct pool *engine_pool(struct engine *en);
 int64_t engine_n_batch(const struct engine *en);
-size_t engine_bytes(const struct engine *en);  /* scratch memory, without sessions */
+size_t engine_bytes(const struct engine *en); /* scratch memory, without sessions */
+
+/* engine_profile - starts (from zero) or stops counting time by kind of op, as thread 0 sees it, waiting included. engine_op_time - name
+ * and time of the i-th kind; false past the last. */
+void engine_profile(struct engine *en, bool on);
+bool engine_op_time(const struct engine *en, int i, const char **name, int64_t *ns);
 
 struct session_options {
-    int64_t n_ctx;             /* positions; 0 = the model's training length */
+    int64_t n_ctx;               /* positions; 0 = the model's training length */
     const struct dtype *kv_type; /* NULL = F16; Q8_0, F32 */
 };
 /* session_open - reserves the KV cache (touched lazily). ERR_MEMORY with need, have and the largest n_ctx that fits. */
 status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e) MUST_USE;
 void session_close(struct session *s);
 int64_t session_n_ctx(const struct session *s);
-int64_t session_pos(const struct session *s);            /* tokens in the timeline */
-const int32_t *session_tokens(const struct session *s);  /* [pos] */
+int64_t session_pos(const struct session *s);           /* tokens in the timeline */
+const int32_t *session_tokens(const struct session *s); /* [pos] */
 size_t session_bytes(const struct session *s);
-/* session_truncate - forgets all tokens from position n on (0 <= n <= pos). Exact for KV caches; a recurrent state can only go back to a snapshot
- * and refuses otherwise (ERR_USAGE). */
+/* session_truncate - forgets all tokens from position n on (0 <= n <= pos). Exact for KV caches; a recurrent state can only go back to a
+ * snapshot and refuses otherwise (ERR_USAGE). */
 status session_truncate(struct session *s, int64_t n, struct err *e) MUST_USE;
 
 struct segment {
     struct session *session;
-    const int32_t *tokens;     /* [n] appended to the session */
+    const int32_t *tokens; /* [n] appended to the session */
     int64_t n;
-    int64_t want_from;         /* rows want_from..n-1 give logits; n = none, n - 1 = last only, 0 = all */
+    int64_t want_from; /* rows want_from..n-1 give logits; n = none, n - 1 = last only, 0 = all */
 };
-/* One row of logits [n_vocab], valid during the call. Runs on pool threads, several rows at once. seg, row: index in segments, in the segment. */
+/* One row of logits [n_vocab], valid during the call. Runs on pool threads, several rows at once. seg, row: index in segments, in the
+ * segment. */
 typedef void (*logits_fn)(void *ctx, int seg, int64_t row, const float *logits);
 
-/* engine_forward - one pass over all segments (total rows <= n_batch, each session at most once). Everything is checked before anything changes:
- * ERR_USAGE for a full context ("context is full: 4096 of 4096 ..."), ids out of range, too many rows. */
+/* engine_forward - one pass over all segments (total rows <= n_batch, each session at most once). Everything is checked before anything
+ * changes: ERR_USAGE for a full context ("context is full: 4096 of 4096 ..."), ids out of range, too many rows. */
 status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
 
 /* engine_logits - logits of the last wanted row of the last pass, [n_vocab], writable, valid until the next pass. */
 float *engine_logits(struct engine *en);
 
-/* session_feed - appends n tokens in passes of n_batch rows; progress(ctx, done, n) after each, false stops early (ERR_INTERRUPTED; the tokens
- * so far stay). Logits of the last row are then in engine_logits. progress may be NULL. */
-status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*progress)(void *ctx, int64_t done, int64_t n), void *ctx, struct err *e) MUST_USE;
+/* session_feed - appends n tokens in passes of n_batch rows; progress(ctx, done, n) after each, false stops early (ERR_INTERRUPTED; the
+ * tokens so far stay). Logits of the last row are then in engine_logits. progress may be NULL. */
+status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*progress)(void *ctx, int64_t done, int64_t n), void *ctx,
+                    struct err *e) MUST_USE;

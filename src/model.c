@@ -56,7 +56,8 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
     if (array && (kv->elem == KV_STR || kv->elem == KV_F32 || kv->elem == KV_F64 || kv->elem == KV_BOOL))
         return err_set(e, ERR_FORMAT, "%s holds %s items, expected integers", key, gguf_kind_name(kv->elem));
     if (array && (int64_t)kv->n < m->hp.n_layer)
-        return err_set(e, ERR_FORMAT, "%s has %llu items, expected one for each of %lld layers", key, (unsigned long long)kv->n, (long long)m->hp.n_layer);
+        return err_set(e, ERR_FORMAT, "%s has %llu items, expected one for each of %lld layers", key, (unsigned long long)kv->n,
+                       (long long)m->hp.n_layer);
     int64_t scalar = 0;
     struct err own = { 0 };
     if (!array && !gguf_get_i64(&m->g, key, INT64_MIN, INT64_MAX, &scalar, &own)) return err_set(e, own.code, "%s", own.text);
@@ -71,7 +72,9 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
 static status read_rows(struct model *m, const struct hparam_row *rows, bool per_layer, struct err *e)
 {
     static status (*const read[])(struct model *, const char *, const struct hparam_row *, struct err *) = {
-        [HP_INT] = read_int, [HP_FLOAT] = read_float, [HP_LAYER_INT] = read_layer_int,
+        [HP_INT] = read_int,
+        [HP_FLOAT] = read_float,
+        [HP_LAYER_INT] = read_layer_int,
     };
     for (const struct hparam_row *r = rows; r->key; r++) {
         if ((r->kind == HP_LAYER_INT) != per_layer) continue;
@@ -99,7 +102,8 @@ static status rope_spec(struct model *m, int64_t n_rot, struct rope_spec *s, str
     bool none = type.n == 4 && !memcmp(type.p, "none", 4);
     if (none) return OK;
     if (!linear && !yarn)
-        return err_set(e, ERR_FORMAT, "%s is \"%.*s\": this build knows none, linear, yarn", key, (int)min_i64((int64_t)type.n, 40), type.p);
+        return err_set(e, ERR_FORMAT, "%s is \"%.*s\": this build knows none, linear, yarn", key, (int)min_i64((int64_t)type.n, 40),
+                       type.p);
     s->freq_scale = 1.0f / hp->rope_factor;
     if (!yarn) return OK;
     if (hp->rope_ctx_orig < 1) return err_set(e, ERR_FORMAT, "%s is yarn but rope.scaling.original_context_length is missing", key);
@@ -119,18 +123,22 @@ static status layer_defaults(struct model *m, int64_t il, struct err *e)
     long long i = il;
     if (!l->n_head_kv) l->n_head_kv = l->n_head;
     if (l->n_head % l->n_head_kv)
-        return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head, (long long)l->n_head_kv);
+        return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head,
+                       (long long)l->n_head_kv);
     if (!l->head_dim) {
         if (hp->n_embd % l->n_head)
-            return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", i, (long long)hp->n_embd, (long long)l->n_head);
+            return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", i, (long long)hp->n_embd,
+                           (long long)l->n_head);
         l->head_dim = hp->n_embd / l->n_head;
     }
     if (!l->head_dim_v) l->head_dim_v = l->head_dim;
     if (l->head_dim % 8 || l->head_dim_v % 8 || l->head_dim > 512 || l->head_dim_v > 512)
-        return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected multiples of 8 up to 512", i, (long long)l->head_dim, (long long)l->head_dim_v);
+        return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected multiples of 8 up to 512", i, (long long)l->head_dim,
+                       (long long)l->head_dim_v);
     int64_t n_rot = hp->n_rot ? hp->n_rot : l->head_dim;
     if (n_rot % 2 || n_rot > l->head_dim)
-        return err_set(e, ERR_FORMAT, "rope.dimension_count is %lld, expected an even number up to the head size %lld", (long long)n_rot, (long long)l->head_dim);
+        return err_set(e, ERR_FORMAT, "rope.dimension_count is %lld, expected an even number up to the head size %lld", (long long)n_rot,
+                       (long long)l->head_dim);
     return rope_spec(m, n_rot, &l->rope, e);
 }
 
@@ -145,12 +153,14 @@ static status read_hparams(struct model *m, struct err *e)
 {
     struct str name = { 0 };
     struct err own = { 0 };
-    if (!gguf_get_str(&m->g, "general.architecture", &name, &own)) return own.code != OK ? err_set(e, own.code, "%s", own.text) : missing_key("general.architecture", e);
+    if (!gguf_get_str(&m->g, "general.architecture", &name, &own))
+        return own.code != OK ? err_set(e, own.code, "%s", own.text) : missing_key("general.architecture", e);
     m->arch = find_arch(name);
     if (!m->arch) {
         char list[120] = "";
         for (int i = 0; arches[i]; i++) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", arches[i]->name);
-        return err_set(e, ERR_FORMAT, "architecture \"%.*s\" is not supported by this build, which knows %s", (int)min_i64((int64_t)name.n, 40), name.p, list);
+        return err_set(e, ERR_FORMAT, "architecture \"%.*s\" is not supported by this build, which knows %s",
+                       (int)min_i64((int64_t)name.n, 40), name.p, list);
     }
     TRY(read_rows(m, common_hparams, false, e));
     TRY(read_rows(m, m->arch->hparams, false, e));
@@ -168,9 +178,16 @@ static int64_t dim_value(const struct model *m, int il, enum dim d)
 {
     const struct layer_params *l = &m->layer[il < 0 ? 0 : il].hp;
     const int64_t v[] = {
-        [DIM_1] = 1, [DIM_EMBD] = m->hp.n_embd, [DIM_Q] = l->n_head * l->head_dim, [DIM_K] = l->n_head_kv * l->head_dim,
-        [DIM_V] = l->n_head_kv * l->head_dim_v, [DIM_O] = l->n_head * l->head_dim_v, [DIM_FF] = l->n_ff, [DIM_HEAD] = l->head_dim,
-        [DIM_VOCAB] = m->hp.n_vocab, [DIM_ROT_HALF] = l->rope.n_rot / 2,
+        [DIM_1] = 1,
+        [DIM_EMBD] = m->hp.n_embd,
+        [DIM_Q] = l->n_head * l->head_dim,
+        [DIM_K] = l->n_head_kv * l->head_dim,
+        [DIM_V] = l->n_head_kv * l->head_dim_v,
+        [DIM_O] = l->n_head * l->head_dim_v,
+        [DIM_FF] = l->n_ff,
+        [DIM_HEAD] = l->head_dim,
+        [DIM_VOCAB] = m->hp.n_vocab,
+        [DIM_ROT_HALF] = l->rope.n_rot / 2,
     };
     return v[d];
 }
@@ -202,7 +219,8 @@ static status bind_weight(struct model *m, const struct weight_row *r, int il, i
     if (vocab && t->ne[0] == ne0 && t->ne[1] < ne1)
         return err_set(e, ERR_FORMAT, "%s has %lld rows but the tokenizer has %lld tokens", name, (long long)t->ne[1], (long long)ne1);
     if (t->ne[0] != ne0 || (vocab ? t->ne[1] < ne1 : t->ne[1] != ne1) || t->ne[2] != 1 || t->ne[3] != 1)
-        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", name, tensor_shape_text(t, have), (long long)ne0, (long long)ne1);
+        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", name, tensor_shape_text(t, have), (long long)ne0,
+                       (long long)ne1);
     if (r->ne1 == DIM_1) TRY(check_vector(t, e));
     *dst = *t;
     ++*n_bound;
@@ -224,8 +242,8 @@ static void note_unused(struct model *m, int64_t n_bound)
     if (n_bound == m->g.n_tensors) return;
     for (int64_t i = 0; i < m->g.n_tensors; i++)
         if (!used(m, &m->g.tensor[i])) {
-            snprintf(m->note, sizeof m->note, "%lld tensors are not used by architecture %s, first %s", (long long)(m->g.n_tensors - n_bound), m->arch->name,
-                     m->g.tensor[i].name);
+            snprintf(m->note, sizeof m->note, "%lld tensors are not used by architecture %s, first %s",
+                     (long long)(m->g.n_tensors - n_bound), m->arch->name, m->g.tensor[i].name);
             return;
         }
 }
@@ -311,7 +329,8 @@ status model_check(const struct model *m, struct err *e)
         for (int64_t r = 0; r < tensor_rows(t) && st == OK; r++) {
             dtype_to_f32(t->type, (const uint8_t *)t->data + (size_t)r * t->nb[1], row, t->ne[0]);
             for (int64_t k = 0; k < t->ne[0] && st == OK; k++)
-                if (!isfinite(row[k])) st = err_set(e, ERR_FORMAT, "%s: row %lld column %lld is %f", t->name, (long long)r, (long long)k, row[k]);
+                if (!isfinite(row[k]))
+                    st = err_set(e, ERR_FORMAT, "%s: row %lld column %lld is %f", t->name, (long long)r, (long long)k, row[k]);
         }
     }
     mem_free(row);
@@ -334,11 +353,20 @@ void model_info(const struct model *m, struct model_info *o)
 {
     const struct layer_params *l = &m->layer[0].hp;
     *o = (struct model_info){
-        .arch = m->arch->name, .n_layer = m->hp.n_layer, .n_embd = m->hp.n_embd, .n_head = l->n_head, .n_head_kv = l->n_head_kv, .n_ff = l->n_ff,
-        .n_vocab = m->hp.n_vocab, .n_ctx_train = m->hp.n_ctx_train, .file_bytes = m->g.file.size, .note = m->note,
+        .arch = m->arch->name,
+        .n_layer = m->hp.n_layer,
+        .n_embd = m->hp.n_embd,
+        .n_head = l->n_head,
+        .n_head_kv = l->n_head_kv,
+        .n_ff = l->n_ff,
+        .n_vocab = m->hp.n_vocab,
+        .n_ctx_train = m->hp.n_ctx_train,
+        .file_bytes = m->g.file.size,
+        .note = m->note,
     };
     struct str name;
-    if (gguf_get_str(&m->g, "general.name", &name, NULL)) snprintf(o->name, sizeof o->name, "%.*s", (int)min_i64((int64_t)name.n, 95), name.p);
+    if (gguf_get_str(&m->g, "general.name", &name, NULL))
+        snprintf(o->name, sizeof o->name, "%.*s", (int)min_i64((int64_t)name.n, 95), name.p);
     dominant_type(&m->g, o->type, sizeof o->type);
     for (int64_t i = 0; i < m->g.n_tensors; i++) {
         o->n_params += (uint64_t)tensor_elements(&m->g.tensor[i]);

@@ -1,5 +1,5 @@
-/* model - an opened GGUF file: validated hyper-parameters, weight views, tokenizer, chat template. Read-only after open; shared by any number
- * of engines and threads. */
+/* model - an opened GGUF file: validated hyper-parameters, weight views, tokenizer, chat template. Read-only after open; shared by any
+ * number of engines and threads. */
 #pragma once
 #include "ggml-like/gguf.h"
 #include "src/tokenizer.h"
@@ -7,28 +7,28 @@
 struct model;
 
 struct model_options {
-    bool no_mmap;              /* read the file into memory instead of mapping it */
-    bool check;                /* scan all weights for NaN and infinities: ERR_FORMAT names tensor and row */
-    const char *pre;           /* overrides tokenizer.ggml.pre, NULL = the file's */
+    bool no_mmap;    /* read the file into memory instead of mapping it */
+    bool check;      /* scan all weights for NaN and infinities: ERR_FORMAT names tensor and row */
+    const char *pre; /* overrides tokenizer.ggml.pre, NULL = the file's */
 };
 
-/* model_open - ERR_FILE / ERR_FORMAT / ERR_MEMORY. Names an unknown architecture and lists the known ones; a missing key; a missing tensor; a
- * wrongly shaped tensor with both shapes. */
+/* model_open - ERR_FILE / ERR_FORMAT / ERR_MEMORY. Names an unknown architecture and lists the known ones; a missing key; a missing tensor;
+ * a wrongly shaped tensor with both shapes. */
 status model_open(struct model **out, const char *path, const struct model_options *o, struct err *e) MUST_USE;
 void model_close(struct model *m); /* accepts NULL; engines must be closed before */
 
 struct model_info {
-    const char *arch;          /* "llama" */
-    char name[96];             /* general.name, "" if absent */
-    char type[32];             /* dominant tensor type by bytes, "Q4_K" */
+    const char *arch;                                          /* "llama" */
+    char name[96];                                             /* general.name, "" if absent */
+    char type[32];                                             /* dominant tensor type by bytes, "Q4_K" */
     int64_t n_layer, n_embd, n_head, n_head_kv, n_ff, n_vocab; /* of layer 0 where layers differ */
     int64_t n_ctx_train;
-    uint64_t n_params;         /* elements of all tensors, a tied head counted once */
+    uint64_t n_params; /* elements of all tensors, a tied head counted once */
     uint64_t file_bytes, tensor_bytes;
-    uint64_t token_bytes;      /* weight bytes read to decode one token: layers + head + one embedding row */
-    uint64_t token_macs;       /* multiply-adds in matmuls per token, head included */
-    double bpw;                /* 8 * tensor_bytes / n_params */
-    const char *note;          /* "" or one line worth telling: tensors that this architecture does not use */
+    uint64_t token_bytes; /* weight bytes read to decode one token: layers + head + one embedding row */
+    uint64_t token_macs;  /* multiply-adds in matmuls per token, head included */
+    double bpw;           /* 8 * tensor_bytes / n_params */
+    const char *note;     /* "" or one line worth telling: tensors that this architecture does not use */
 };
 void model_info(const struct model *m, struct model_info *info);
 const struct gguf *model_gguf(const struct model *m);

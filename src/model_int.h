@@ -13,7 +13,7 @@ struct model {
     struct arena arena;
     const struct arch *arch;
     struct hparams hp;
-    struct layer *layer;            /* [n_layer] */
+    struct layer *layer; /* [n_layer] */
     struct tensor w[W_COUNT - W_LAYER_COUNT];
     struct tokenizer *tok;
     char note[160];

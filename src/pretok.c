@@ -172,10 +172,7 @@ static size_t one_number(const char *p, const char *end)
     struct glyph g = look(p, end);
     return g.flags & UC_NUMBER ? (size_t)g.len : (size_t)(skip(p, end, UC_NUMBER, false) - p);
 }
-static size_t all_numbers(const char *p, const char *end)
-{
-    return (size_t)(skip(p, end, UC_NUMBER, look(p, end).flags & UC_NUMBER) - p);
-}
+static size_t all_numbers(const char *p, const char *end) { return (size_t)(skip(p, end, UC_NUMBER, look(p, end).flags & UC_NUMBER) - p); }
 
 /* [0-9][0-9][0-9] */
 static size_t three_digits(const char *p, const char *end)

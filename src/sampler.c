@@ -53,7 +53,8 @@ static status check_range(const char *name, float v, float lo, float hi, struct 
 
 static status check_options(const struct sampler_options *o, int64_t n_vocab, struct err *e)
 {
-    if (n_vocab < 1 || n_vocab > INT32_MAX) return err_set(e, ERR_USAGE, "vocabulary size is %lld, allowed are 1..%d", (long long)n_vocab, INT32_MAX);
+    if (n_vocab < 1 || n_vocab > INT32_MAX)
+        return err_set(e, ERR_USAGE, "vocabulary size is %lld, allowed are 1..%d", (long long)n_vocab, INT32_MAX);
     const struct { const char *name; float v, lo, hi; } rows[] = {
         { "temperature", o->temperature, 0, 1e6f },
         { "top-p", o->top_p, 0, 1 },
@@ -284,7 +285,7 @@ static void sort_insertion(uint64_t *key, int64_t n)
     }
 }
 
-/* Sorts s->key[0..n) downward. The keys come in falling order of their low words, so that a stable radix sort of the high words is enough. */
+/* Sorts s->key[0..n) downward. The keys come in falling order of their low words: a stable radix sort of the high words is enough. */
 static void sort_keys(struct sampler *s, int64_t n)
 {
     if (n <= INSERTION_MAX) {
@@ -314,8 +315,8 @@ static void find_peaks(struct sampler *s, const float *logits)
         s->peak[c] = s->k->max(logits + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), NULL);
 }
 
-/* Keys of the best tokens, at most n, none below floor; sorted. Returns how many. The n-th largest peak bounds the n-th largest logit from below
- * (each of n chunks has a logit at least that large), so only about n chunks are looked at again. */
+/* Keys of the best tokens, at most n, none below floor; sorted. Returns how many. The n-th largest peak bounds the n-th largest logit
+ * from below (each of n chunks has a logit at least that large), so only about n chunks are looked at again. */
 static int64_t select_best(struct sampler *s, const float *logits, int64_t n, float floor)
 {
     int64_t n_chunks = chunks_of(s->n_vocab), m = 0;
@@ -425,7 +426,8 @@ status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err 
     int64_t at = 0;
     float max = s->k->max(logits, s->n_vocab, &at);
     if (max == -INFINITY)
-        return err_set(e, ERR_RUNTIME, "no finite logit among %lld (NaN or -inf everywhere): the weights may be damaged, try --check", (long long)s->n_vocab);
+        return err_set(e, ERR_RUNTIME, "no finite logit among %lld (NaN or -inf everywhere): the weights may be damaged, try --check",
+                       (long long)s->n_vocab);
     if (max == INFINITY || o->temperature <= 0) {
         *id = (int32_t)at;
         return OK;
@@ -479,6 +481,13 @@ static void top_ids_of(const struct kernels *k, const float *logits, int64_t n_v
     }
 }
 
+/* NaN and -inf have no probability; +inf has all of it. */
+static float logprob_of(float x, double log_sum)
+{
+    if (!(x > -INFINITY)) return -INFINITY;
+    return x == INFINITY ? 0 : (float)((double)x - log_sum);
+}
+
 void logprobs_top(const struct kernels *k, const float *logits, int64_t n_vocab, int32_t id, float *logprob, int64_t n, int32_t *top_ids,
                   float *top_logprobs)
 {
@@ -494,9 +503,7 @@ void logprobs_top(const struct kernels *k, const float *logits, int64_t n_vocab,
     }
     int64_t m = min_i64(n, n_vocab);
     top_ids_of(k, logits, n_vocab, m, top_ids, top_logprobs);
-    for (int64_t i = 0; i < m; i++)
-        top_logprobs[i] = top_logprobs[i] == -INFINITY ? -INFINITY : top_logprobs[i] == INFINITY ? 0 : (float)((double)top_logprobs[i] - log_sum);
+    for (int64_t i = 0; i < m; i++) top_logprobs[i] = logprob_of(top_logprobs[i], log_sum);
     for (int64_t i = m; i < n; i++) top_ids[i] = -1, top_logprobs[i] = -INFINITY;
-    float x = logits[id];
-    if (logprob) *logprob = !(x > -INFINITY) ? -INFINITY : x == INFINITY ? 0 : (float)((double)x - log_sum);
+    if (logprob) *logprob = logprob_of(logits[id], log_sum);
 }

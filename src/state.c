@@ -11,17 +11,23 @@ static bool place(size_t rows, size_t row_bytes, size_t *at, size_t *out)
     return true;
 }
 
-status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *kv, size_t *bytes, struct err *e)
+status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *kv, size_t *bytes,
+                    struct err *e)
 {
     size_t at = 0;
     for (int64_t il = 0; il < m->hp.n_layer; il++) {
         const struct layer_params *l = &m->layer[il].hp;
         if (l->head_dim % type->block_len || l->head_dim_v % type->block_len)
-            return err_set(e, ERR_USAGE, "KV type %s needs head sizes in multiples of %d, this model has %lld and %lld", type->gguf_name, type->block_len,
-                           (long long)l->head_dim, (long long)l->head_dim_v);
+            return err_set(e, ERR_USAGE, "KV type %s needs head sizes in multiples of %d, this model has %lld and %lld", type->gguf_name,
+                           type->block_len, (long long)l->head_dim, (long long)l->head_dim_v);
         struct kv_cache c = {
-            .type = type, .n_ctx = n_ctx, .n_head = (int32_t)l->n_head_kv, .k_dim = (int32_t)l->head_dim, .v_dim = (int32_t)l->head_dim_v,
-            .k_row = dtype_row_bytes(type, l->head_dim), .v_row = dtype_row_bytes(type, l->head_dim_v),
+            .type = type,
+            .n_ctx = n_ctx,
+            .n_head = (int32_t)l->n_head_kv,
+            .k_dim = (int32_t)l->head_dim,
+            .v_dim = (int32_t)l->head_dim_v,
+            .k_row = dtype_row_bytes(type, l->head_dim),
+            .v_row = dtype_row_bytes(type, l->head_dim_v),
         };
         size_t rows, k_at, v_at;
         if (!mul_size((size_t)l->n_head_kv, (size_t)n_ctx, &rows) || !place(rows, c.k_row, &at, &k_at) || !place(rows, c.v_row, &at, &v_at))

@@ -1,6 +1,6 @@
 /* stop - what may be shown of a text that arrives in pieces: nothing that could become a stop string, no half characters.
- * The memory is one block: [cap] raw bytes not yet released, then [3 * cap] the released text, where an invalid byte takes three. Stop strings
- * are searched in the raw bytes, so that they are found across any division into pieces. */
+ * The memory is one block: [cap] raw bytes not yet released, then [3 * cap] the released text, where an invalid byte takes three.
+ * Stop strings are searched in the raw bytes, so that they are found across any division into pieces. */
 #include "src/sampler.h"
 #include <string.h>
 

@@ -6,8 +6,8 @@
 
 struct template;
 
-/* template_parse - ERR_FORMAT: "template line 12: unknown filter 'frobnicate'" (syntax errors and unknown filters, tests, functions and statements
- * are found here, not while rendering). name stands in messages. */
+/* template_parse - ERR_FORMAT: "template line 12: unknown filter 'frobnicate'" (syntax errors and unknown filters, tests, functions and
+ * statements are found here, not while rendering). name stands in messages. */
 status template_parse(struct template **out, const char *src, size_t n, const char *name, struct err *e) MUST_USE;
 void template_close(struct template *t); /* accepts NULL */
 

@@ -1,5 +1,5 @@
 /* template_eval - walks the nodes of one template over one set of variables and writes the output.
- * One function per node kind in two tables (eval_rows, exec_rows); everything a template calls comes from the tables of filters and methods.
+ * One function per node kind in two tables (eval_rows, exec_rows); what a template calls comes from the tables of filters and methods.
  * All memory of a render is its arena and its output buffer; the first failure ends the render, so nothing is undone on the way out.
  * Source: Jinja2 3.1 (scoping, loop variable, macros) as run by Hugging Face: sandboxed, autoescape off. */
 #include "src/template_int.h"
@@ -195,12 +195,12 @@ static status slice_text(struct render *r, struct text t, int64_t from, int64_t 
     if (step == 1) {
         size_t a = text_offset(t, from), b = from < to ? a + text_offset((struct text){ t.p + a, t.n - a }, to - from) : a;
         *out = val_str((struct text){ t.p + a, b - a });
-        return charge(r, t.n);
+        return charge_chars(r, t.n);
     }
     size_t *start; /* byte offset of every character */
     int64_t n = text_length(t);
     uint32_t c;
-    TRY(charge(r, t.n));
+    TRY(charge_chars(r, t.n));
     TRY(heap_get(r, (size_t)(n + 1) * sizeof *start, &start));
     start[0] = 0;
     for (int64_t i = 0; i < n; i++) start[i + 1] = start[i] + (size_t)text_get(t.p + start[i], t.p + t.n, &c);
@@ -342,7 +342,8 @@ static status bind_rest(struct render *r, const struct node *macro, const struct
         TRY(dict_new(r, V_DICT, 0, &v));
         for (int i = 0; i < c->n_kw; i++) {
             bool is_param = i == caller && (macro->op & MACRO_CALLER);
-            for (const struct node *p = macro->args; p && !is_param; p = p->next) is_param = text_eq(val_text(&p->v), val_text(&c->kw[2 * i]));
+            for (const struct node *p = macro->args; p && !is_param; p = p->next)
+                is_param = text_eq(val_text(&p->v), val_text(&c->kw[2 * i]));
             if (!is_param) TRY(dict_set(r, v.dict, c->kw[2 * i], c->kw[2 * i + 1]));
         }
         TRY(scope_set(r, r->scope, TEXT("kwargs"), v));
@@ -560,10 +561,10 @@ static status eval_item(struct render *r, const struct node *n, struct val *out)
 }
 
 static status (*const eval_rows[N_KINDS])(struct render *r, const struct node *n, struct val *out) = {
-    [N_CONST] = eval_const, [N_NAME] = eval_name,     [N_LIST] = eval_items,    [N_TUPLE] = eval_items,     [N_DICT] = eval_dict,
-    [N_AND] = eval_logic,   [N_OR] = eval_logic,      [N_NOT] = eval_not,       [N_NEG] = eval_sign,        [N_POS] = eval_sign,
-    [N_BINARY] = eval_binary, [N_COMPARE] = eval_compare, [N_CONCAT] = eval_concat, [N_COND] = eval_cond,   [N_ATTR] = eval_attr,
-    [N_ITEM] = eval_item,   [N_SLICE] = eval_slice,   [N_CALL] = eval_call,     [N_FILTER] = eval_row_call, [N_TEST] = eval_row_call,
+    [N_CONST] = eval_const,   [N_NAME] = eval_name,       [N_LIST] = eval_items,    [N_TUPLE] = eval_items,     [N_DICT] = eval_dict,
+    [N_AND] = eval_logic,     [N_OR] = eval_logic,        [N_NOT] = eval_not,       [N_NEG] = eval_sign,        [N_POS] = eval_sign,
+    [N_BINARY] = eval_binary, [N_COMPARE] = eval_compare, [N_CONCAT] = eval_concat, [N_COND] = eval_cond,       [N_ATTR] = eval_attr,
+    [N_ITEM] = eval_item,     [N_SLICE] = eval_slice,     [N_CALL] = eval_call,     [N_FILTER] = eval_row_call, [N_TEST] = eval_row_call,
 };
 
 static status eval(struct render *r, const struct node *n, struct val *out)
@@ -631,23 +632,28 @@ static status loop_length(struct render *r, struct loop *l)
 
 status loop_attr(struct render *r, struct loop *l, struct text name, struct val *out)
 {
-    static const char *const names[] = { "index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0" };
+    enum { INDEX, INDEX0, FIRST, LAST, LENGTH, REVINDEX, REVINDEX0, PREVITEM, NEXTITEM, DEPTH, DEPTH0, MEMBERS };
+    static const char *const names[MEMBERS] = {
+        [INDEX] = "index",       [INDEX0] = "index0",     [FIRST] = "first",         [LAST] = "last",
+        [LENGTH] = "length",     [REVINDEX] = "revindex", [REVINDEX0] = "revindex0", [PREVITEM] = "previtem",
+        [NEXTITEM] = "nextitem", [DEPTH] = "depth",       [DEPTH0] = "depth0",
+    };
     int k = 0;
-    while (k < ARRAY_LEN(names) && !text_is(name, names[k])) k++;
-    if (k == 3 || k == 8) TRY(loop_fetch(r, l));
-    if (k >= 4 && k <= 6) TRY(loop_length(r, l));
+    while (k < MEMBERS && !text_is(name, names[k])) k++;
+    if (k == LAST || k == NEXTITEM) TRY(loop_fetch(r, l));
+    if (k >= LENGTH && k <= REVINDEX0) TRY(loop_length(r, l));
     switch (k) {
-    case 0: *out = val_int(l->index0 + 1); break;
-    case 1: *out = val_int(l->index0); break;
-    case 2: *out = val_bool(l->index0 == 0); break;
-    case 3: *out = val_bool(!l->has_after); break;
-    case 4: *out = val_int(l->length); break;
-    case 5: *out = val_int(l->length - l->index0); break;
-    case 6: *out = val_int(l->length - l->index0 - 1); break;
-    case 7: *out = l->index0 ? l->before : val_undef(UNDEF_HINT, TEXT("there is no previous item")); break;
-    case 8: *out = l->has_after ? l->after : val_undef(UNDEF_HINT, TEXT("there is no next item")); break;
-    case 9: *out = val_int(1); break;
-    case 10: *out = val_int(0); break;
+    case INDEX: *out = val_int(l->index0 + 1); break;
+    case INDEX0: *out = val_int(l->index0); break;
+    case FIRST: *out = val_bool(l->index0 == 0); break;
+    case LAST: *out = val_bool(!l->has_after); break;
+    case LENGTH: *out = val_int(l->length); break;
+    case REVINDEX: *out = val_int(l->length - l->index0); break;
+    case REVINDEX0: *out = val_int(l->length - l->index0 - 1); break;
+    case PREVITEM: *out = l->index0 ? l->before : val_undef(UNDEF_HINT, TEXT("there is no previous item")); break;
+    case NEXTITEM: *out = l->has_after ? l->after : val_undef(UNDEF_HINT, TEXT("there is no next item")); break;
+    case DEPTH: *out = val_int(1); break; /* recursive loops are refused when parsed */
+    case DEPTH0: *out = val_int(0); break;
     default: {
         struct val self = { .kind = V_LOOP, .loop = l };
         return bound_method(r, &self, name, out);
@@ -840,10 +846,9 @@ static status exec_flow(struct render *r, const struct node *n)
 }
 
 static status (*const exec_rows[N_KINDS])(struct render *r, const struct node *n) = {
-    [N_DATA] = exec_data,     [N_OUTPUT] = exec_output, [N_IF] = exec_if,
-    [N_FOR] = exec_for,       [N_SET] = exec_set,       [N_SET_BLOCK] = exec_set_block,
-    [N_WITH] = exec_with,     [N_FILTER_BLOCK] = exec_filter_block, [N_MACRO] = exec_macro,
-    [N_CALL_BLOCK] = exec_call_block, [N_SCOPED] = exec_scoped, [N_BREAK] = exec_flow,
+    [N_DATA] = exec_data,     [N_OUTPUT] = exec_output,         [N_IF] = exec_if,         [N_FOR] = exec_for,
+    [N_SET] = exec_set,       [N_SET_BLOCK] = exec_set_block,   [N_WITH] = exec_with,     [N_FILTER_BLOCK] = exec_filter_block,
+    [N_MACRO] = exec_macro,   [N_CALL_BLOCK] = exec_call_block, [N_SCOPED] = exec_scoped, [N_BREAK] = exec_flow,
     [N_CONTINUE] = exec_flow,
 };
 

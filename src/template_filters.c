@@ -1,7 +1,7 @@
 /* template_filters - filters, tests and functions: three tables, one row each with name, parameters and function.
  * Filters that return many values give a generator as Jinja2 does: always true, without length, walked once.
- * Source: Jinja2 3.1 documentation, "List of Builtin Filters", "List of Builtin Tests", "List of Global Functions"; Hugging Face adds tojson,
- * raise_exception and strftime_now. */
+ * Source: Jinja2 3.1 documentation, lists of builtin filters, tests and global functions; Hugging Face adds tojson, raise_exception and
+ * strftime_now. */
 #include "src/template_int.h"
 #include <math.h>
 #include <stdio.h>
@@ -85,6 +85,15 @@ struct keyed {
     struct val key, item;
 };
 
+/* Equal keys need no order: Python compares lists of keys, so that [none, none] sorts. */
+static status order_keys(struct render *r, const struct val *a, const struct val *b, int *out)
+{
+    bool same;
+    *out = 0;
+    TRY(val_equal(r, a, b, &same));
+    return same ? OK : val_order(r, a, b, out);
+}
+
 /* Stable merge sort, bottom-up. */
 static status sort_keyed(struct render *r, struct keyed *a, int64_t n, bool reverse, struct keyed **sorted)
 {
@@ -95,7 +104,7 @@ static status sort_keyed(struct render *r, struct keyed *a, int64_t n, bool reve
             int64_t mid = min_i64(lo + width, n), hi = min_i64(lo + 2 * width, n), i = lo, j = mid;
             for (int64_t k = lo; k < hi; k++) {
                 int c = i >= mid ? 1 : 0;
-                if (i < mid && j < hi) TRY(val_order(r, &a[i].key, &a[j].key, &c));
+                if (i < mid && j < hi) TRY(order_keys(r, &a[i].key, &a[j].key, &c));
                 bool right = i >= mid || (j < hi && (reverse ? c == -1 : c == 1));
                 b[k] = right ? a[j++] : a[i++];
             }
@@ -112,7 +121,6 @@ static status sorted(struct render *r, const struct val *v, const struct key_rul
 {
     struct val list;
     struct keyed *a;
-    TRY(fail_undef(r, v));
     TRY(to_list(r, v, &list));
     *n = list.seq->n;
     TRY(heap_get(r, (size_t)*n * sizeof *a, &a));
@@ -150,7 +158,8 @@ static status f_dictsort(struct render *r, struct call *c, struct val *out)
     if (c->self.kind != V_DICT) return fail(r, "dictsort needs a dict, not '%s'", val_type_names[c->self.kind]);
     if (c->arg[1].kind != V_ABSENT) {
         bool by_key = c->arg[1].kind == V_STR && text_is(val_text(&c->arg[1]), "key");
-        if (!by_key && !(c->arg[1].kind == V_STR && text_is(val_text(&c->arg[1]), "value"))) return fail(r, "dictsort: by must be 'key' or 'value'");
+        if (!by_key && !(c->arg[1].kind == V_STR && text_is(val_text(&c->arg[1]), "value")))
+            return fail(r, "dictsort: by must be 'key' or 'value'");
         k.attribute = val_int(!by_key);
     }
     TRY(dict_items(r, c->self.dict, V_LIST, &items));
@@ -378,10 +387,9 @@ static status f_last(struct render *r, struct call *c, struct val *out)
 static status f_reverse(struct render *r, struct call *c, struct val *out)
 {
     struct val list;
-    TRY(fail_undef(r, &c->self));
     TRY(to_list(r, &c->self, &list));
     size_t mark = text_begin(r);
-    if (c->self.kind != V_STR) TRY(seq_new(r, V_GEN, list.seq->n, out));
+    if (c->self.kind != V_STR) TRY(seq_new(r, c->self.kind == V_GEN ? V_LIST : V_GEN, list.seq->n, out));
     for (int64_t i = list.seq->n - 1; i >= 0; i--) {
         if (c->self.kind == V_STR) TRY(put_val(r, &list.seq->at[i]));
         else TRY(seq_push(r, out->seq, list.seq->at[i]));
@@ -504,17 +512,9 @@ static status f_title(struct render *r, struct call *c, struct val *out)
 
 static status f_trim(struct render *r, struct call *c, struct val *out)
 {
-    struct text t, chars;
+    struct text t;
     TRY(to_text(r, &c->self, &t));
-    TRY(charge(r, t.n));
-    if (given(&c->arg[0])) {
-        TRY(want_name(r, &c->arg[0], &chars));
-        TRY(charge(r, chars.n > 64 ? t.n * (chars.n >> 6) : 0));
-        *out = val_str(text_strip_chars(t, chars, true, true));
-    } else {
-        *out = val_str(text_strip(t, true, true));
-    }
-    return OK;
+    return text_trim(r, t, &c->arg[0], true, true, out);
 }
 
 static status f_replace(struct render *r, struct call *c, struct val *out)
@@ -570,19 +570,19 @@ static status f_truncate(struct render *r, struct call *c, struct val *out)
 {
     struct text t, end = TEXT("...");
     int64_t length = 255, leeway = 5;
-    TRY(fail_undef(r, &c->self));
-    TRY(want_name(r, &c->self, &t));
+    int64_t n;
     if (c->arg[0].kind != V_ABSENT) TRY(want_int(r, &c->arg[0], "length", &length));
     if (c->arg[2].kind != V_ABSENT) TRY(want_name(r, &c->arg[2], &end));
     if (given(&c->arg[3])) TRY(want_int(r, &c->arg[3], "leeway", &leeway));
     if (length < text_length(end) || leeway < 0) return fail(r, "truncate: length is below that of its end, or leeway below 0");
-    *out = val_str(t);
-    TRY(charge(r, t.n));
-    if (text_length(t) - leeway <= length) return OK;
+    *out = c->self;
+    TRY(val_length(r, &c->self, &n));
+    if (n - leeway <= length) return OK; /* whatever it is */
+    TRY(want_name(r, &c->self, &t));
     t.n = text_offset(t, length - text_length(end));
-    for (size_t n = t.n; !val_true(&c->arg[1]) && n > 0; n--)
-        if (t.p[n - 1] == ' ') {
-            t.n = n - 1;
+    for (size_t i = t.n; !val_true(&c->arg[1]) && i > 0; i--)
+        if (t.p[i - 1] == ' ') {
+            t.n = i - 1;
             break;
         }
     struct val head = val_str(t), tail = val_str(end);
@@ -595,7 +595,7 @@ static status f_wordcount(struct render *r, struct call *c, struct val *out)
     int64_t n = 0;
     bool inside = false;
     TRY(to_text(r, &c->self, &t));
-    TRY(charge(r, t.n));
+    TRY(charge_chars(r, t.n));
     for (size_t i = 0; i < t.n;) {
         uint32_t cp;
         i += (size_t)text_get(t.p + i, t.p + t.n, &cp);
@@ -826,7 +826,10 @@ static status t_none(struct render *r, struct call *c, struct val *out) { return
 static status t_boolean(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_BOOL, out); }
 static status t_integer(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_INT, out); }
 static status t_float(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_FLOAT, out); }
-static status t_number(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_BOOL | 1u << V_INT | 1u << V_FLOAT, out); }
+static status t_number(struct render *r, struct call *c, struct val *out)
+{
+    return kind_is(c, 1u << V_BOOL | 1u << V_INT | 1u << V_FLOAT, out);
+}
 static status t_string(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_STR, out); }
 static status t_mapping(struct render *r, struct call *c, struct val *out) { return kind_is(c, 1u << V_DICT, out); }
 
@@ -869,7 +872,7 @@ static status cased_test(struct render *r, struct call *c, bool upper, struct va
     struct text t;
     TRY(to_text(r, &c->self, &t));
     *out = val_bool(text_cased(t, upper));
-    return charge(r, t.n);
+    return charge_chars(r, t.n);
 }
 
 static status t_lower(struct render *r, struct call *c, struct val *out) { return cased_test(r, c, false, out); }
@@ -1028,7 +1031,8 @@ static status g_strftime_now(struct render *r, struct call *c, struct val *out)
     char buf[64];
     time_t now = (time_t)r->now;
     TRY(want_name(r, &c->arg[0], &fmt));
-    if (!gmtime_r(&now, &t) || t.tm_year < -1899 || t.tm_year > 8099) return fail(r, "strftime_now: time %lld is out of range", (long long)r->now);
+    if (!gmtime_r(&now, &t) || t.tm_year < -1899 || t.tm_year > 8099)
+        return fail(r, "strftime_now: time %lld is out of range", (long long)r->now);
     size_t mark = text_begin(r);
     for (size_t i = 0; i < fmt.n; i++) {
         if (fmt.p[i] != '%') {

@@ -8,9 +8,9 @@
 enum { WIDTH_MAX = 1 << 16, PRECISION_MAX = 100 }; /* a double has at most 309 digits before the point: see `digits` below */
 struct spec {
     uint32_t fill;
-    char align, sign, type; /* 0 when not given; sign: '+', ' ' */
+    char align, sign, type;         /* 0 when not given; sign: '+', ' ' */
     bool alt, zero, comma, percent; /* percent: written in the % notation */
-    int64_t width, precision; /* precision -1: not given */
+    int64_t width, precision;       /* precision -1: not given */
 };
 
 static status put_fill(struct render *r, uint32_t fill, int64_t n)
@@ -95,7 +95,8 @@ static status put_char(struct render *r, const struct spec *s, const struct val 
 {
     char buf[4];
     if (v->kind == V_STR && text_length(val_text(v)) == 1) return put_str(r, s, val_text(v));
-    if (v->kind != V_INT || v->i < 0 || v->i > 0x10FFFF || (v->i >= 0xD800 && v->i < 0xE000)) return fail(r, "%%c needs a character or its code");
+    if (v->kind != V_INT || v->i < 0 || v->i > 0x10FFFF || (v->i >= 0xD800 && v->i < 0xE000))
+        return fail(r, "%%c needs a character or its code");
     return put_str(r, s, (struct text){ buf, (size_t)text_put((uint32_t)v->i, buf) });
 }
 

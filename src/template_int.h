@@ -12,7 +12,7 @@
 enum {
     TEMPLATE_SOURCE = 1 << 20,             /* bytes of template text */
     TEMPLATE_TREE = 64 << 20,              /* arena bytes of a parsed template */
-    TEMPLATE_FRAMES = 16 * TEMPLATE_DEPTH, /* nested evaluations: ~300 bytes of C stack each, so below 1 MiB */
+    TEMPLATE_FRAMES = 8 * TEMPLATE_DEPTH,  /* nested evaluations: at most 800 bytes of C stack each, so below 1 MiB */
     TEMPLATE_STACK = 4096,                 /* arguments of all calls in progress */
     PARAMS_MAX = 8,
 };
@@ -25,7 +25,7 @@ struct text {
 bool text_eq(struct text a, struct text b);
 bool text_is(struct text a, const char *word);
 
-/* ---- UTF-8 (template_text.c). Bytes that are no UTF-8 count as one character each, coded 0xDC00 + byte, and are written back as they were. */
+/* ---- UTF-8 (template_text.c). A byte that is no UTF-8 counts as one character, coded 0xDC00 + byte, and is written back as it was. */
 int text_get(const char *p, const char *end, uint32_t *cp); /* bytes taken, >= 1; p < end */
 int text_put(uint32_t cp, char out[4]);                     /* bytes written */
 int64_t text_length(struct text t);                         /* characters */
@@ -252,7 +252,8 @@ struct render {
 status fail(struct render *r, const char *fmt, ...) PRINTF_LIKE(2, 3) MUST_USE; /* ERR_RUNTIME "name line n: ..." */
 /* fail_undef - if v is undefined: the error that names it; OK otherwise. */
 status fail_undef(struct render *r, const struct val *v) MUST_USE;
-status charge(struct render *r, size_t bytes) MUST_USE; /* one step per 256 bytes of work: scans count too, not only nodes */
+status charge(struct render *r, size_t bytes) MUST_USE;       /* one step per 256 bytes of work: copies count too, not only nodes */
+status charge_chars(struct render *r, size_t bytes) MUST_USE; /* walking UTF-8 by characters is some eight times slower */
 status down(struct render *r) MUST_USE; /* one level of recursion over data; r->frames-- on the way back */
 status heap_fail(struct render *r, size_t bytes) MUST_USE; /* the limit or the machine refused this many bytes */
 status heap_get(struct render *r, size_t bytes, void *pointer) MUST_USE; /* *(void **)pointer = memory, aligned to 8 */
@@ -306,6 +307,8 @@ status loop_changed(struct render *r, struct call *c, struct val *out) MUST_USE;
 /* template_methods.c */
 status text_replace(struct render *r, struct text s, struct text old, struct text with, int64_t limit, struct val *out) MUST_USE;
 status text_case(struct render *r, struct text s, uint32_t (*map)(uint32_t), struct val *out) MUST_USE;
+/* chars absent or none: white space */
+status text_trim(struct render *r, struct text s, const struct val *chars, bool left, bool right, struct val *out) MUST_USE;
 status text_capitalize(struct render *r, struct text s, struct val *out) MUST_USE;
 status text_center(struct render *r, struct text s, int64_t width, struct val *out) MUST_USE;
 bool text_line(struct text *rest, struct text *line); /* the next line without its end, as str.splitlines; false when rest is empty */

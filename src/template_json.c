@@ -1,5 +1,5 @@
-/* template_json - tojson and from_json. The text is that of Python's json.dumps(ensure_ascii=False), which is what Hugging Face's tojson calls;
- * it differs from the project's own JSON writer in separators, key order and number formatting. */
+/* template_json - tojson and from_json. The text is that of Python's json.dumps(ensure_ascii=False), which Hugging Face's tojson calls; it
+ * differs from the project's own JSON writer in separators, key order and number formatting. */
 #include "src/template_int.h"
 #include <stdio.h>
 #include <string.h>
@@ -26,9 +26,9 @@ static status put_string(const struct dump *d, struct text t)
         start = i + n;
         if (i == t.n) break;
         const char *f = c && c < 0x80 ? strchr(from, (int)c) : NULL;
-        int len = f ? snprintf(buf, sizeof buf, "\\%c", to[f - from])
-                    : c < 0x10000 ? snprintf(buf, sizeof buf, "\\u%04x", c)
-                                  : snprintf(buf, sizeof buf, "\\u%04x\\u%04x", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
+        int len = f             ? snprintf(buf, sizeof buf, "\\%c", to[f - from])
+                  : c < 0x10000 ? snprintf(buf, sizeof buf, "\\u%04x", c)
+                                : snprintf(buf, sizeof buf, "\\u%04x\\u%04x", 0xD7C0 + (c >> 10), 0xDC00 + (c & 0x3FF));
         TRY(put(r, buf, (size_t)len));
     }
     return put(r, "\"", 1);

@@ -291,11 +291,13 @@ static status lex_number(struct lexer *x, struct token *t)
 static const struct {
     const char text[3];
     enum tok kind;
-} operators[] = { /* longer ones first */
-    { "//", T_FLOORDIV }, { "**", T_POW }, { "==", T_EQ }, { "!=", T_NE }, { "<=", T_LE }, { ">=", T_GE },
-    { "+", T_ADD }, { "-", T_SUB }, { "*", T_MUL }, { "/", T_DIV }, { "%", T_MOD }, { "~", T_TILDE }, { "[", T_LBRACKET },
-    { "]", T_RBRACKET }, { "(", T_LPAREN }, { ")", T_RPAREN }, { "{", T_LBRACE }, { "}", T_RBRACE }, { "<", T_LT }, { ">", T_GT },
-    { "=", T_ASSIGN }, { ".", T_DOT }, { ":", T_COLON }, { "|", T_PIPE }, { ",", T_COMMA }, { ";", T_SEMICOLON },
+} operators[] = {
+    /* longer ones first */
+    { "//", T_FLOORDIV }, { "**", T_POW },      { "==", T_EQ },    { "!=", T_NE },    { "<=", T_LE },    { ">=", T_GE },
+    { "+", T_ADD },       { "-", T_SUB },       { "*", T_MUL },    { "/", T_DIV },    { "%", T_MOD },    { "~", T_TILDE },
+    { "[", T_LBRACKET },  { "]", T_RBRACKET },  { "(", T_LPAREN }, { ")", T_RPAREN }, { "{", T_LBRACE }, { "}", T_RBRACE },
+    { "<", T_LT },        { ">", T_GT },        { "=", T_ASSIGN }, { ".", T_DOT },    { ":", T_COLON },  { "|", T_PIPE },
+    { ",", T_COMMA },     { ";", T_SEMICOLON },
 };
 
 static status lex_operator(struct lexer *x, struct token *t)

@@ -27,9 +27,10 @@ status text_case(struct render *r, struct text s, uint32_t (*map)(uint32_t), str
         size_t n = 0;
         while (i < s.n && n < sizeof buf - 8) { /* in pieces: put is charged per call */
             i += (size_t)text_get(s.p + i, s.p + s.n, &c);
-            if (c == 0xDF && map == cp_upper) n += (size_t)text_put('S', buf + n), c = 'S';
-            n += (size_t)text_put(map(c), buf + n);
+            if (c == 0xDF && map('a') == 'A') buf[n++] = 'S', buf[n++] = 'S'; /* sharp s */
+            else n += (size_t)text_put(map(c), buf + n);
         }
+        TRY(charge_chars(r, n));
         TRY(put(r, buf, n));
     }
     return text_end(r, mark, out);
@@ -88,10 +89,7 @@ status text_center(struct render *r, struct text s, int64_t width, struct val *o
     return pad_text(r, s, width, 1, out);
 }
 
-static bool ends_line(uint32_t c)
-{
-    return (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
-}
+static bool ends_line(uint32_t c) { return (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029; }
 
 bool text_line(struct text *rest, struct text *line)
 {
@@ -155,12 +153,15 @@ static status split_left(struct render *r, struct text s, const struct text *sep
     return seq_push(r, out, val_str(rest));
 }
 
+/* The caller charged for it with charge_find_last: the plain search may compare the whole of `what` at every place. */
 static const char *find_last(struct text s, struct text what)
 {
     for (const char *p = s.p + s.n - what.n; s.n >= what.n && p >= s.p; p--)
         if (memcmp(p, what.p, what.n) == 0) return p;
     return NULL;
 }
+
+static status charge_find_last(struct render *r, struct text s, struct text what) { return charge(r, s.n * (1 + what.n / 16)); }
 
 static status split_right(struct render *r, struct text s, const struct text *sep, int64_t limit, struct seq *out)
 {
@@ -201,7 +202,7 @@ static status split_right(struct render *r, struct text s, const struct text *se
 
 static status split(struct render *r, struct call *c, bool right, struct val *out)
 {
-    struct text sep;
+    struct text sep = TEXT("");
     int64_t limit = -1;
     bool by_sep = given(&c->arg[0]);
     if (by_sep) {
@@ -209,7 +210,7 @@ static status split(struct render *r, struct call *c, bool right, struct val *ou
         if (sep.n == 0) return fail(r, "empty separator");
     }
     if (c->arg[1].kind != V_ABSENT) TRY(want_int(r, &c->arg[1], "maxsplit", &limit));
-    TRY(charge(r, c->self.n));
+    TRY(by_sep ? (right ? charge_find_last(r, self(c), sep) : charge(r, c->self.n)) : charge_chars(r, c->self.n));
     TRY(seq_new(r, V_LIST, 0, out));
     return (right ? split_right : split_left)(r, self(c), by_sep ? &sep : NULL, limit < 0 ? -1 : limit, out->seq);
 }
@@ -217,23 +218,26 @@ static status split(struct render *r, struct call *c, bool right, struct val *ou
 static status str_split(struct render *r, struct call *c, struct val *out) { return split(r, c, false, out); }
 static status str_rsplit(struct render *r, struct call *c, struct val *out) { return split(r, c, true, out); }
 
-static status strip(struct render *r, struct call *c, bool left, bool right, struct val *out)
+status text_trim(struct render *r, struct text s, const struct val *chars, bool left, bool right, struct val *out)
 {
-    struct text chars;
-    TRY(charge(r, c->self.n));
-    if (given(&c->arg[0])) {
-        TRY(want_text(r, c, 0, &chars));
-        TRY(charge(r, chars.n > 64 ? c->self.n * (chars.n >> 6) : 0));
-        *out = val_str(text_strip_chars(self(c), chars, left, right));
+    struct text set = val_text(chars), t;
+    size_t odd = 0; /* bytes of the set that are looked for one by one */
+    if (given(chars)) {
+        if (chars->kind != V_STR) return fail(r, "characters must be a string, not '%s'", val_type_names[chars->kind]);
+        for (size_t i = 0; i < set.n; i++) odd += (set.p[i] & 0x80) != 0;
+        TRY(charge(r, set.n));
+        if (odd) TRY(charge_chars(r, s.n * odd));
+        t = text_strip_chars(s, set, left, right);
     } else {
-        *out = val_str(text_strip(self(c), left, right));
+        t = text_strip(s, left, right);
     }
-    return OK;
+    *out = val_str(t);
+    return charge_chars(r, s.n - t.n);
 }
 
-static status str_strip(struct render *r, struct call *c, struct val *out) { return strip(r, c, true, true, out); }
-static status str_lstrip(struct render *r, struct call *c, struct val *out) { return strip(r, c, true, false, out); }
-static status str_rstrip(struct render *r, struct call *c, struct val *out) { return strip(r, c, false, true, out); }
+static status str_strip(struct render *r, struct call *c, struct val *out) { return text_trim(r, self(c), &c->arg[0], true, true, out); }
+static status str_lstrip(struct render *r, struct call *c, struct val *out) { return text_trim(r, self(c), &c->arg[0], true, false, out); }
+static status str_rstrip(struct render *r, struct call *c, struct val *out) { return text_trim(r, self(c), &c->arg[0], false, true, out); }
 static status str_upper(struct render *r, struct call *c, struct val *out) { return text_case(r, self(c), cp_upper, out); }
 static status str_lower(struct render *r, struct call *c, struct val *out) { return text_case(r, self(c), cp_lower, out); }
 static status str_capitalize(struct render *r, struct call *c, struct val *out) { return text_capitalize(r, self(c), out); }
@@ -250,7 +254,7 @@ static status str_title(struct render *r, struct call *c, struct val *out)
         uint32_t cp;
         i += (size_t)text_get(s.p + i, s.p + s.n, &cp);
         TRY(put_cp(r, inside ? cp_lower(cp) : cp_upper(cp)));
-        inside = cp_lower(cp) != cp || cp_upper(cp) != cp;
+        inside = cp_lower(cp) != cp || cp_upper(cp) != cp || cp == 0xDF;
     }
     return text_end(r, mark, out);
 }
@@ -260,8 +264,8 @@ static status sub_range(struct render *r, const struct call *c, int a, struct te
 {
     struct text s = self(c);
     int64_t bound[2] = { 0, INT64_MAX };
-    TRY(charge(r, s.n));
     if (given(&c->arg[a]) || given(&c->arg[a + 1])) {
+        TRY(charge_chars(r, s.n));
         int64_t n = text_length(s);
         for (int i = 0; i < 2; i++) {
             if (given(&c->arg[a + i])) TRY(want_int(r, &c->arg[a + i], "start or end", &bound[i]));
@@ -270,7 +274,7 @@ static status sub_range(struct render *r, const struct call *c, int a, struct te
         }
     }
     *first = bound[0];
-    size_t from = text_offset(s, bound[0]), to = text_offset(s, bound[1]);
+    size_t from = text_offset(s, bound[0]), to = bound[1] == INT64_MAX ? s.n : text_offset(s, bound[1]);
     *out = (struct text){ s.p + from, to > from ? to - from : 0 };
     if (bound[0] > bound[1]) out->p = NULL; /* nothing fits, not even "" */
     return OK;
@@ -310,6 +314,8 @@ static status find(struct render *r, struct call *c, bool last, bool must, struc
     int64_t first;
     TRY(want_text(r, c, 0, &what));
     TRY(sub_range(r, c, 1, &s, &first));
+    TRY(charge_chars(r, s.n));
+    if (last) TRY(charge_find_last(r, s, what));
     const char *hit = !s.p ? NULL : last ? find_last(s, what) : what.n ? memmem(s.p, s.n, what.p, what.n) : s.p;
     if (!hit && must) return fail(r, "substring not found");
     *out = val_int(hit ? first + text_length((struct text){ s.p, (size_t)(hit - s.p) }) : -1);
@@ -326,6 +332,7 @@ static status str_count(struct render *r, struct call *c, struct val *out)
     int64_t first, n = 0;
     TRY(want_text(r, c, 0, &what));
     TRY(sub_range(r, c, 1, &s, &first));
+    TRY(charge_chars(r, s.n));
     if (what.n == 0) n = s.p ? text_length(s) + 1 : 0;
     else
         for (const char *p = s.p; p && (p = memmem(p, (size_t)(s.p + s.n - p), what.p, what.n)); p += what.n) n++;
@@ -361,7 +368,7 @@ static status str_splitlines(struct render *r, struct call *c, struct val *out)
 {
     struct text rest = self(c), line;
     bool keep = val_true(&c->arg[0]);
-    TRY(charge(r, rest.n));
+    TRY(charge_chars(r, rest.n));
     TRY(seq_new(r, V_LIST, 0, out));
     for (const char *start = rest.p; text_line(&rest, &line); start = rest.p)
         TRY(seq_push(r, out->seq, val_str(keep ? (struct text){ start, (size_t)(rest.p - start) } : line)));
@@ -389,7 +396,7 @@ static status partition(struct render *r, struct call *c, bool last, struct val 
     struct text s = self(c), sep, none = TEXT("");
     TRY(want_text(r, c, 0, &sep));
     if (sep.n == 0) return fail(r, "empty separator");
-    TRY(charge(r, s.n));
+    TRY(last ? charge_find_last(r, s, sep) : charge(r, s.n));
     TRY(seq_new(r, V_TUPLE, 3, out));
     const char *hit = last ? find_last(s, sep) : memmem(s.p, s.n, sep.p, sep.n);
     struct text head = { s.p, hit ? (size_t)(hit - s.p) : s.n }, tail = none;
@@ -422,7 +429,7 @@ static status all_are(struct render *r, const struct call *c, bool (*is)(uint32_
 {
     struct text s = self(c);
     bool yes = s.n > 0;
-    TRY(charge(r, s.n));
+    TRY(charge_chars(r, s.n));
     for (size_t i = 0; yes && i < s.n;) {
         uint32_t cp;
         i += (size_t)text_get(s.p + i, s.p + s.n, &cp);
@@ -440,13 +447,13 @@ static status str_isspace(struct render *r, struct call *c, struct val *out) { r
 static status str_isupper(struct render *r, struct call *c, struct val *out)
 {
     *out = val_bool(text_cased(self(c), true));
-    return charge(r, c->self.n);
+    return charge_chars(r, c->self.n);
 }
 
 static status str_islower(struct render *r, struct call *c, struct val *out)
 {
     *out = val_bool(text_cased(self(c), false));
-    return charge(r, c->self.n);
+    return charge_chars(r, c->self.n);
 }
 
 /* ---- dict ---- */

@@ -406,7 +406,8 @@ static status parse_args(struct parser *p, struct node **out)
     bool keywords = false;
     while (p->cur.kind != T_RPAREN) {
         struct node *n;
-        if (p->cur.kind == T_MUL || p->cur.kind == T_POW) return fail_at(p, p->cur.line, "argument unpacking is not supported:", p->cur.text);
+        if (p->cur.kind == T_MUL || p->cur.kind == T_POW)
+            return fail_at(p, p->cur.line, "argument unpacking is not supported:", p->cur.text);
         if (p->cur.kind == T_NAME && p->peek.kind == T_ASSIGN) {
             keywords = true;
             TRY(node_new(p, N_KWARG, p->cur.line, &n));
@@ -434,8 +435,8 @@ static const struct {
     const struct builtin *(*find)(struct text);
     const char *what;
 } name_args[] = {
-    { "map", 0, template_filter, "unknown filter" },        { "select", 0, template_test, "unknown test" },
-    { "reject", 0, template_test, "unknown test" },         { "selectattr", 1, template_test, "unknown test" },
+    { "map", 0, template_filter, "unknown filter" },    { "select", 0, template_test, "unknown test" },
+    { "reject", 0, template_test, "unknown test" },     { "selectattr", 1, template_test, "unknown test" },
     { "rejectattr", 1, template_test, "unknown test" },
 };
 
@@ -493,6 +494,7 @@ static status parse_test(struct parser *p, struct node **out)
     if (n->a->kind == N_NAME && (text_is(p->cur.text, "defined") || text_is(p->cur.text, "undefined")))
         TRY(remember(p, &p->tested, val_text(&n->a->v), line));
     TRY(next(p));
+    if (cur_is(p, "is")) return fail_at(p, p->cur.line, "tests cannot be chained with", TEXT("is"));
     if (p->cur.kind == T_LPAREN) TRY(parse_args(p, &n->args));
     else if (starts_test_arg(p)) {
         TRY(parse_primary(p, &n->args));
@@ -504,7 +506,7 @@ static status parse_test(struct parser *p, struct node **out)
         not_node->a = n;
         *out = not_node;
     }
-    return cur_is(p, "is") ? fail_at(p, p->cur.line, "tests cannot be chained with", TEXT("is")) : OK;
+    return OK;
 }
 
 static status parse_dot(struct parser *p, struct node **out)

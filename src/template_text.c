@@ -132,11 +132,22 @@ int text_put(uint32_t cp, char out[4])
     return 1;
 }
 
+static bool ascii8(const char *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return !(v & UINT64_C(0x8080808080808080));
+}
+
 int64_t text_length(struct text t)
 {
     int64_t n = 0;
     uint32_t cp;
-    for (size_t i = 0; i < t.n; n++) i += (size_t)text_get(t.p + i, t.p + t.n, &cp);
+    for (size_t i = 0; i < t.n;) {
+        bool plain = t.n - i >= 8 && ascii8(t.p + i);
+        i += plain ? 8 : (size_t)text_get(t.p + i, t.p + t.n, &cp);
+        n += plain ? 8 : 1;
+    }
     return n;
 }
 
@@ -144,15 +155,19 @@ size_t text_offset(struct text t, int64_t index)
 {
     size_t i = 0;
     uint32_t cp;
-    for (; index > 0 && i < t.n; index--) i += (size_t)text_get(t.p + i, t.p + t.n, &cp);
+    while (index > 0 && i < t.n) {
+        bool plain = index >= 8 && t.n - i >= 8 && ascii8(t.p + i);
+        i += plain ? 8 : (size_t)text_get(t.p + i, t.p + t.n, &cp);
+        index -= plain ? 8 : 1;
+    }
     return i;
 }
 
 bool cp_is_space(uint32_t c)
 {
     if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
-    return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-           c == 0x3000;
+    if (c >= 0x2000 && c <= 0x205F) return c <= 0x200A || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F;
+    return c == 0x85 || c == 0xA0 || c == 0x1680 || c == 0x3000;
 }
 
 /* Beyond ASCII: everything but the blocks of punctuation, symbols and emoji. */
@@ -197,11 +212,29 @@ uint32_t cp_lower(uint32_t c)
     return map_case(c, to_lower, ARRAY_LEN(to_lower));
 }
 
-static bool holds(struct text set, uint32_t want)
+/* A set of characters: one bit per ASCII one, the others searched for. NULL chars: white space. */
+struct char_set {
+    const struct text *chars;
+    uint64_t ascii[2];
+};
+
+static struct char_set char_set(const struct text *chars)
 {
-    uint32_t c;
-    for (size_t i = 0; i < set.n;) {
-        i += (size_t)text_get(set.p + i, set.p + set.n, &c);
+    struct char_set set = { .chars = chars };
+    for (size_t i = 0; chars && i < chars->n; i++) {
+        unsigned char c = (unsigned char)chars->p[i];
+        if (c < 0x80) set.ascii[c >> 6] |= UINT64_C(1) << (c & 63);
+    }
+    return set;
+}
+
+static bool holds(const struct char_set *set, uint32_t want)
+{
+    if (!set->chars) return cp_is_space(want);
+    if (want < 0x80) return set->ascii[want >> 6] >> (want & 63) & 1;
+    for (size_t i = 0; i < set->chars->n;) {
+        uint32_t c;
+        i += (size_t)text_get(set->chars->p + i, set->chars->p + set->chars->n, &c);
         if (c == want) return true;
     }
     return false;
@@ -216,19 +249,19 @@ static const char *step_back(const char *begin, const char *end, uint32_t *cp)
     return end - 1;
 }
 
-/* set NULL: white space */
-static struct text strip(struct text t, const struct text *set, bool left, bool right)
+static struct text strip(struct text t, const struct text *chars, bool left, bool right)
 {
     const char *b = t.p, *e = t.p + t.n;
+    struct char_set set = char_set(chars);
     uint32_t c;
     while (left && b < e) {
         int n = text_get(b, e, &c);
-        if (!(set ? holds(*set, c) : cp_is_space(c))) break;
+        if (!holds(&set, c)) break;
         b += n;
     }
     while (right && b < e) {
         const char *prev = step_back(b, e, &c);
-        if (!(set ? holds(*set, c) : cp_is_space(c))) break;
+        if (!holds(&set, c)) break;
         e = prev;
     }
     return (struct text){ b, (size_t)(e - b) };

@@ -10,10 +10,10 @@
 #include <string.h>
 
 const char *const val_type_names[V_KINDS] = {
-    [V_ABSENT] = "nothing", [V_UNDEF] = "Undefined", [V_NONE] = "NoneType",       [V_BOOL] = "bool",      [V_INT] = "int",
-    [V_FLOAT] = "float",    [V_STR] = "str",         [V_LIST] = "list",           [V_TUPLE] = "tuple",    [V_RANGE] = "range",
-    [V_VIEW] = "dict view", [V_GEN] = "generator",   [V_DICT] = "dict",           [V_NAMESPACE] = "namespace", [V_MACRO] = "macro",
-    [V_FUNC] = "function",  [V_METHOD] = "method",   [V_LOOP] = "loop",           [V_CYCLER] = "cycler",  [V_JOINER] = "joiner",
+    [V_ABSENT] = "nothing", [V_UNDEF] = "Undefined", [V_NONE] = "NoneType", [V_BOOL] = "bool",           [V_INT] = "int",
+    [V_FLOAT] = "float",    [V_STR] = "str",         [V_LIST] = "list",     [V_TUPLE] = "tuple",         [V_RANGE] = "range",
+    [V_VIEW] = "dict view", [V_GEN] = "generator",   [V_DICT] = "dict",     [V_NAMESPACE] = "namespace", [V_MACRO] = "macro",
+    [V_FUNC] = "function",  [V_METHOD] = "method",   [V_LOOP] = "loop",     [V_CYCLER] = "cycler",       [V_JOINER] = "joiner",
 };
 
 status fail(struct render *r, const char *fmt, ...)
@@ -43,6 +43,8 @@ status charge(struct render *r, size_t bytes)
     return r->steps > TEMPLATE_STEPS ? fail(r, "limit of %d steps passed", TEMPLATE_STEPS) : OK;
 }
 
+status charge_chars(struct render *r, size_t bytes) { return charge(r, bytes < SIZE_MAX / 8 ? bytes * 8 : bytes); }
+
 status down(struct render *r)
 {
     return ++r->frames > TEMPLATE_FRAMES ? fail(r, "values or calls are nested deeper than %d", TEMPLATE_FRAMES) : OK;
@@ -55,7 +57,8 @@ enum { PAGE = 16 << 10 };
 status heap_fail(struct render *r, size_t bytes)
 {
     size_t total;
-    if (!add_size(r->heap.total, bytes, &total) || total > TEMPLATE_HEAP) return fail(r, "limit of %d bytes of memory passed", TEMPLATE_HEAP);
+    if (!add_size(r->heap.total, bytes, &total) || total > TEMPLATE_HEAP)
+        return fail(r, "limit of %d bytes of memory passed", TEMPLATE_HEAP);
     return err_set(r->e, ERR_MEMORY, "%s line %d: no memory for %zu bytes", r->t->name, r->line, bytes);
 }
 
@@ -322,7 +325,7 @@ int float_repr(double f, char buf[40])
     int digits = 1;
     do snprintf(sci, sizeof sci, "%.*e", digits - 1, f);
     while (strtod(sci, NULL) != f && ++digits <= 17);
-    int exp10 = atoi(strchr(sci, 'e') + 1);
+    int exp10 = (int)strtol(strchr(sci, 'e') + 1, NULL, 10);
     if (exp10 >= 16 || exp10 < -4) { /* Python drops a fraction that is not there; the exponent has two digits at least, as in C */
         return snprintf(buf, 40, "%s", sci);
     }
@@ -509,7 +512,7 @@ status val_length(struct render *r, const struct val *v, int64_t *out)
 {
     *out = 0;
     if (v->kind == V_STR) {
-        TRY(charge(r, v->n));
+        TRY(charge_chars(r, v->n));
         *out = text_length(val_text(v));
     } else if (val_is_seq(v) && v->kind != V_GEN) *out = v->seq->n;
     else if (v->kind == V_DICT) *out = v->dict->n;

@@ -37,14 +37,15 @@ static uint32_t pair_slot(const struct tokenizer *t, int32_t left, int32_t right
 
 static status fail_merge(struct err *e, uint64_t i, struct str s, const char *what)
 {
-    return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges[%llu] is \"%.*s\", %s", (unsigned long long)i, s.n < 64 ? (int)s.n : 64, s.p, what);
+    return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges[%llu] is \"%.*s\", %s", (unsigned long long)i, s.n < 64 ? (int)s.n : 64, s.p,
+                   what);
 }
 
 /* One line of the merge list on its way into the table. */
 struct merge {
-    struct str text;     /* "left right" */
-    size_t left_len;     /* up to the first space after the first byte */
-    uint32_t hash[2];    /* of the halves */
+    struct str text;  /* "left right" */
+    size_t left_len;  /* up to the first space after the first byte */
+    uint32_t hash[2]; /* of the halves */
     struct tok_pair pair;
 };
 
@@ -212,8 +213,7 @@ static status bpe_encode(struct tok_encoder *enc, const char *text, size_t n, st
 {
     struct pretok_cursor c;
     pretok_start(&c, enc->t->pre, text, n);
-    for (size_t len; (len = pretok_next(&c)) > 0; text += len)
-        TRY(tok_encode_cached(enc, text, len, encode_word, e));
+    for (size_t len; (len = pretok_next(&c)) > 0; text += len) TRY(tok_encode_cached(enc, text, len, encode_word, e));
     return OK;
 }
 
@@ -233,6 +233,11 @@ static size_t bpe_piece(const struct tokenizer *t, struct str s, char *buf, size
 }
 
 const struct tok_model tok_bpe = {
-    .name = "gpt2", .has_pre = true, .bos = -1, .eos = -1,
-    .open = bpe_open, .encode = bpe_encode, .piece = bpe_piece,
+    .name = "gpt2",
+    .has_pre = true,
+    .bos = -1,
+    .eos = -1,
+    .open = bpe_open,
+    .encode = bpe_encode,
+    .piece = bpe_piece,
 };

@@ -53,7 +53,7 @@ static void merge_by_scan(struct tok_encoder *enc, const char *word, tok_rate ra
 
 /* ---- heap of rank << 32 | symbol, smallest on top ---- */
 
-static void sift_down(uint64_t *heap, size_t n, size_t i)
+void tok_sift_down(uint64_t *heap, size_t n, size_t i)
 {
     uint64_t x = heap[i];
     for (size_t c; (c = 2 * i + 1) < n; i = c) {
@@ -88,12 +88,12 @@ static status merge_by_heap(struct tok_encoder *enc, const char *word, size_t n,
     size_t n_heap = 0;
     for (size_t i = 0; i < n; i++)
         if (s[i].rank != NO_MERGE) heap[n_heap++] = (uint64_t)s[i].rank << 32 | i;
-    for (size_t i = n_heap / 2; i-- > 0;) sift_down(heap, n_heap, i);
+    for (size_t i = n_heap / 2; i-- > 0;) tok_sift_down(heap, n_heap, i);
     while (n_heap) {
         int32_t i = (int32_t)(heap[0] & UINT32_MAX);
         uint32_t rank = (uint32_t)(heap[0] >> 32);
         heap[0] = heap[--n_heap];
-        if (n_heap) sift_down(heap, n_heap, 0);
+        if (n_heap) tok_sift_down(heap, n_heap, 0);
         if (s[i].rank != rank) continue;
         join(enc, word, i, rate);
         push(heap, &n_heap, s, s[i].prev);

@@ -6,7 +6,10 @@
 
 /* ---- roles ---- */
 
-static const struct { const char *key; enum tok_role role; } role_keys[] = {
+static const struct {
+    const char *key;
+    enum tok_role role;
+} role_keys[] = {
     { "bos_token_id", ROLE_BOS },
     { "eos_token_id", ROLE_EOS },
     { "unknown_token_id", ROLE_UNKNOWN },
@@ -25,7 +28,11 @@ static const struct { const char *key; enum tok_role role; } role_keys[] = {
 
 /* What a token is by its text. NONE: no role. end: generation stops at it. */
 enum { NONE = -1 };
-static const struct { const char *text; int role; bool end; } known[] = {
+static const struct {
+    const char *text;
+    int role;
+    bool end;
+} known[] = {
     { "<|eot_id|>", ROLE_EOT, true },
     { "<|im_end|>", ROLE_EOT, true },
     { "<|end|>", ROLE_EOT, true },
@@ -323,25 +330,37 @@ static void take(struct tok_hit *hit, unsigned attr, uint8_t *map, const char *t
     for (size_t i = hit->begin; i < hit->end; i++) set_bit(map, i);
 }
 
-/* Gives the text to the longest tokens first. What is taken is never shorter than the hit looked at, so its two ends tell if it is free.
- * A hit whose end is taken shrinks to the next shorter entry that begins it. */
-static void settle(const struct tokenizer *t, const struct tok_special_set *set, struct tok_hit *hits, int64_t n_hits, uint8_t *map,
-                   const char *text, size_t n)
+/* What is taken is never shorter than the hit, so its two ends tell if it is free. A hit whose end is taken shrinks to the next shorter
+ * entry that begins it. */
+static void settle_hit(const struct tokenizer *t, const struct tok_special_set *set, struct tok_hit *h, uint8_t *map, const char *text,
+                       size_t n)
 {
-    for (int32_t k = 0; k < set->n_len; k++)
-        for (int64_t i = 0; i < n_hits; i++) {
-            struct tok_hit *h = &hits[i];
-            if (h->entry < 0 || h->end - h->begin != set->len[k]) continue;
-            int32_t id = set->id[h->entry];
-            if (get_bit(map, h->begin)) {
-                h->entry = -1;
-            } else if (get_bit(map, h->end - 1)) {
-                h->entry = set->shorter[h->entry];
-                if (h->entry >= 0) h->end = h->begin + (uint32_t)tok_text(&t->vocab, set->id[h->entry]).n;
-            } else {
-                take(h, t->vocab.attr[id], map, text, n);
-            }
+    if (get_bit(map, h->begin)) {
+        h->entry = -1;
+    } else if (get_bit(map, h->end - 1)) {
+        h->entry = set->shorter[h->entry];
+        if (h->entry >= 0) h->end = h->begin + (uint32_t)tok_text(&t->vocab, set->id[h->entry]).n;
+    } else {
+        take(h, t->vocab.attr[set->id[h->entry]], map, text, n);
+    }
+}
+
+/* Gives the text to the longest tokens first, among equally long ones to the smallest id. order: n_hits items of scratch. */
+static void settle(const struct tokenizer *t, const struct tok_special_set *set, struct tok_hit *hits, int64_t n_hits, uint64_t *order,
+                   uint8_t *map, const char *text, size_t n)
+{
+    for (int32_t k = 0; k < set->n_len; k++) {
+        size_t n_order = 0;
+        for (int64_t i = 0; i < n_hits; i++)
+            if (hits[i].entry >= 0 && hits[i].end - hits[i].begin == set->len[k])
+                order[n_order++] = (uint64_t)set->id[hits[i].entry] << 32 | (uint64_t)i;
+        for (size_t i = n_order / 2; i-- > 0;) tok_sift_down(order, n_order, i);
+        while (n_order > 0) {
+            settle_hit(t, set, &hits[order[0] & UINT32_MAX], map, text, n);
+            order[0] = order[--n_order];
+            if (n_order > 0) tok_sift_down(order, n_order, 0);
         }
+    }
 }
 
 status tok_special_find(const struct tokenizer *t, const char *text, size_t n, bool control, struct tok_hit **hits, int64_t *n_hits,
@@ -360,13 +379,14 @@ status tok_special_find(const struct tokenizer *t, const char *text, size_t n, b
         uint32_t end = (uint32_t)(i + tok_text(&t->vocab, set->id[entry]).n);
         st = add_hit(hits, n_hits, &cap, (struct tok_hit){ (uint32_t)i, end, entry }, e);
     }
-    uint8_t *map = NULL;
     if (st == OK && *n_hits > 0) {
-        map = mem_calloc(n / 8 + 1, 1);
-        if (!map) st = err_oom(e, "special tokens", n / 8 + 1);
+        uint8_t *map = mem_calloc(n / 8 + 1, 1);
+        uint64_t *order = mem_alloc((size_t)*n_hits * sizeof *order);
+        if (map && order) settle(t, set, *hits, *n_hits, order, map, text, n);
+        else st = err_oom(e, "special tokens", n / 8 + 1 + (size_t)*n_hits * sizeof *order);
+        mem_free(order);
+        mem_free(map);
     }
-    if (map) settle(t, set, *hits, *n_hits, map, text, n);
-    mem_free(map);
     if (st != OK) mem_free(*hits), *hits = NULL, *n_hits = 0;
     return st;
 }

@@ -89,7 +89,8 @@ static status encode_escaped(struct tok_encoder *enc, const char *word, size_t n
     for (size_t at = 0; at < n;) {
         uint32_t c;
         int len = unicode_decode(word + at, n - at, &c);
-        enc->symbol[n_symbols++] = (struct tok_symbol){ .id = tok_vocab_find(&t->vocab, word + at, (size_t)len), .begin = (uint32_t)at,
+        enc->symbol[n_symbols++] = (struct tok_symbol){ .id = tok_vocab_find(&t->vocab, word + at, (size_t)len),
+                                                        .begin = (uint32_t)at,
                                                         .end = (uint32_t)(at + (size_t)len) };
         at += (size_t)len;
     }
@@ -155,6 +156,12 @@ static size_t spm_piece(const struct tokenizer *t, struct str s, char *buf, size
 }
 
 const struct tok_model tok_spm = {
-    .name = "llama", .adds_bos = true, .adds_space = true, .bos = 1, .eos = 2,
-    .open = spm_open, .encode = spm_encode, .piece = spm_piece,
+    .name = "llama",
+    .adds_bos = true,
+    .adds_space = true,
+    .bos = 1,
+    .eos = 2,
+    .open = spm_open,
+    .encode = spm_encode,
+    .piece = spm_piece,
 };

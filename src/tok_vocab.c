@@ -35,7 +35,10 @@ int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_
     return n == 0 || n > v->len_max ? -1 : v->slot[slot_of(v, hash, text, n)].id;
 }
 
-int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n) { return tok_vocab_find_hashed(v, text, n, tok_hash(text, n)); }
+int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n)
+{
+    return tok_vocab_find_hashed(v, text, n, tok_hash(text, n));
+}
 
 void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash, int step)
 {
@@ -69,7 +72,8 @@ static status index_texts(struct tok_vocab *v, const uint8_t *cursor, struct err
         for (int32_t id = first; id < end; id++) {
             struct str s = gguf_arr_str(&cursor);
             size_t at = (size_t)((const uint8_t *)s.p - v->base);
-            if (at > UINT32_MAX) return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens: token %d begins at byte %zu, allowed are 4 GiB", id, at);
+            if (at > UINT32_MAX)
+                return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens: token %d begins at byte %zu, allowed are 4 GiB", id, at);
             v->at[id] = (uint32_t)at;
             v->attr[id] = ATTR_NORMAL;
             if (s.n > v->len_max) v->len_max = s.n;

@@ -54,8 +54,8 @@ static status choose_pre(struct tokenizer *t, const struct gguf *g, const char *
     if (t->pre) return OK;
     char list[128];
     list_pre(list, sizeof list);
-    return err_set(e, pre ? ERR_USAGE : ERR_FORMAT, "%s is \"%.*s\", known are %s and their aliases", pre ? "pre-tokenizer" : "tokenizer.ggml.pre",
-                   shown_len(name), name.p, list);
+    return err_set(e, pre ? ERR_USAGE : ERR_FORMAT, "%s is \"%.*s\", known are %s and their aliases",
+                   pre ? "pre-tokenizer" : "tokenizer.ggml.pre", shown_len(name), name.p, list);
 }
 
 /* A flag that the file sets needs its token; one that only the model's default sets is dropped without. */
@@ -237,7 +237,9 @@ int64_t tokenizer_size(const struct tokenizer *t) { return t->vocab.n; }
 
 int tokenizer_attr(const struct tokenizer *t, int32_t id)
 {
-    static const struct { int bit, attr; } order[] = {
+    static const struct {
+        int bit, attr;
+    } order[] = {
         { ATTR_CONTROL, TOKEN_CONTROL }, { ATTR_UNKNOWN, TOKEN_UNKNOWN }, { ATTR_USER, TOKEN_USER },
         { ATTR_BYTE, TOKEN_BYTE },       { ATTR_NORMAL, TOKEN_NORMAL },
     };

@@ -79,6 +79,9 @@ status tok_merge_reserve(struct tok_encoder *enc, size_t n, struct err *e) MUST_
  * Fails only for want of memory (n > TOK_SCAN). */
 status tok_merge_run(struct tok_encoder *enc, const char *word, size_t n, tok_rate rate, struct err *e) MUST_USE;
 
+/* tok_sift_down - lets item i of a heap of n, smallest on top, sink to its place. */
+void tok_sift_down(uint64_t *heap, size_t n, size_t i);
+
 /* ---- one encode call ---- */
 
 enum {
@@ -151,7 +154,7 @@ struct tok_hit {
 
 /* tok_special_open - reads the ids of the roles, finds tokens by known texts, marks end tokens, builds both sets. */
 status tok_special_open(struct tokenizer *t, const struct gguf *g, struct err *e) MUST_USE;
-/* tok_special_find - hits in the order of the text, to be released with mem_free. Longer tokens first, then leftmost, as llama.cpp. */
+/* tok_special_find - hits in the order of the text, to be released with mem_free. Longer tokens first, then smaller ids, then leftmost. */
 status tok_special_find(const struct tokenizer *t, const char *text, size_t n, bool control, struct tok_hit **hits, int64_t *n_hits,
                         struct err *e) MUST_USE;
 

@@ -2,7 +2,10 @@
 #include "tests/reference.h"
 #include "tests/test.h"
 
-struct mat { int64_t rows, cols; double *x; };
+struct mat {
+    int64_t rows, cols;
+    double *x;
+};
 
 static struct mat mat_new(int64_t rows, int64_t cols) { return (struct mat){ rows, cols, calloc((size_t)(rows * cols), sizeof(double)) }; }
 
@@ -62,7 +65,8 @@ static void rotate(struct mat *x, int64_t hd, double base, const float *factor, 
             }
 }
 
-static struct mat attend(const struct mat *q, const struct mat *k, const struct mat *v, int64_t n_head, int64_t n_kv, int64_t hd, int64_t window)
+static struct mat attend(const struct mat *q, const struct mat *k, const struct mat *v, int64_t n_head, int64_t n_kv, int64_t hd,
+                         int64_t window)
 {
     struct mat y = mat_new(q->rows, n_head * hd);
     double *p = malloc((size_t)q->rows * sizeof *p);

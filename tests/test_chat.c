@@ -37,7 +37,8 @@ static void expect(const struct chat *c, bool generate, const char *want, size_t
     char *out;
     size_t n;
     status st = chat_render(c, generate, NULL, NOW, &out, &n, &e);
-    CHECK_MSG(st == OK && n == n_want && !memcmp(out, want, n), "got \"%s\" (%s), expected \"%.*s\"", out ? out : "", e.text, (int)n_want, want);
+    CHECK_MSG(st == OK && n == n_want && !memcmp(out, want, n), "got \"%s\" (%s), expected \"%.*s\"", out ? out : "", e.text, (int)n_want,
+              want);
     mem_free(out);
 }
 
@@ -91,7 +92,8 @@ TEST(chat_alpaca_follows_its_paper)
 
 TEST(chat_every_builtin_takes_empty_and_null_content)
 {
-    static const char list[] = "[{\"role\": \"user\", \"content\": null}, {\"role\": \"assistant\"}, {\"role\": \"tool\", \"content\": \"t\"}]";
+    static const char list[] =
+        "[{\"role\": \"user\", \"content\": null}, {\"role\": \"assistant\"}, {\"role\": \"tool\", \"content\": \"t\"}]";
     for (int i = 0; i < chat_builtin_count; i++) {
         struct chat *c = open_chat(chat_builtins[i].source);
         struct err e = { 0 };
@@ -111,8 +113,9 @@ TEST(chat_reads_parts_null_and_wrapped_lists)
 {
     struct chat *c = open_chat("{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}");
     struct err e = { 0 };
-    static const char text[] = "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"é\"}]},"
-                               "{\"role\": \"any thing\", \"content\": null}, {\"role\": \"x\", \"content\": []}, {\"role\": \"\", \"content\": \"p\\u0000q\"}]}";
+    static const char text[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"é\"}]},"
+        "{\"role\": \"any thing\", \"content\": null}, {\"role\": \"x\", \"content\": []}, {\"role\": \"\", \"content\": \"p\\u0000q\"}]}";
     CHECK(load(c, text, strlen(text), &e) == OK);
     CHECK(chat_count(c) == 4);
     CHECK_STR(chat_at(c, 0).text, "a\né");
@@ -128,8 +131,10 @@ TEST(chat_keeps_other_members_of_messages)
 {
     struct chat *c = open_chat("{% for m in messages %}{{ m | tojson }}{% endfor %}");
     struct err e = { 0 };
-    static const char text[] = "[{\"name\": \"n\", \"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": [1, 2.5, true]}}}]}]";
-    static const char want[] = "{\"role\": \"assistant\", \"content\": null, \"name\": \"n\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": [1, 2.5, true]}}}]}";
+    static const char text[] = "[{\"name\": \"n\", \"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
+                               "\"f\", \"arguments\": {\"x\": [1, 2.5, true]}}}]}]";
+    static const char want[] = "{\"role\": \"assistant\", \"content\": null, \"name\": \"n\", \"tool_calls\": [{\"function\": {\"name\": "
+                               "\"f\", \"arguments\": {\"x\": [1, 2.5, true]}}}]}";
     CHECK(load(c, text, strlen(text), &e) == OK);
     expect(c, false, want, strlen(want));
     char *json;
@@ -164,6 +169,24 @@ TEST(chat_passes_tokens_and_extra_variables)
     chat_close(c);
 }
 
+TEST(chat_renders_four_megabytes)
+{
+    enum { N = 200, SIZE = 20000 };
+    static char text[SIZE];
+    memset(text, 'x', sizeof text);
+    for (int i = 0; i < chat_builtin_count; i++) {
+        struct chat *c = open_chat(chat_builtins[i].source);
+        struct err e = { 0 };
+        char *out;
+        size_t n;
+        for (int k = 0; k < N; k++) CHECK(chat_add(c, k & 1 ? "assistant" : "user", text, sizeof text, &e) == OK);
+        status st = chat_render(c, true, NULL, NOW, &out, &n, &e);
+        CHECK_MSG(st == OK && n > (size_t)N * SIZE, "%s: %s", chat_builtins[i].name, e.text);
+        mem_free(out);
+        chat_close(c);
+    }
+}
+
 TEST(chat_stays_unchanged_when_json_is_wrong)
 {
     static const struct {
@@ -173,7 +196,8 @@ TEST(chat_stays_unchanged_when_json_is_wrong)
         { "[{\"role\": \"user\", \"content\": \"x\"}, {\"content\": \"x\"}]", "messages[1]: expected an object with a string 'role'" },
         { "[\"x\"]", "messages[0]: expected an object" },
         { "[{\"role\": \"user\", \"content\": 5}]", "messages[0].content: expected a string, null or a list" },
-        { "[{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]", "messages[0].content[0]: type 'image_url' is not supported, only text" },
+        { "[{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]",
+          "messages[0].content[0]: type 'image_url' is not supported, only text" },
         { "[{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]", "messages[0].content[0]: expected {" },
         { "[{\"role\": \"a\\u0000b\", \"content\": \"x\"}]", "messages[0].role: holds a NUL character" },
     };
@@ -202,7 +226,8 @@ TEST(chat_reports_a_template_it_cannot_use)
 /* Everything a chat can do, once; OK or the first failure. */
 static status use_chat(struct err *e)
 {
-    static const char text[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}], \"x\": {\"y\": [1, \"z\"]}}, {\"role\": \"b\", \"content\": null}]";
+    static const char text[] = "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}], \"x\": {\"y\": [1, \"z\"]}}, "
+                               "{\"role\": \"b\", \"content\": null}]";
     struct chat *c = NULL;
     char *out = NULL;
     size_t n;
@@ -233,6 +258,8 @@ TEST(chat_survives_failure_of_any_allocation)
     CHECK(failed >= 10);
 }
 
-SUITE(chat, T(chat_builtins_print_what_llama_cpp_prints), T(chat_alpaca_follows_its_paper), T(chat_every_builtin_takes_empty_and_null_content),
-      T(chat_reads_parts_null_and_wrapped_lists), T(chat_keeps_other_members_of_messages), T(chat_passes_tokens_and_extra_variables),
-      T(chat_stays_unchanged_when_json_is_wrong), T(chat_reports_a_template_it_cannot_use), T(chat_survives_failure_of_any_allocation));
+SUITE(chat, T(chat_builtins_print_what_llama_cpp_prints), T(chat_alpaca_follows_its_paper),
+      T(chat_every_builtin_takes_empty_and_null_content), T(chat_reads_parts_null_and_wrapped_lists),
+      T(chat_keeps_other_members_of_messages), T(chat_passes_tokens_and_extra_variables), T(chat_stays_unchanged_when_json_is_wrong),
+      T(chat_renders_four_megabytes),
+      T(chat_reports_a_template_it_cannot_use), T(chat_survives_failure_of_any_allocation));

@@ -1,6 +1,7 @@
 /* test_engine - forward passes of tiny models against the double-precision reference, and what must not change them: threads, batch shapes,
  * company in the batch, truncation, KV types. */
 #include "ggml-like/cpu.h"
+#include "ggml-like/kernels/kernels.h"
 #include "src/cuanto.h"
 #include "tests/reference.h"
 #include "tests/test.h"
@@ -14,7 +15,8 @@ static struct model *open_tiny(const struct tiny_options *o, const char *file)
     struct err e = { 0 };
     struct model *m = NULL;
     const char *path = test_tmp(file);
-    if (tiny_model(path, o, &e) != OK || model_open(&m, path, &(struct model_options){ 0 }, &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
+    if (tiny_model(path, o, &e) != OK || model_open(&m, path, &(struct model_options){ 0 }, &e) != OK)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
     return m;
 }
 
@@ -22,7 +24,8 @@ static struct engine *open_engine(const struct model *m, int threads, int64_t ba
 {
     struct err e = { 0 };
     struct engine *en = NULL;
-    if (engine_open(&en, m, &(struct engine_options){ .n_threads = threads, .n_batch = batch }, &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
+    if (engine_open(&en, m, &(struct engine_options){ .n_threads = threads, .n_batch = batch }, &e) != OK)
+        test_fail(__FILE__, __LINE__, "%s", e.text);
     return en;
 }
 
@@ -41,7 +44,11 @@ static void pick_tokens(int32_t *t, int64_t n, uint64_t seed)
 }
 
 /* Collects the rows that a pass emits: out [segment][row][vocab], one segment after the other at `stride` rows. */
-struct rows { float *out; int64_t stride, n_vocab; _Atomic int n; };
+struct rows {
+    float *out;
+    int64_t stride, n_vocab;
+    _Atomic int n;
+};
 static void take_row(void *ctx, int seg, int64_t row, const float *logits)
 {
     struct rows *r = ctx;
@@ -72,7 +79,11 @@ static double rms(const float *a, const double *b, int64_t n)
     return sqrt(s / (double)n);
 }
 
-static const struct { const char *name; struct tiny_options o; double tol; } shapes[] = {
+static const struct {
+    const char *name;
+    struct tiny_options o;
+    double tol;
+} shapes[] = {
     { "llama", { .arch = "llama" }, 2e-4 },
     { "llama_biases_and_rope_factors", { .arch = "llama", .optional = true }, 2e-4 },
     { "llama_tied_padded_mqa", { .arch = "llama", .tied = true, .extra_rows = 20, .n_head_kv = 1 }, 2e-4 },
@@ -157,6 +168,43 @@ TEST(engine_threads_do_not_change_a_bit)
         engine_close(en);
     }
     model_close(m);
+}
+
+/* Float weights: sums differ in order only. Quantized weights: integer sums are equal, but an activation that lies between two codes may
+ * round either way after a norm that differs in its last bit. */
+static void compare_levels(const char *type, double tol)
+{
+    static float got[N * TINY_TOKENS];
+    static double first[N * TINY_TOKENS];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = type }, "isa.gguf");
+    struct cpu_info cpu;
+    cpu_detect(&cpu);
+    for (int i = 0; i < isa_count; i++) {
+        if ((cpu.features & isa_table[i].need) != isa_table[i].need) continue;
+        struct engine *en = NULL;
+        struct err e = { 0 };
+        CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .isa = isa_table[i].name }, &e) == OK, "%s", e.text);
+        CHECK_STR(engine_kernels(en)->name, isa_table[i].name);
+        struct session *s = open_session(en, 64, NULL);
+        int32_t t[N];
+        pick_tokens(t, N, 3);
+        forward_all(s, en, t, N, got);
+        for (int j = 0; i == 0 && j < N * TINY_TOKENS; j++) first[j] = got[j];
+        double d = rms(got, first, N * TINY_TOKENS);
+        CHECK_MSG(d < tol, "%s: %s is off by %g", type, isa_table[i].name, d);
+        session_close(s);
+        engine_close(en);
+    }
+    struct engine *en = NULL;
+    struct err e = { 0 };
+    CHECK(engine_open(&en, m, &(struct engine_options){ .isa = "mmx" }, &e) == ERR_USAGE);
+    model_close(m);
+}
+
+TEST(engine_isa_levels_agree)
+{
+    compare_levels("f32", 2e-5);
+    compare_levels("q5_0", 1e-2);
 }
 
 /* Three timelines at different positions in one pass give what each gives alone in passes of more than one row. */
@@ -265,7 +313,11 @@ TEST(session_kv_types_agree)
     model_close(m);
 }
 
-struct seen { int64_t calls, rows; double sum; bool head; };
+struct seen {
+    int64_t calls, rows;
+    double sum;
+    bool head;
+};
 static void observer(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k)
 {
     struct seen *s = ctx;
@@ -392,6 +444,7 @@ TEST(engine_survives_every_allocation_failure)
 }
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_threads_do_not_change_a_bit),
-      T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows), T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree),
-      T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything),
-      T(session_feed_stops_when_asked), T(engine_survives_every_allocation_failure));
+      T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows),
+      T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing),
+      T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked),
+      T(engine_survives_every_allocation_failure));

@@ -506,8 +506,8 @@ static void check_tile(const struct level *l, const struct dtype *t, const struc
                                       : tile_exact(t, w.w + (size_t)r * w.row_bytes, &x.p, nt, nt + i, c, &terms);
             if (c->add) exact += 0.25, terms += 0.25;
             double got = y[i * stride + r], tol = 2e-6 * terms + 1e-36;
-            CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d pattern %d shape %d: %.9g is not %.9g +- %g", (int)c->nk, c->n, p, shape, got, exact,
-                      tol);
+            CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d pattern %d shape %d: %.9g is not %.9g +- %g", (int)c->nk, c->n, p, shape, got,
+                      exact, tol);
         }
         uint32_t gap = UINT32_MAX;
         for (int j = PANEL_ROWS; i + 1 < c->n && j < stride; j++) CHECK(!memcmp(&y[i * stride + j], &gap, sizeof gap));
@@ -632,4 +632,5 @@ TEST(sizes_are_multiples_of_a_cache_line)
 SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), T(rowdot_is_exact_up_to_float_rounding),
       T(quant_tile_equals_plain_c), T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),
-      T(tile_tokens_do_not_see_each_other), T(asymmetric_activations_have_three_quarters_of_the_error), T(sizes_are_multiples_of_a_cache_line));
+      T(tile_tokens_do_not_see_each_other), T(asymmetric_activations_have_three_quarters_of_the_error),
+      T(sizes_are_multiples_of_a_cache_line));

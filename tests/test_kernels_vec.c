@@ -35,9 +35,9 @@ static void each_level(const char *claim, void (*run)(const struct kernels *k))
         run(&k);
     }
 }
-#define LEVEL_TEST(name)                              \
-    static void name##_level(const struct kernels *k); \
-    TEST(name) { each_level(#name, name##_level); }    \
+#define LEVEL_TEST(name)                                                                                                                   \
+    static void name##_level(const struct kernels *k);                                                                                     \
+    TEST(name) { each_level(#name, name##_level); }                                                                                        \
     static void name##_level(const struct kernels *k)
 
 /* Lengths 0..67, then some longer and ragged ones; -1 ends */
@@ -51,7 +51,10 @@ static int64_t next_len(int64_t n)
 }
 
 /* An output of n floats, `shift` floats off alignment, between canaries */
-struct out { float *mem, *y; int64_t n; };
+struct out {
+    float *mem, *y;
+    int64_t n;
+};
 static float out_mem[MAX_N + 2 * GUARD + 16];
 static struct out out_open(int64_t n, int shift)
 {
@@ -64,7 +67,8 @@ static void out_check(const struct out *o, const char *what)
     for (int64_t i = 0; i < ARRAY_LEN(out_mem); i++) {
         bool inside = o->mem + i >= o->y && o->mem + i < o->y + o->n, canary = bits_of(o->mem[i]) == CANARY;
         if (inside == canary) {
-            test_fail(__FILE__, __LINE__, "%s n %d: element %d %s", what, (int)o->n, (int)(o->mem + i - o->y), inside ? "not written" : "overwritten");
+            test_fail(__FILE__, __LINE__, "%s n %d: element %d %s", what, (int)o->n, (int)(o->mem + i - o->y),
+                      inside ? "not written" : "overwritten");
             return;
         }
     }
@@ -90,15 +94,33 @@ static const float S = 0.37f, CAP = 30.0f, EPS = 1e-6f;
 static void call(const struct kernels *k, int op, float *y, const float *a, const float *b, int64_t n)
 {
     switch (op) {
-    case OP_ADD: k->add(y, a, b, n); break;
-    case OP_MUL: k->mul(y, a, b, n); break;
-    case OP_SCALE: k->scale(y, a, S, n); break;
-    case OP_AXPY: k->axpy(y, a, S, n); break;
-    case OP_SILU: k->silu_mul(y, a, b, n); break;
-    case OP_GELU: k->gelu_mul(y, a, b, n); break;
-    case OP_CAP: k->softcap(y, a, CAP, n); break;
-    case OP_NORM: k->rms_norm(y, a, b, n, EPS); break;
-    case OP_NORM_ONES: k->rms_norm(y, a, NULL, n, EPS); break;
+    case OP_ADD:
+        k->add(y, a, b, n);
+        break;
+    case OP_MUL:
+        k->mul(y, a, b, n);
+        break;
+    case OP_SCALE:
+        k->scale(y, a, S, n);
+        break;
+    case OP_AXPY:
+        k->axpy(y, a, S, n);
+        break;
+    case OP_SILU:
+        k->silu_mul(y, a, b, n);
+        break;
+    case OP_GELU:
+        k->gelu_mul(y, a, b, n);
+        break;
+    case OP_CAP:
+        k->softcap(y, a, CAP, n);
+        break;
+    case OP_NORM:
+        k->rms_norm(y, a, b, n, EPS);
+        break;
+    case OP_NORM_ONES:
+        k->rms_norm(y, a, NULL, n, EPS);
+        break;
     }
 }
 
@@ -110,15 +132,36 @@ static double exact(int op, double a, double b, double y0, double norm, double *
 {
     double tiny = 3e-37 * fmax(1.0, fabs(b)), v = 0.0;
     switch (op) {
-    case OP_ADD: *tol = 0.0; return (double)((float)a + (float)b);
-    case OP_MUL: *tol = 0.0; return (double)((float)a * (float)b);
-    case OP_SCALE: *tol = 0.0; return (double)((float)a * S);
-    case OP_AXPY: *tol = 1.3e-7 * (fabs(y0) + fabs(a * (double)S)) + 1e-44; return y0 + a * (double)S;
-    case OP_SILU: v = silu(a) * b; *tol = 1e-5 * fabs(v) + tiny; return v;
-    case OP_GELU: v = gelu(a) * b; *tol = fmax(1e-5 * fabs(v), 1e-6 * fmin(1.0, fabs(b))) + tiny; return v;
-    case OP_CAP: v = (double)CAP * tanh(a / (double)CAP); *tol = 1e-6 * fabs(v) + tiny; return v;
-    case OP_NORM: v = a * norm * b; break;
-    case OP_NORM_ONES: v = a * norm; break;
+    case OP_ADD:
+        *tol = 0.0;
+        return (double)((float)a + (float)b);
+    case OP_MUL:
+        *tol = 0.0;
+        return (double)((float)a * (float)b);
+    case OP_SCALE:
+        *tol = 0.0;
+        return (double)((float)a * S);
+    case OP_AXPY:
+        *tol = 1.3e-7 * (fabs(y0) + fabs(a * (double)S)) + 1e-44;
+        return y0 + a * (double)S;
+    case OP_SILU:
+        v = silu(a) * b;
+        *tol = 1e-5 * fabs(v) + tiny;
+        return v;
+    case OP_GELU:
+        v = gelu(a) * b;
+        *tol = fmax(1e-5 * fabs(v), 1e-6 * fmin(1.0, fabs(b))) + tiny;
+        return v;
+    case OP_CAP:
+        v = (double)CAP * tanh(a / (double)CAP);
+        *tol = 1e-6 * fabs(v) + tiny;
+        return v;
+    case OP_NORM:
+        v = a * norm * b;
+        break;
+    case OP_NORM_ONES:
+        v = a * norm;
+        break;
     }
     *tol = 1e-5 * fabs(v) + tiny;
     return v;
@@ -145,7 +188,8 @@ static void check_op(const struct kernels *k, int op, int64_t n, int kind, uint6
     for (int64_t i = 0; i < n; i++) {
         double tol, want = exact(op, (double)a[i], (double)b[i], (double)b[i], norm, &tol), got = (double)o.y[i];
         if (fabs(want) > 3.3e38) continue; /* overflow is allowed to round either way at the edge */
-        CHECK_MSG(fabs(got - want) <= tol, "%s n %d i %d: %.9g of (%g, %g), expected %.9g", op_name[op], (int)n, (int)i, got, (double)a[i], (double)b[i], want);
+        CHECK_MSG(fabs(got - want) <= tol, "%s n %d i %d: %.9g of (%g, %g), not %.9g", op_name[op], (int)n, (int)i, got, (double)a[i],
+                  (double)b[i], want);
     }
     float first[MAX_N];
     memcpy(first, o.y, (size_t)n * sizeof *first);
@@ -217,12 +261,15 @@ LEVEL_TEST(vec_max_finds_the_first_maximum_and_ignores_nan)
                 if (trial == 4) x[i] = test_rand(&seed) % 2 ? NAN : -INFINITY;
                 if (trial == 5) x[i] = NAN;
             }
+            if (trial == 0) x[n - 1] = 9.0f; /* the last element of a ragged tail counts */
+            if (trial == 1) x[n / 2] = 9.0f;
             float best = -INFINITY;
             int64_t where = -1;
             for (int64_t i = 0; i < n; i++)
                 if (x[i] > best || (where < 0 && x[i] == best)) best = x[i], where = i;
             float got = k->max(x, n, &at);
-            CHECK_MSG(got == best && at == where, "n %d: max %g at %d, expected %g at %d", (int)n, (double)got, (int)at, (double)best, (int)where);
+            CHECK_MSG(got == best && at == where, "n %d: max %g at %d, expected %g at %d", (int)n, (double)got, (int)at, (double)best,
+                      (int)where);
             CHECK(k->max(x, n, NULL) == best);
         }
     }
@@ -292,7 +339,8 @@ LEVEL_TEST(vec_rope_rotates_pairs_of_both_orders)
             out_check(&o, "rope");
             for (int i = 0; i < n_rot / 2; i++) {
                 int p = neox ? i : 2 * i, q = neox ? i + n_rot / 2 : 2 * i + 1;
-                double c = (double)cs[2 * i], s = (double)cs[2 * i + 1], a = (double)x[p], b = (double)x[q], tol = 2e-7 * (fabs(a) + fabs(b));
+                double c = (double)cs[2 * i], s = (double)cs[2 * i + 1], a = (double)x[p], b = (double)x[q],
+                       tol = 2e-7 * (fabs(a) + fabs(b));
                 CHECK_NEAR(o.y[p], a * c - b * s, tol);
                 CHECK_NEAR(o.y[q], a * s + b * c, tol);
             }
@@ -325,7 +373,8 @@ LEVEL_TEST(vec_from_f32_rounds_halves_as_the_scalar_does)
             float x[512];
             uint16_t y[512];
             /* odd multiples walk all exponents; every other sample sits on or beside a tie */
-            for (int i = 0; i < 512; i++, u += 32771) x[i] = from_bits((uint32_t)(i & 1 ? u : (u & ~0x1fffull) + 0x1000 + (uint64_t)(i / 2 % 3) - 1));
+            for (int i = 0; i < 512; i++, u += 32771)
+                x[i] = from_bits((uint32_t)(i & 1 ? u : (u & ~0x1fffull) + 0x1000 + (uint64_t)(i / 2 % 3) - 1));
             k->from_f32(dtype_by_id(ids[t]), x, y, 512);
             for (int i = 0; i < 512; i++) {
                 uint16_t want = t ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
@@ -397,15 +446,15 @@ struct attn_case {
     float gain; /* of the logits */
 };
 static const struct attn_case attn_cases[] = {
-    { 64, 64, 64, 200, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },       { 128, 128, 64, 333, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
-    { 96, 80, 13, 130, 1, 0, GGUF_F32, GGUF_F16, 0, false, 3 },       { 80, 96, 7, 64, 7, 0, GGUF_F16, GGUF_F32, 50, false, 9 },
-    { 64, 64, 64, 300, 8, 70, GGUF_F16, GGUF_F16, 0, true, 1 },       { 256, 256, 16, 150, 2, 33, GGUF_F16, GGUF_F16, 20, true, 2 },
-    { 128, 128, 1, 700, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },      { 64, 64, 2, 65, 2, 0, GGUF_F32, GGUF_F32, 0, false, 1 },
-    { 64, 64, 3, 1, 3, 0, GGUF_F16, GGUF_F16, 0, false, 1 },          { 8, 8, 5, 17, 1, 0, GGUF_F32, GGUF_F32, 0, false, 1 },
-    { 72, 72, 9, 90, 3, 10, GGUF_F16, GGUF_F16, 0, false, 1 },        { 24, 40, 12, 129, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
-    { 512, 512, 33, 70, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },      { 64, 64, 14, 260, 7, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },
-    { 128, 96, 4, 100, 4, 40, GGUF_Q8_0, GGUF_F16, 0, true, 1 },      { 64, 64, 8, 128, 8, 0, GGUF_F16, GGUF_F16, 0, false, 3000 },
-    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 },     { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
+    { 64, 64, 64, 200, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },   { 128, 128, 64, 333, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
+    { 96, 80, 13, 130, 1, 0, GGUF_F32, GGUF_F16, 0, false, 3 },   { 80, 96, 7, 64, 7, 0, GGUF_F16, GGUF_F32, 50, false, 9 },
+    { 64, 64, 64, 300, 8, 70, GGUF_F16, GGUF_F16, 0, true, 1 },   { 256, 256, 16, 150, 2, 33, GGUF_F16, GGUF_F16, 20, true, 2 },
+    { 128, 128, 1, 700, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },  { 64, 64, 2, 65, 2, 0, GGUF_F32, GGUF_F32, 0, false, 1 },
+    { 64, 64, 3, 1, 3, 0, GGUF_F16, GGUF_F16, 0, false, 1 },      { 8, 8, 5, 17, 1, 0, GGUF_F32, GGUF_F32, 0, false, 1 },
+    { 72, 72, 9, 90, 3, 10, GGUF_F16, GGUF_F16, 0, false, 1 },    { 24, 40, 12, 129, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
+    { 512, 512, 33, 70, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },  { 64, 64, 14, 260, 7, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },
+    { 128, 96, 4, 100, 4, 40, GGUF_Q8_0, GGUF_F16, 0, true, 1 },  { 64, 64, 8, 128, 8, 0, GGUF_F16, GGUF_F16, 0, false, 3000 },
+    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 }, { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
 };
 
 /* Everything one case needs; K and V are heap blocks of exactly keys rows, so that a sanitizer sees any step outside. */
@@ -442,7 +491,8 @@ static uint8_t *cache_rows(const struct dtype *t, int keys, int dim, float **mea
 
 static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint64_t *seed)
 {
-    *d = (struct attn_data){ .q = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim + 3))), .out = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim_v + 5))) };
+    *d = (struct attn_data){ .q = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim + 3))),
+                             .out = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim_v + 5))) };
     if (!d->q || !d->out) abort();
     const struct dtype *kt = dtype_by_id(c->k_type), *vt = dtype_by_id(c->v_type);
     d->k = cache_rows(kt, c->keys, c->head_dim, &d->kf, seed);
@@ -458,9 +508,23 @@ static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint6
     d->scratch_bytes = attn_scratch_bytes(c->head_dim, c->head_dim_v);
     d->scratch = aligned(d->scratch_bytes + 64);
     d->a = (struct attn_args){
-        .head_dim = c->head_dim, .head_dim_v = c->head_dim_v, .n_q = c->n_q, .q = d->q, .out = d->out, .q_stride = c->head_dim + 3,
-        .out_stride = c->head_dim_v + 5, .k_type = kt, .v_type = vt, .k = d->k, .v = d->v, .k_row_bytes = dtype_row_bytes(kt, c->head_dim),
-        .v_row_bytes = dtype_row_bytes(vt, c->head_dim_v), .lo = d->lo, .hi = d->hi, .scale = c->gain / sqrtf((float)c->head_dim), .cap = c->cap,
+        .head_dim = c->head_dim,
+        .head_dim_v = c->head_dim_v,
+        .n_q = c->n_q,
+        .q = d->q,
+        .out = d->out,
+        .q_stride = c->head_dim + 3,
+        .out_stride = c->head_dim_v + 5,
+        .k_type = kt,
+        .v_type = vt,
+        .k = d->k,
+        .v = d->v,
+        .k_row_bytes = dtype_row_bytes(kt, c->head_dim),
+        .v_row_bytes = dtype_row_bytes(vt, c->head_dim_v),
+        .lo = d->lo,
+        .hi = d->hi,
+        .scale = c->gain / sqrtf((float)c->head_dim),
+        .cap = c->cap,
         .sink = c->sink ? d->sink : NULL,
     };
 }
@@ -521,7 +585,8 @@ LEVEL_TEST(attn_matches_double_softmax)
         for (int r = 0; r < d.a.n_q; r++) {
             double want[512], biggest = attn_exact(&d, r, want);
             const float *row = d.out + r * d.a.out_stride;
-            for (int i = 0; i < d.a.head_dim_v; i++) worst = fmax(worst, isnan(row[i]) ? INFINITY : fabs((double)row[i] - want[i]) / fmax(biggest, 1e-30));
+            for (int i = 0; i < d.a.head_dim_v; i++)
+                worst = fmax(worst, isnan(row[i]) ? INFINITY : fabs((double)row[i] - want[i]) / fmax(biggest, 1e-30));
             for (int i = d.a.head_dim_v; i < d.a.out_stride; i++) CHECK(bits_of(row[i]) == CANARY);
         }
         CHECK_MSG(worst <= bound, "case %d: error %g of max |v|, allowed %g", c, worst, bound);
@@ -556,7 +621,8 @@ LEVEL_TEST(attn_row_is_bit_equal_alone_and_in_any_stack)
             for (int first = 0; first < d.a.n_q; first += n + d.a.n_q / 7) {
                 int m = n < d.a.n_q - first ? n : d.a.n_q - first;
                 attn_rows(k, &d, first, m, part);
-                CHECK_MSG(!memcmp(part, all + (size_t)first * row, sizeof *all * row * (size_t)m), "case %d: rows %d..%d differ", c, first, first + m);
+                CHECK_MSG(!memcmp(part, all + (size_t)first * row, sizeof *all * row * (size_t)m), "case %d: rows %d..%d differ", c, first,
+                          first + m);
             }
         free(all), free(part);
         attn_data_free(&d);
@@ -601,7 +667,7 @@ LEVEL_TEST(attn_keys_outside_a_row_cannot_reach_it)
         for (int r = 1; r < n; r++) d.lo[r] = 70, d.hi[r] = 150;
         for (int j = 0; j < 256; j++) {
             if (j >= 71 && j < 149) continue;
-            memset(d.k + (size_t)j * 128, 0xff, 128);                              /* NaN */
+            memset(d.k + (size_t)j * 128, 0xff, 128);                                /* NaN */
             for (int i = 0; i < 64; i++) memcpy(d.v + j * 128 + 2 * i, "\0\x7c", 2); /* infinity */
         }
         attn_run(k, &d, &d.a);
@@ -634,9 +700,10 @@ LEVEL_TEST(attn_extreme_logits_stay_defined)
     }
 }
 
-SUITE(kernels_vec, T(vec_elementwise_ops_match_double), T(vec_gates_hold_their_bound_for_all_floats), T(vec_dot_is_accurate_and_depends_on_n_only),
-      T(vec_max_finds_the_first_maximum_and_ignores_nan), T(vec_exp_is_exact_to_2e7_over_its_range), T(vec_exp_sum_adds_its_terms_for_all_lengths),
-      T(vec_rope_rotates_pairs_of_both_orders), T(vec_to_f32_equals_the_scalar_for_all_halves), T(vec_from_f32_rounds_halves_as_the_scalar_does),
+SUITE(kernels_vec, T(vec_elementwise_ops_match_double), T(vec_gates_hold_their_bound_for_all_floats),
+      T(vec_dot_is_accurate_and_depends_on_n_only), T(vec_max_finds_the_first_maximum_and_ignores_nan),
+      T(vec_exp_is_exact_to_2e7_over_its_range), T(vec_exp_sum_adds_its_terms_for_all_lengths), T(vec_rope_rotates_pairs_of_both_orders),
+      T(vec_to_f32_equals_the_scalar_for_all_halves), T(vec_from_f32_rounds_halves_as_the_scalar_does),
       T(vec_conversions_of_all_lengths_stay_inside), T(vec_q8_0_packs_ties_and_extremes_as_the_format_does), T(attn_matches_double_softmax),
-      T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_ranges_may_be_empty_single_or_far_apart), T(attn_keys_outside_a_row_cannot_reach_it),
-      T(attn_extreme_logits_stay_defined));
+      T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_ranges_may_be_empty_single_or_far_apart),
+      T(attn_keys_outside_a_row_cannot_reach_it), T(attn_extreme_logits_stay_defined));

@@ -6,6 +6,8 @@
 #define SUITES(X) \
     X(arena) \
     X(base) \
+    X(chat) \
+    X(cli) \
     X(cpu) \
     X(dtype) \
     X(engine) \
@@ -13,10 +15,12 @@
     X(gguf) \
     X(json) \
     X(kernels_matmul) \
+    X(kernels_vec) \
     X(measure) \
     X(model) \
     X(pool) \
     X(sampler) \
+    X(template) \
     X(tokenizer)
 #define DECL(id) extern const struct test_suite suite_##id;
 SUITES(DECL)

@@ -134,8 +134,10 @@ TEST(ranges_refuse_what_is_no_list)
     static const struct { const char *text, *says; } rows[] = {
         { "", "a number is expected" }, { "a", "a number is expected" }, { "1,", "a number is expected" }, { "1-", "a number is expected" },
         { "1 2", "the end is expected" }, { "9-4", "the range falls" }, { "1-9+0", "does not advance" }, { "1-9*1", "does not advance" },
-        { "0-9*2", "does not advance" }, { "-5", "a number is expected" }, { "1-100", "too many values" }, { "2000000", "out of range 0..1048576" },
-        { "99999999999999999999", "too large" }, { "1-2-3", "the end is expected" }, { "1+2", "the end is expected" }, { "1-9*99999999999999999", "too large" },
+        { "0-9*2", "does not advance" }, { "-5", "a number is expected" }, { "1-100", "too many values" },
+        { "2000000", "out of range 0..1048576" },
+        { "99999999999999999999", "too large" }, { "1-2-3", "the end is expected" }, { "1+2", "the end is expected" },
+        { "1-9*99999999999999999", "too large" },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         int64_t v[8];

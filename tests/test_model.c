@@ -11,43 +11,86 @@ static void arr_kv_heads(struct gguf_writer *w, void *ctx)
 }
 static void put_i64(struct gguf_writer *w, void *ctx)
 {
-    const struct { const char *key; int64_t v; } *kv = ctx;
+    const struct {
+        const char *key;
+        int64_t v;
+    } *kv = ctx;
     gguf_put_i64(w, kv->key, KV_I64, kv->v);
 }
 static void put_f32(struct gguf_writer *w, void *ctx)
 {
-    const struct { const char *key; float v; } *kv = ctx;
+    const struct {
+        const char *key;
+        float v;
+    } *kv = ctx;
     gguf_put_f32(w, kv->key, kv->v);
 }
 static void put_str(struct gguf_writer *w, void *ctx)
 {
-    const struct { const char *key, *v; } *kv = ctx;
+    const struct {
+        const char *key, *v;
+    } *kv = ctx;
     gguf_put_str(w, kv->key, kv->v, strlen(kv->v));
 }
-#define KEY_I64(k, n) .more = put_i64, .ctx = &(struct { const char *key; int64_t v; }){ k, n }
-#define KEY_F32(k, x) .more = put_f32, .ctx = &(struct { const char *key; float v; }){ k, x }
-#define KEY_STR(k, s) .more = put_str, .ctx = &(struct { const char *key, *v; }){ k, s }
+#define KEY_I64(k, n)                                                                                                                      \
+    .more = put_i64, .ctx = &(struct {                                                                                                     \
+                         const char *key;                                                                                                  \
+                         int64_t v;                                                                                                        \
+                     })                                                                                                                    \
+    {                                                                                                                                      \
+        k, n                                                                                                                               \
+    }
+#define KEY_F32(k, x)                                                                                                                      \
+    .more = put_f32, .ctx = &(struct {                                                                                                     \
+                         const char *key;                                                                                                  \
+                         float v;                                                                                                          \
+                     })                                                                                                                    \
+    {                                                                                                                                      \
+        k, x                                                                                                                               \
+    }
+#define KEY_STR(k, s)                                                                                                                      \
+    .more = put_str, .ctx = &(struct { const char *key, *v; }) { k, s }
 
 TEST(model_refuses_with_names_and_values)
 {
-    const struct { const char *name; struct tiny_options o; const char *text; } rows[] = {
-        { "unknown_architecture", { .arch = "mamba9" }, "architecture \"mamba9\" is not supported by this build, which knows llama, qwen2, gemma3" },
+    const struct {
+        const char *name;
+        struct tiny_options o;
+        const char *text;
+    } rows[] = {
+        { "unknown_architecture",
+          { .arch = "mamba9" },
+          "architecture \"mamba9\" is not supported by this build, which knows llama, qwen2, gemma3" },
         { "no_architecture", { .drop_key = "general.architecture" }, "key general.architecture is missing" },
         { "no_block_count", { .drop_key = "llama.block_count" }, "key llama.block_count is missing" },
         { "no_context", { .drop_key = "llama.context_length" }, "key llama.context_length is missing" },
-        { "too_many_layers", { .drop_key = "llama.block_count", KEY_I64("llama.block_count", 4096) }, "llama.block_count is 4096, expected 1 to 1024" },
-        { "zero_heads", { .drop_key = "llama.attention.head_count", KEY_I64("llama.attention.head_count", 0) }, "head_count is 0, expected 1 to 1024" },
-        { "heads_no_multiple", { .drop_key = "llama.attention.head_count_kv", KEY_I64("llama.attention.head_count_kv", 3) }, "head_count 4 is no multiple of head_count_kv 3" },
-        { "odd_rope", { .drop_key = "llama.rope.dimension_count", KEY_I64("llama.rope.dimension_count", 7) }, "rope.dimension_count is 7, expected an even number up to the head size 16" },
-        { "wide_rope", { .drop_key = "llama.rope.dimension_count", KEY_I64("llama.rope.dimension_count", 32) }, "rope.dimension_count is 32" },
+        { "too_many_layers",
+          { .drop_key = "llama.block_count", KEY_I64("llama.block_count", 4096) },
+          "llama.block_count is 4096, expected 1 to 1024" },
+        { "zero_heads",
+          { .drop_key = "llama.attention.head_count", KEY_I64("llama.attention.head_count", 0) },
+          "head_count is 0, expected 1 to 1024" },
+        { "heads_no_multiple",
+          { .drop_key = "llama.attention.head_count_kv", KEY_I64("llama.attention.head_count_kv", 3) },
+          "head_count 4 is no multiple of head_count_kv 3" },
+        { "odd_rope",
+          { .drop_key = "llama.rope.dimension_count", KEY_I64("llama.rope.dimension_count", 7) },
+          "rope.dimension_count is 7, expected an even number up to the head size 16" },
+        { "wide_rope",
+          { .drop_key = "llama.rope.dimension_count", KEY_I64("llama.rope.dimension_count", 32) },
+          "rope.dimension_count is 32" },
         { "head_size", { .drop_key = "llama.attention.key_length", KEY_I64("llama.attention.key_length", 20) }, "head sizes 20 and 16" },
-        { "head_size_type", { .drop_key = "llama.attention.key_length", KEY_STR("llama.attention.key_length", "16") }, "llama.attention.key_length" },
+        { "head_size_type",
+          { .drop_key = "llama.attention.key_length", KEY_STR("llama.attention.key_length", "16") },
+          "llama.attention.key_length" },
         { "rope_scaling_nan", { KEY_F32("llama.rope.scaling.factor", NAN) }, "llama.rope.scaling.factor is nan" },
         { "rope_scaling_zero", { KEY_F32("llama.rope.scaling.factor", 0) }, "llama.rope.scaling.factor is 0, expected" },
         { "rope_scaling_kind", { KEY_STR("llama.rope.scaling.type", "spiral") }, "\"spiral\": this build knows none, linear, yarn" },
         { "yarn_without_context", { KEY_STR("llama.rope.scaling.type", "yarn") }, "original_context_length is missing" },
         { "experts", { KEY_I64("llama.expert_count", 8) }, "llama.expert_count is 8: mixtures of experts are not supported" },
-        { "short_layer_array", { .drop_key = "llama.attention.head_count_kv", .more = arr_kv_heads, .ctx = &(int){ 1 } }, "has 1 items, expected one for each of 2 layers" },
+        { "short_layer_array",
+          { .drop_key = "llama.attention.head_count_kv", .more = arr_kv_heads, .ctx = &(int){ 1 } },
+          "has 1 items, expected one for each of 2 layers" },
         { "missing_tensor", { .drop_tensor = "blk.1.attn_q.weight" }, "tensor blk.1.attn_q.weight is missing" },
         { "missing_embedding", { .drop_tensor = "token_embd.weight" }, "tensor token_embd.weight is missing" },
         { "missing_bias", { .arch = "qwen2", .drop_tensor = "blk.0.attn_k.bias" }, "tensor blk.0.attn_k.bias is missing" },
@@ -73,7 +116,9 @@ TEST(model_refuses_with_names_and_values)
 
 TEST(model_reads_numbers_per_layer)
 {
-    struct tiny_options o = { .n_layer = 3, .n_head_kv = 2, .drop_key = "llama.attention.head_count_kv", .more = arr_kv_heads, .ctx = &(int){ 3 } };
+    struct tiny_options o = {
+        .n_layer = 3, .n_head_kv = 2, .drop_key = "llama.attention.head_count_kv", .more = arr_kv_heads, .ctx = &(int){ 3 }
+    };
     struct err e = { 0 };
     struct model *m = NULL;
     const char *path = test_tmp("differ.gguf");
@@ -112,7 +157,8 @@ TEST(model_info_counts)
     CHECK_STR(i.name, "tiny");
     CHECK_STR(i.type, "Q8_0");
     uint64_t layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96, head = 64 * TINY_TOKENS;
-    CHECK(i.n_layer == 2 && i.n_embd == 64 && i.n_head == 4 && i.n_head_kv == 2 && i.n_ff == 96 && i.n_vocab == TINY_TOKENS && i.n_ctx_train == 256);
+    CHECK(i.n_layer == 2 && i.n_embd == 64 && i.n_head == 4 && i.n_head_kv == 2 && i.n_ff == 96 && i.n_vocab == TINY_TOKENS &&
+          i.n_ctx_train == 256);
     CHECK(i.n_params == 2 * (layer + 128) + 2 * head + 64);
     CHECK(i.token_macs == 2 * layer + head);
     CHECK(i.token_bytes == 2 * (layer * 34 / 32 + 128 * 4) + head * 34 / 32 + 64 * 34 / 32);
@@ -121,4 +167,5 @@ TEST(model_info_counts)
     CHECK(tiny_model(path, &(struct tiny_options){ .arch = "qwen2", .n_layer = 2 }, &e) == OK);
 }
 
-SUITE(model, T(model_refuses_with_names_and_values), T(model_reads_numbers_per_layer), T(model_check_names_the_poisoned_row), T(model_info_counts));
+SUITE(model, T(model_refuses_with_names_and_values), T(model_reads_numbers_per_layer), T(model_check_names_the_poisoned_row),
+      T(model_info_counts));

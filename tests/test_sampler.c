@@ -48,7 +48,8 @@ static int by_logit(const void *a, const void *b)
 }
 
 /* p[id] = exact probability that id is drawn. history [n_history], oldest first. Returns the number of survivors. */
-static int64_t model_chain(const struct sampler_options *o, const float *logits, int64_t n, const int32_t *history, int64_t n_history, double *p)
+static int64_t model_chain(const struct sampler_options *o, const float *logits, int64_t n, const int32_t *history, int64_t n_history,
+                           double *p)
 {
     struct entry *c = malloc((size_t)n * sizeof *c);
     int64_t from = o->repeat_last < 0 ? 0 : max_i64(0, n_history - o->repeat_last);
@@ -83,9 +84,10 @@ static int64_t model_chain(const struct sampler_options *o, const float *logits,
     return m;
 }
 
-/* Draws n_draws times and compares counts with the model: nothing outside the candidate set, chi-square within 5 sigma (bins of >= 5 expected). */
-static void check_distribution(const char *name, struct sampler_options o, const float *logits, int64_t n, const int32_t *history, int64_t n_history,
-                               int64_t n_draws, bool all_drawn)
+/* Draws n_draws times and compares counts with the model: nothing outside the candidate set, chi-square within 5 sigma over bins of at
+ * least 5 expected draws. */
+static void check_distribution(const char *name, struct sampler_options o, const float *logits, int64_t n, const int32_t *history,
+                               int64_t n_history, int64_t n_draws, bool all_drawn)
 {
     double *p = calloc((size_t)n, sizeof *p);
     int64_t *hits = calloc((size_t)n, sizeof *hits), m = model_chain(&o, logits, n, history, n_history, p), seen = 0;
@@ -114,7 +116,13 @@ static void fill_normal(float *x, int64_t n, float scale, uint64_t seed)
     for (int64_t i = 0; i < n; i++) x[i] = scale * test_randn(&seed);
 }
 
-static const struct chain_row { const char *name; float temperature; int64_t top_k; float top_p, min_p, repeat, presence, frequency; int64_t last; } chain_rows[] = {
+static const struct chain_row {
+    const char *name;
+    float temperature;
+    int64_t top_k;
+    float top_p, min_p, repeat, presence, frequency;
+    int64_t last;
+} chain_rows[] = {
     { "plain", 1, 0, 1, 0, 1, 0, 0, 64 },
     { "hot", 1.7f, 0, 1, 0, 1, 0, 0, 64 },
     { "cold", 0.3f, 0, 1, 0, 1, 0, 0, 64 },
@@ -156,7 +164,8 @@ TEST(sampler_draws_the_exact_distribution_of_every_chain)
         for (int i = 0; i < ARRAY_LEN(history); i++) history[i] = (int32_t)(test_rand(&rng) % (uint64_t)min_i64(n, 20));
         for (int i = 0; i < ARRAY_LEN(chain_rows); i++) {
             test_begin("sampler_draws_the_exact_distribution %s, %d tokens", chain_rows[i].name, (int)n);
-            check_distribution(chain_rows[i].name, chain_options(&chain_rows[i]), logits, n, history, ARRAY_LEN(history), n < 1000 ? 10000 : 3000, false);
+            check_distribution(chain_rows[i].name, chain_options(&chain_rows[i]), logits, n, history, ARRAY_LEN(history),
+                               n < 1000 ? 10000 : 3000, false);
         }
     }
 }
@@ -361,7 +370,9 @@ TEST(sampler_breaks_ties_by_lowest_id)
 TEST(sampler_ignores_nan_and_minus_infinity)
 {
     const float logits[] = { NAN, 1, -INFINITY, 0.5f, NAN };
-    static const struct { int64_t top_k; float top_p, min_p; } rows[] = { { 0, 1, 0 }, { 3, 1, 0 }, { 0, 0.9999f, 0 }, { 0, 1, 0.01f }, { 40, 1, 0 } };
+    static const struct { int64_t top_k; float top_p, min_p; } rows[] = {
+        { 0, 1, 0 }, { 3, 1, 0 }, { 0, 0.9999f, 0 }, { 0, 1, 0.01f }, { 40, 1, 0 },
+    };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         struct sampler_options o = options_off();
         o.top_k = rows[i].top_k, o.top_p = rows[i].top_p, o.min_p = rows[i].min_p;
@@ -711,7 +722,8 @@ TEST(stop_agrees_with_a_search_of_the_whole_text)
         const char *stops[2] = { stop[0], stop[1] };
         size_t want = first_stop(stops, 2, text);
         bool hit = feed(stops, 2, text, len, 0, shown, &n);
-        CHECK_MSG(hit == (want < len) && n == want && !memcmp(shown, text, want), "text %s stops %s %s: shown %s", text, stop[0], stop[1], shown);
+        CHECK_MSG(hit == (want < len) && n == want && !memcmp(shown, text, want), "text %s stops %s %s: shown %s", text,
+                  stop[0], stop[1], shown);
     }
 }
 
@@ -768,7 +780,8 @@ SUITE(sampler, T(sampler_draws_the_exact_distribution_of_every_chain), T(sampler
       T(sampler_agrees_with_the_model_on_large_vocabularies), T(sampler_penalises_before_top_k),
       T(sampler_measures_top_p_on_top_k_survivors_without_temperature), T(sampler_top_p_includes_the_crossing_token),
       T(sampler_min_p_keeps_logits_from_max_plus_ln_p), T(sampler_repetition_divides_positive_and_multiplies_other_logits),
-      T(sampler_frequency_counts_and_presence_does_not), T(sampler_forgets_tokens_older_than_repeat_last), T(sampler_history_ring_stays_exact),
+      T(sampler_frequency_counts_and_presence_does_not), T(sampler_forgets_tokens_older_than_repeat_last),
+      T(sampler_history_ring_stays_exact),
       T(sampler_bias_bans_and_forces), T(sampler_breaks_ties_by_lowest_id), T(sampler_ignores_nan_and_minus_infinity),
       T(sampler_takes_plus_infinity_at_any_temperature), T(sampler_refuses_rows_without_a_finite_logit), T(sampler_survives_extreme_values),
       T(sampler_open_names_the_bad_option), T(sampler_open_survives_every_failed_allocation), T(sampler_sample_allocates_nothing),

@@ -1,6 +1,7 @@
-/* test_template - the template engine against what Jinja2 printed (tests/golden/template_*.txt), its error texts, its limits, and hostile input. */
+/* test_template - the template engine against what Jinja2 printed (tests/golden/template_*.txt); error texts, limits, hostile input. */
 #include "src/template.h"
 #include "tests/test.h"
+#include <pthread.h>
 #include <time.h>
 
 enum { NOW = 1700000000, TEXTS_MAX = 400 };
@@ -59,7 +60,8 @@ static void expect(const char *src, const char *vars, const char *want)
     char *out;
     size_t n;
     status st = run(src, strlen(src), vars, strlen(vars), &out, &n, &e);
-    CHECK_MSG(st == OK && n == strlen(want) && !memcmp(out, want, n), "%s: \"%s\" (%s), expected \"%s\"", src, out ? out : "", e.text, want);
+    CHECK_MSG(st == OK && n == strlen(want) && !memcmp(out, want, n), "%s: \"%s\" (%s), expected \"%s\"", src, out ? out : "", e.text,
+              want);
     mem_free(out);
 }
 
@@ -94,7 +96,9 @@ static void check_result(const struct golden *g, const char *t_name, const char 
     if (!t || !v) return;
     status st = run(t->p, t->n, v->p, v->n, &out, &n, &e);
     if (!want) CHECK_MSG(st != OK && e.text[0], "Jinja2 fails, this gives \"%s\"", out ? out : "");
-    else CHECK_MSG(st == OK && n == n_want && !memcmp(out, want, n), "got \"%s\" (%s), Jinja2 \"%.*s\"", out ? out : "", e.text, (int)n_want, want);
+    else
+        CHECK_MSG(st == OK && n == n_want && !memcmp(out, want, n), "got \"%s\" (%s), Jinja2 \"%.*s\"", out ? out : "", e.text, (int)n_want,
+                  want);
     mem_free(out);
 }
 
@@ -171,7 +175,8 @@ TEST(template_names_open_block_and_line)
 TEST(template_allows_unknown_function_behind_is_defined)
 {
     expect("{% if later is defined %}{{ later(1) }}{% else %}no{% endif %}", "{}", "no");
-    CHECK_STR(error_of("{% if later is defined or true %}{{ later(1) }}{% endif %}", "{}", ERR_RUNTIME), "chat line 1: 'later' is undefined");
+    CHECK_STR(error_of("{% if later is defined or true %}{{ later(1) }}{% endif %}", "{}", ERR_RUNTIME),
+              "chat line 1: 'later' is undefined");
 }
 
 TEST(template_names_variable_and_line_when_rendering)
@@ -189,7 +194,8 @@ TEST(template_names_variable_and_line_when_rendering)
 
 TEST(template_changes_lists_and_dicts)
 {
-    expect("{% set l = [1] %}{% set _ = l.append(2) %}{% set _ = l.extend(l) %}{{ l }}{{ l.pop() }}{{ l.pop(0) }}{{ l }}", "{}", "[1, 2, 1, 2]21[2, 1]");
+    expect("{% set l = [1] %}{% set _ = l.append(2) %}{% set _ = l.extend(l) %}{{ l }}{{ l.pop() }}{{ l.pop(0) }}{{ l }}", "{}",
+           "[1, 2, 1, 2]21[2, 1]");
     expect("{% set l = [1] %}{% set _ = l.insert(0, 'a') %}{{ l }}", "{}", "['a', 1]");
     expect("{% set d = {'a': 1} %}{% set _ = d.update({'b': 2}) %}{{ d.pop('a') }}{{ d }}{{ d.pop('x', 0) }}", "{}", "1{'b': 2}0");
 }
@@ -214,7 +220,8 @@ TEST(template_keeps_nul_and_broken_utf8)
     static const char src[] = "a\0b{{ 'x\0y' }}\xff{{ ('\xc3' ~ s) | length }}{{ s[::-1] }}";
     static const char vars[] = "{\"s\": \"p\\u0000q\"}";
     CHECK(run(src, sizeof src - 1, vars, sizeof vars - 1, &out, &n, &e) == OK);
-    static const char want[] = "a\0bx\0y\xff" "4q\0p";
+    static const char want[] = "a\0bx\0y\xff"
+                               "4q\0p";
     CHECK(out && n == sizeof want - 1 && !memcmp(out, want, n + 1));
     mem_free(out);
 }
@@ -240,7 +247,7 @@ TEST(template_stops_endless_work)
         { "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "macro calls are nested deeper than 128" },
         { "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}", "bytes of memory passed" },
         { "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "bytes of output passed" },
-        { "{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s | replace('a', 'aa') %}{% endfor %}", "passed" },
+        { "{% set ns = namespace(s='bb') %}{% for i in range(99) %}{% set ns.s = ns.s | replace('b', ns.s) %}{% endfor %}", "passed" },
         { "{% for i in range(100000) %}{{ 'x' * 1000 }}{% endfor %}", "passed" },
         { "{{ 'x' * 9223372036854775807 }}", "bytes of memory passed" },
         { "{{ [0] * 100000000 }}", "bytes of memory passed" },
@@ -250,9 +257,16 @@ TEST(template_stops_endless_work)
         { "{% set ns = namespace(l=[]) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}", "nested deeper" },
         { "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{{ s[i] }}{% endfor %}", "steps passed" },
         { "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% if 'b' in s %}{% endif %}{% endfor %}", "steps passed" },
+        { "{% set s = 'é' * 500000 %}{% for i in range(100000) %}{{ s[i:] | upper }}{% endfor %}", "steps passed" },
+        { "{% set s = 'é' * 500000 %}{% for i in range(100000) %}{{ s.split() | length }}{{ s.title() | length }}{% endfor %}",
+          "steps passed" },
+        { "{% set s = 'é' * 500000 %}{% for i in range(100000) %}{% if s.rfind('ée') %}{% endif %}{% endfor %}", "steps passed" },
+        { "{% set s = 'é' * 500000 %}{% for i in range(100000) %}{% if s | tojson == s | e %}{% endif %}{% endfor %}", "passed" },
         { "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{{ s.strip('b') | length }}{% endfor %}", "steps passed" },
         { "{% set d = {} %}{% for i in range(100000) %}{% set _ = d.update({i: i}) %}{% endfor %}", "passed" },
         { "{{ range(100000) | map('string') | unique | list | length }}", "steps passed" },
+        { "{% set w = 'a' * 500000 ~ 'b' %}{{ ('a' * 1000000).rfind(w) }}{{ ('a' * 1000000).rsplit(w) }}", "steps passed" },
+        { "{{ ('é' * 1000000).strip('è' * 1000000 ~ 'é') }}", "steps passed" },
         { "{{ '%9999999999d' % 1 }}", "format width" },
         { "{{ '{:9999999999}'.format(1) }}", "format width" },
         { "{{ 'a' | center(999999999) }}", "passed" },
@@ -267,7 +281,8 @@ TEST(template_stops_endless_work)
         status st = run(cases[i].src, strlen(cases[i].src), "{}", 2, &out, &n, &e);
         double took = seconds() - start;
         if (cases[i].want[0]) {
-            CHECK_MSG(st == ERR_RUNTIME && strstr(e.text, cases[i].want) && strstr(e.text, "chat line 1"), "%s: status %d, %s", cases[i].src, st, e.text);
+            CHECK_MSG(st == ERR_RUNTIME && strstr(e.text, cases[i].want) && strstr(e.text, "chat line 1"), "%s: status %d, %s",
+                      cases[i].src, st, e.text);
         }
         CHECK_MSG(took < 5, "%s took %.1f s", cases[i].src, took); /* 0.1 s wanted; sanitizers and emulators are slow */
         mem_free(out);
@@ -345,7 +360,8 @@ TEST(template_survives_long_chains)
 
 TEST(template_refuses_huge_source)
 {
-    struct bytes b = nest("x", "", "", 10 << 20);
+    struct bytes b = { malloc(10 << 20), 10 << 20 };
+    memset(b.p, 'x', b.n);
     struct err e = { 0 };
     char *out;
     size_t n;
@@ -356,20 +372,24 @@ TEST(template_refuses_huge_source)
     free(b.p);
 }
 
-/* ---- memory and mutation ---- */
+/* ---- memory, threads and mutation ---- */
 
 static const char rich[] =
-    "{%- macro show(v, pre='- ') -%}{% for k, x in v|dictsort if x %}{{ pre ~ k }}={{ x|tojson(indent=1, sort_keys=true) }}{% endfor %}{%- endmacro -%}\n"
+    "{%- macro show(v, pre='- ') -%}{% for k, x in v|dictsort if x %}{{ pre ~ k }}={{ x|tojson(indent=1, sort_keys=true) }}{% endfor %}{%- "
+    "endmacro -%}\n"
     "{% set ns = namespace(n=0, text='') %}{% for m in messages[::-1] if m.role is string -%}\n"
     "  {% set ns.n = ns.n + loop.index * 2 ** 2 // 3 %}{% set ns.text = ns.text + m['content'].split(' ', 1)[0] + loop.cycle('a', 'b') %}\n"
-    "  {{- '%s:%5.2f' % (m.role|upper, ns.n / 7) }}{{ '{:>8}|{!r}'.format(m.content[1:4], m.role) }}{% if loop.last %}{% break %}{% endif %}\n"
+    "  {{- '%s:%5.2f' % (m.role|upper, ns.n / 7) }}{{ '{:>8}|{!r}'.format(m.content[1:4], m.role) }}{% if loop.last %}{% break %}{% endif "
+    "%}\n"
     "{% else %}none{% endfor %}{% set block | trim %} {{ ns.text|replace('a', 'é')|title }} {% endset %}{{ block[::-1] }}{# note #}\n"
     "{% filter upper %}{% call(x) wrap(3) %}<{{ x }}>{% endcall %}{% endfilter %}{{ show({'b': [1, {'z': none}], 'a': 1.5}) }}\n"
     "{% macro wrap(n) %}{% for i in range(n) %}{{ caller(i) }}{% endfor %}{% endmacro %}{% raw %}{{ raw }}{% endraw %}\n"
-    "{{ messages|map(attribute='role')|unique|join(', ') }}{{ messages|groupby('role')|length }}{{ messages|selectattr('role','eq','user')|list|sum(attribute='n', start=1) }}"
+    "{{ messages|map(attribute='role')|unique|join(', ') }}{{ messages|groupby('role')|length }}{{ "
+    "messages|selectattr('role','eq','user')|list|sum(attribute='n', start=1) }}"
     "{{ ('[1, {\"a\": 2}]'|from_json)[1].a is odd }}{% with a = 1, b = 2 %}{{ [a, b]|sort(reverse=true)|batch(1)|list }}{% endwith %}";
-static const char rich_vars[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"hello big world\", \"n\": 1}, {\"role\": \"assistant\", \"content\": "
-                                "\"Grüße an alle\", \"n\": 2}, {\"role\": \"user\", \"content\": \"x\", \"n\": 3}]}";
+static const char rich_vars[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"hello big world\", \"n\": 1}, {\"role\": \"assistant\", \"content\": "
+    "\"Grüße an alle\", \"n\": 2}, {\"role\": \"user\", \"content\": \"x\", \"n\": 3}]}";
 
 TEST(template_survives_failure_of_any_allocation)
 {
@@ -396,11 +416,61 @@ TEST(template_survives_failure_of_any_allocation)
     CHECK(failed >= 4);
 }
 
+struct shared {
+    const struct template *t;
+    const struct json *vars;
+    const char *want;
+    int differ;
+};
+
+static void *render_often(void *arg)
+{
+    struct shared *s = arg;
+    for (int i = 0; i < 50; i++) {
+        char *out;
+        size_t n;
+        if (template_render(s->t, s->vars, NOW, &out, &n, NULL) != OK || strcmp(out, s->want)) s->differ++;
+        mem_free(out);
+    }
+    return NULL;
+}
+
+TEST(template_renders_from_several_threads)
+{
+    static const char src[] =
+        "{% macro m(x) %}<{{ x }}>{% endmacro %}{% for x in messages if x.n > 1 %}{{ m(x|tojson) }}{{ loop.length }}{% endfor %}";
+    struct arena a;
+    struct json *vars;
+    struct template *t;
+    char *want;
+    size_t n;
+    arena_init(&a, 0);
+    CHECK(json_parse(&vars, rich_vars, strlen(rich_vars), &a, "vars", NULL) == OK);
+    CHECK(template_parse(&t, src, strlen(src), "chat", NULL) == OK);
+    CHECK(template_render(t, vars, NOW, &want, &n, NULL) == OK);
+    struct shared s[3];
+    pthread_t id[3];
+    for (int i = 0; i < 3; i++) {
+        s[i] = (struct shared){ t, vars, want, 0 };
+        CHECK(pthread_create(&id[i], NULL, render_often, &s[i]) == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(id[i], NULL);
+        CHECK(s[i].differ == 0);
+    }
+    mem_free(want);
+    template_close(t);
+    arena_free(&a);
+}
+
 /* A copy of the template with a few bytes changed, dropped, doubled or replaced by pieces of syntax. */
 static size_t mutate(const char *src, size_t n, char *out, size_t cap, uint64_t *seed)
 {
-    static const char *const pieces[] = { "{%", "%}", "{{", "}}", "-", "|", "(", ")", "[", "]", "'", "\"", "{#", "#}", " if ", " in ", ".", ":", "~", "**",
-                                          "loop.", "not ", "{% endfor %}", "{% else %}", "9999999999", "\\u12", "\xff", "\n", "%", "|tojson", " is ", "," };
+    static const char *const pieces[] = {
+        "{%",           "%}",         "{{",         "}}",    "-",    "|",  "(", ")",       "[",    "]",     "'",
+        "\"",           "{#",         "#}",         " if ",  " in ", ".",  ":", "~",       "**",   "loop.", "not ",
+        "{% endfor %}", "{% else %}", "9999999999", "\\u12", "\xff", "\n", "%", "|tojson", " is ", ","
+    };
     size_t w = 0;
     for (size_t i = 0; i < n && w + 16 < cap; i++) {
         uint64_t r = test_rand(seed);
@@ -414,11 +484,10 @@ static size_t mutate(const char *src, size_t n, char *out, size_t cap, uint64_t 
 
 TEST(template_survives_mutation)
 {
-    struct golden *g = calloc(1, sizeof *g); /* the model templates as seeds */
     struct bytes file = read_file("tests/golden/template_chats.txt");
     uint64_t seed = 7;
     int ok = 0, bad = 0;
-    const char *seeds[64] = { rich };
+    const char *seeds[64] = { rich }; /* and the model templates */
     size_t sizes[64] = { sizeof rich - 1 };
     int n_seeds = 1;
     for (char *p = file.p; p && (p = strstr(p, "\ntemplate ")) && n_seeds < 64;) {
@@ -439,11 +508,12 @@ TEST(template_survives_mutation)
     }
     CHECK(ok > 50 && bad > 500); /* both outcomes were seen */
     free(file.p);
-    free(g);
 }
 
 SUITE(template, T(template_prints_what_jinja2_prints), T(template_renders_model_templates_as_jinja2),
-      T(template_names_unknown_constructs_when_parsed), T(template_names_open_block_and_line), T(template_allows_unknown_function_behind_is_defined),
-      T(template_names_variable_and_line_when_rendering), T(template_changes_lists_and_dicts), T(template_refuses_integer_overflow),
-      T(template_keeps_nul_and_broken_utf8), T(template_stops_endless_work), T(template_survives_deep_nesting), T(template_survives_long_chains),
-      T(template_refuses_huge_source), T(template_survives_failure_of_any_allocation), T(template_survives_mutation));
+      T(template_names_unknown_constructs_when_parsed), T(template_names_open_block_and_line),
+      T(template_allows_unknown_function_behind_is_defined), T(template_names_variable_and_line_when_rendering),
+      T(template_changes_lists_and_dicts), T(template_refuses_integer_overflow), T(template_keeps_nul_and_broken_utf8),
+      T(template_stops_endless_work), T(template_survives_deep_nesting), T(template_survives_long_chains), T(template_refuses_huge_source),
+      T(template_survives_failure_of_any_allocation), T(template_survives_mutation),
+      T(template_renders_from_several_threads));

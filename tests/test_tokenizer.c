@@ -7,7 +7,11 @@
 
 /* ---- building files ---- */
 
-struct bytes { uint8_t *p; size_t n, cap; int64_t n_kv; };
+struct bytes {
+    uint8_t *p;
+    size_t n, cap;
+    int64_t n_kv;
+};
 
 static void put(struct bytes *b, const void *p, size_t n)
 {
@@ -31,7 +35,10 @@ static void put_key(struct bytes *b, const char *key, uint32_t kind)
 static void put_text(struct bytes *b, const char *key, const char *s) { put_key(b, key, KV_STR), put_str(b, s, strlen(s)); }
 static void put_id(struct bytes *b, const char *key, int32_t v) { put_key(b, key, KV_I32), put_u32(b, (uint32_t)v); }
 static void put_bool(struct bytes *b, const char *key, bool v) { put_key(b, key, KV_BOOL), put(b, &v, 1); }
-static void put_arr(struct bytes *b, const char *key, uint32_t elem, uint64_t n) { put_key(b, key, KV_ARR), put_u32(b, elem), put_u64(b, n); }
+static void put_arr(struct bytes *b, const char *key, uint32_t elem, uint64_t n)
+{
+    put_key(b, key, KV_ARR), put_u32(b, elem), put_u64(b, n);
+}
 
 /* A vocabulary under construction; extra holds further key-value pairs. */
 enum { MAX_TOKENS = 1024 };
@@ -69,7 +76,11 @@ static void spec_init(struct spec *s, const char *model, const char *pre)
     s->type_elem = KV_I32, s->score_elem = KV_F32;
 }
 
-struct opened { struct gguf g; struct tokenizer *t; uint8_t *data; };
+struct opened {
+    struct gguf g;
+    struct tokenizer *t;
+    uint8_t *data;
+};
 
 static status open_spec(struct spec *s, struct opened *o, const char *pre, struct err *e)
 {
@@ -175,7 +186,8 @@ static void check_round_trip(const struct opened *o, const char *text, size_t n)
     char back[8192];
     int64_t n_ids = encode(o, text, n, 0, ids, 4096);
     size_t n_back = tokenizer_decode(o->t, ids, n_ids, false, back, sizeof back);
-    CHECK_MSG(n_back == n && !memcmp(back, text, n), "%zu bytes \"%.*s\" came back as %zu \"%.*s\"", n, (int)n, text, n_back, (int)n_back, back);
+    CHECK_MSG(n_back == n && !memcmp(back, text, n), "%zu bytes \"%.*s\" came back as %zu \"%.*s\"", n, (int)n, text, n_back, (int)n_back,
+              back);
 }
 
 /* Random characters of an alphabet, given as a list of strings. */
@@ -201,14 +213,18 @@ TEST(unicode_every_code_point_survives_utf8)
         int n = unicode_encode(c, s), m = unicode_decode(s, (size_t)n, &back);
         bool surrogate = c >= 0xd800 && c < 0xe000;
         if (surrogate ? m != 1 || back != UNICODE_INVALID : m != n || back != c) test_fail(__FILE__, __LINE__, "U+%04X", c);
-        if (n > 1 && (unicode_decode(s, (size_t)n - 1, &back) != 1 || back != UNICODE_INVALID)) test_fail(__FILE__, __LINE__, "U+%04X cut", c);
+        if (n > 1 && (unicode_decode(s, (size_t)n - 1, &back) != 1 || back != UNICODE_INVALID))
+            test_fail(__FILE__, __LINE__, "U+%04X cut", c);
     }
 }
 
 TEST(unicode_decode_rejects_ill_formed)
 {
-    static const char *const bad[] = { "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80",
-                                       "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xc3(", "\xe2\x82(", "\xf0\x9f\x98(" };
+    static const char *const bad[] = {
+        "\x80",         "\xbf",         "\xc0\x80",         "\xc1\xbf",         "\xe0\x80\x80",     "\xe0\x9f\xbf",
+        "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff",         "\xc3(",        "\xe2\x82(",        "\xf0\x9f\x98("
+    };
     for (int i = 0; i < ARRAY_LEN(bad); i++) {
         uint32_t c = 0;
         CHECK_MSG(unicode_decode(bad[i], strlen(bad[i]), &c) == 1 && c == UNICODE_INVALID, "row %d", i);
@@ -217,12 +233,21 @@ TEST(unicode_decode_rejects_ill_formed)
 
 TEST(unicode_flags_follow_the_general_category)
 {
-    static const struct { uint32_t c; unsigned flags; } rows[] = {
-        { 'a', UC_LETTER }, { '7', UC_NUMBER }, { ' ', UC_SPACE }, { '\n', UC_SPACE }, { 0x85, UC_SPACE }, { 0xa0, UC_SPACE }, { 0x3000, UC_SPACE },
-        { 0x200b, 0 }, { 0, 0 }, { '_', UC_PUNCT }, { '$', UC_SYMBOL }, { 0x301, UC_MARK }, { 0x4e2d, UC_LETTER }, { 0x661, UC_NUMBER }, { 0x2167, UC_NUMBER },
-        { 0x1f600, UC_SYMBOL }, { 0x378, 0 }, { 0xe000, 0 }, { 0xfffd, UC_SYMBOL }, { 0x2ebf0, UC_LETTER }, { 0x10ffff, 0 }, { 0x110000, 0 }, { UINT32_MAX, 0 },
+    static const struct {
+        uint32_t c;
+        unsigned flags;
+    } rows[] = {
+        { 'a', UC_LETTER },     { '7', UC_NUMBER },     { ' ', UC_SPACE },
+        { '\n', UC_SPACE },     { 0x85, UC_SPACE },     { 0xa0, UC_SPACE },
+        { 0x3000, UC_SPACE },   { 0x200b, 0 },          { 0, 0 },
+        { '_', UC_PUNCT },      { '$', UC_SYMBOL },     { 0x301, UC_MARK },
+        { 0x4e2d, UC_LETTER },  { 0x661, UC_NUMBER },   { 0x2167, UC_NUMBER },
+        { 0x1f600, UC_SYMBOL }, { 0x378, 0 },           { 0xe000, 0 },
+        { 0xfffd, UC_SYMBOL },  { 0x2ebf0, UC_LETTER }, { 0x10ffff, 0 },
+        { 0x110000, 0 },        { UINT32_MAX, 0 },
     };
-    for (int i = 0; i < ARRAY_LEN(rows); i++) CHECK_MSG(unicode_flags(rows[i].c) == rows[i].flags, "U+%04X: %u", rows[i].c, unicode_flags(rows[i].c));
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        CHECK_MSG(unicode_flags(rows[i].c) == rows[i].flags, "U+%04X: %u", rows[i].c, unicode_flags(rows[i].c));
     CHECK_STR(unicode_version, "15.1.0");
 }
 
@@ -276,7 +301,8 @@ TEST(pretok_cuts_like_the_regular_expressions)
 TEST(pretok_pieces_join_to_any_bytes)
 {
     uint64_t rng = 1;
-    static const char *const letters[] = { " ", "\n", "\r", "\t", "'", "s", "LL", "a", "Z", "1", "٣", "é", "字", "\xcc\x81", "😀", "!", "`", "/", "\xff", "\xe2\x82", "\x80" };
+    static const char *const letters[] = { " ", "\n", "\r",       "\t", "'", "s", "LL", "a",    "Z",        "1",   "٣",
+                                           "é", "字", "\xcc\x81", "😀",  "!", "`", "/",  "\xff", "\xe2\x82", "\x80" };
     char text[512];
     for (int k = 0; k < 2000; k++) {
         size_t n = random_text(&rng, letters, ARRAY_LEN(letters), (int)(test_rand(&rng) % 100), text);
@@ -295,7 +321,11 @@ TEST(pretok_pieces_join_to_any_bytes)
 /* ---- merging against the definition ---- */
 
 /* Joins the best pair until there is none, looking at all pairs each time. rank(a, b) < 0: never. Symbols are texts, parted in sym[]. */
-struct naive { const struct spec *s; char sym[512][512]; int n; };
+struct naive {
+    const struct spec *s;
+    char sym[512][512];
+    int n;
+};
 
 static void naive_merge(struct naive *v, double (*rank)(const struct spec *s, const char *a, const char *b))
 {
@@ -430,7 +460,9 @@ TEST(spm_joins_the_best_score_then_the_leftmost_across_spaces)
 
 TEST(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so)
 {
-    static const struct { const char *pre, *ids; } rows[] = { { "llama-bpe", "Ġabc" }, { "qwen2", "Ġ|abc" } };
+    static const struct {
+        const char *pre, *ids;
+    } rows[] = { { "llama-bpe", "Ġabc" }, { "qwen2", "Ġ|abc" } };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         bytes_spec(&spec, rows[i].pre);
         add(&spec, "ab", TOKEN_NORMAL), add(&spec, "abc", TOKEN_NORMAL), add(&spec, "Ġabc", TOKEN_NORMAL);
@@ -472,27 +504,25 @@ TEST(bpe_one_word_of_a_megabyte_is_merged)
 
 /* ---- special tokens ---- */
 
-/* The definition: for each length, longest first, each piece of text is searched from the left for a token of that length and divided. */
-struct piece { size_t begin, end; int id; };
-
-static int token_at(const struct spec *s, const int *order, int n_order, const char *text, size_t len, bool control)
-{
-    for (int k = 0; k < n_order; k++)
-        if (strlen(s->text[order[k]]) == len && (control || s->type[order[k]] == TOKEN_USER) && !memcmp(text, s->text[order[k]], len)) return order[k];
-    return -1;
-}
-
-static int naive_partition(const struct spec *s, const int *order, int n_order, const char *text, bool control, bool strip, struct piece *out)
+/* llama.cpp's definition: for each token, longest first, each piece of text is searched from the left and divided at what is found. */
+struct piece {
+    size_t begin, end;
+    int id;
+};
+static int naive_partition(const struct spec *s, const int *order, int n_order, const char *text, bool control, bool strip,
+                           struct piece *out)
 {
     int n = 1;
     out[0] = (struct piece){ 0, strlen(text), -1 };
-    for (size_t len = 16; len > 0; len--) {
+    for (int k = 0; k < n_order; k++) {
+        int id = order[k];
+        size_t len = strlen(s->text[id]);
+        if (!control && s->type[id] != TOKEN_USER) continue;
         for (int i = 0; i < n; i++) {
             if (out[i].id >= 0) continue;
             size_t at = out[i].begin;
-            int id = -1;
-            while (at + len <= out[i].end && (id = token_at(s, order, n_order, text + at, len, control)) < 0) at++;
-            if (id < 0) continue;
+            while (at + len <= out[i].end && memcmp(text + at, s->text[id], len)) at++;
+            if (at + len > out[i].end) continue;
             struct piece left = { out[i].begin, at, -1 }, hit = { at, at + len, id }, right = { at + len, out[i].end, -1 };
             while (strip && right.begin < right.end && (text[right.begin] == ' ' || text[right.begin] == '\n')) right.begin++;
             memmove(out + i + 3, out + i + 1, sizeof *out * (size_t)(n - i - 1));
@@ -506,7 +536,9 @@ static int naive_partition(const struct spec *s, const int *order, int n_order, 
 TEST(special_tokens_divide_the_text_longest_first)
 {
     uint64_t rng = 3;
-    static const char *const texts[] = { "<ab", "ab>", "<ab>", "abab", "<", "  ", "   ", "ba\n", "b>a<b", "\n\n" }, *const letters[] = { "a", "b", "<", ">", " ", "\n" };
+    static const char *const texts[] = { "<ab", "ab>", "<ab>", "abab", "<", "  ", "   ", "ba\n", "b>a<b", "\n\n" }, *const letters[] = {
+        "a", "b", "<", ">", " ", "\n"
+    };
     for (int round = 0; round < 24; round++) {
         bool strip = round % 3 == 0;
         bytes_spec(&spec, "gpt-2");
@@ -582,8 +614,12 @@ TEST(spm_puts_a_space_at_the_start_and_after_special_tokens)
 
 TEST(bos_and_eos_stand_where_the_file_wants_them)
 {
-    static const struct { int bos, eos; const char *pre, *ids; } rows[] = {
-        { 1, 1, "qwen2", "<B>|a|<E>" }, { 0, 1, "qwen2", "a|<E>" }, { -1, -1, "qwen2", "a" }, { -1, -1, "llama-bpe", "<B>|a" }, { 0, 0, "llama3", "a" },
+    static const struct {
+        int bos, eos;
+        const char *pre, *ids;
+    } rows[] = {
+        { 1, 1, "qwen2", "<B>|a|<E>" },   { 0, 1, "qwen2", "a|<E>" }, { -1, -1, "qwen2", "a" },
+        { -1, -1, "llama-bpe", "<B>|a" }, { 0, 0, "llama3", "a" },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         bytes_spec(&spec, rows[i].pre);
@@ -607,12 +643,19 @@ TEST(bos_and_eos_stand_where_the_file_wants_them)
 
 TEST(end_tokens_are_known_by_key_and_by_text)
 {
-    static const struct { const char *text; int type; bool end; } rows[] = {
-        { "<|im_end|>", TOKEN_CONTROL, true }, { "<|eot_id|>", TOKEN_CONTROL, true }, { "<|eom_id|>", TOKEN_NORMAL, true }, { "<end_of_turn>", TOKEN_USER, true },
-        { "<|endoftext|>", TOKEN_NORMAL, true }, { "<|end_of_text|>", TOKEN_CONTROL, true }, { "<EOT>", TOKEN_CONTROL, true }, { "_<EOT>", TOKEN_CONTROL, true },
-        { "<|end|>", TOKEN_CONTROL, true }, { "<｜end▁of▁sentence｜>", TOKEN_CONTROL, true }, { "<|fim_pad|>", TOKEN_CONTROL, true },
-        { "<|file_sep|>", TOKEN_USER, true }, { "<|im_start|>", TOKEN_CONTROL, false }, { "<|fim_prefix|>", TOKEN_CONTROL, false },
-        { "<|eot|>", TOKEN_CONTROL, false }, { "stop", TOKEN_NORMAL, false },
+    static const struct {
+        const char *text;
+        int type;
+        bool end;
+    } rows[] = {
+        { "<|im_end|>", TOKEN_CONTROL, true },    { "<|eot_id|>", TOKEN_CONTROL, true },
+        { "<|eom_id|>", TOKEN_NORMAL, true },     { "<end_of_turn>", TOKEN_USER, true },
+        { "<|endoftext|>", TOKEN_NORMAL, true },  { "<|end_of_text|>", TOKEN_CONTROL, true },
+        { "<EOT>", TOKEN_CONTROL, true },         { "_<EOT>", TOKEN_CONTROL, true },
+        { "<|end|>", TOKEN_CONTROL, true },       { "<｜end▁of▁sentence｜>", TOKEN_CONTROL, true },
+        { "<|fim_pad|>", TOKEN_CONTROL, true },   { "<|file_sep|>", TOKEN_USER, true },
+        { "<|im_start|>", TOKEN_CONTROL, false }, { "<|fim_prefix|>", TOKEN_CONTROL, false },
+        { "<|eot|>", TOKEN_CONTROL, false },      { "stop", TOKEN_NORMAL, false },
     };
     bytes_spec(&spec, "qwen2");
     for (int i = 0; i < ARRAY_LEN(rows); i++) add(&spec, rows[i].text, rows[i].type);
@@ -621,14 +664,16 @@ TEST(end_tokens_are_known_by_key_and_by_text)
     must_open(&spec, &o);
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         CHECK_MSG(tokenizer_is_end(o.t, 256 + i) == rows[i].end, "%s", rows[i].text);
-        CHECK_MSG(!rows[i].end || !strcmp(rows[i].text, "<|file_sep|>") || tokenizer_attr(o.t, 256 + i) == TOKEN_CONTROL, "%s", rows[i].text);
+        CHECK_MSG(!rows[i].end || !strcmp(rows[i].text, "<|file_sep|>") || tokenizer_attr(o.t, 256 + i) == TOKEN_CONTROL, "%s",
+                  rows[i].text);
     }
     CHECK(tokenizer_is_end(o.t, 65) && tokenizer_is_end(o.t, 66) && tokenizer_is_end(o.t, 67) && !tokenizer_is_end(o.t, 68));
     CHECK(!tokenizer_is_end(o.t, -1) && !tokenizer_is_end(o.t, spec.n));
     close_spec(&o);
 
     bytes_spec(&spec, "qwen2"); /* gpt-oss: <|end|> parts messages, the answer ends with <|return|> or <|call|> */
-    add(&spec, "<|end|>", TOKEN_CONTROL), add(&spec, "<|return|>", TOKEN_CONTROL), add(&spec, "<|call|>", TOKEN_CONTROL), add(&spec, "<|channel|>", TOKEN_CONTROL);
+    add(&spec, "<|end|>", TOKEN_CONTROL), add(&spec, "<|return|>", TOKEN_CONTROL), add(&spec, "<|call|>", TOKEN_CONTROL),
+        add(&spec, "<|channel|>", TOKEN_CONTROL);
     must_open(&spec, &o);
     CHECK(!tokenizer_is_end(o.t, 256) && tokenizer_is_end(o.t, 257) && tokenizer_is_end(o.t, 258));
     CHECK(tokenizer_attr(o.t, 256) == TOKEN_USER && tokenizer_attr(o.t, 259) == TOKEN_USER);
@@ -644,7 +689,10 @@ TEST(piece_hides_control_tokens_and_counts_what_does_not_fit)
     int word = add(&spec, "Ġhi", TOKEN_NORMAL), odd = add(&spec, "中 x", TOKEN_NORMAL);
     struct opened o;
     must_open(&spec, &o);
-    static const struct { int offset; const char *plain, *special; } rows[] = { { 0, "", "<|x|>" }, { 1, "<Ġ>", "<Ġ>" }, { 2, "", "" }, { 3, " hi", " hi" }, { 4, "中 x", "中 x" } };
+    static const struct {
+        int offset;
+        const char *plain, *special;
+    } rows[] = { { 0, "", "<|x|>" }, { 1, "<Ġ>", "<Ġ>" }, { 2, "", "" }, { 3, " hi", " hi" }, { 4, "中 x", "中 x" } };
     CHECK(user == control + 1 && unused == control + 2 && word == control + 3 && odd == control + 4);
     for (int i = 0; i < ARRAY_LEN(rows); i++)
         for (int special = 0; special < 2; special++) {
@@ -686,7 +734,8 @@ TEST(encode_and_decode_write_no_more_than_fits_and_say_what_is_needed)
 TEST(encode_then_decode_gives_any_bytes_back)
 {
     uint64_t rng = 5;
-    static const char *const letters[] = { " ", "\n", "a", "Hello", "é", "字", "😀", "\xcc\x81", "'s", "12", "\xff", "\xe2\x82", "\x80", "\r\n", "\t", "<x>", "Ġ" };
+    static const char *const letters[] = { " ",  "\n",   "a",        "Hello", "é",    "字", "😀",   "\xcc\x81", "'s",
+                                           "12", "\xff", "\xe2\x82", "\x80",  "\r\n", "\t", "<x>", "Ġ" };
     static const char *const texts[] = { "▁", "He", "ll", "Hell", "o", "Hello", "▁Hello", "▁▁", "<x>", NULL };
     for (int spm = 0; spm < 2; spm++) {
         if (spm) spm_spec(&spec, texts);
@@ -694,7 +743,8 @@ TEST(encode_then_decode_gives_any_bytes_back)
         struct opened o;
         must_open(&spec, &o);
         char text[1024];
-        for (int k = 0; k < 500; k++) check_round_trip(&o, text, random_text(&rng, letters, ARRAY_LEN(letters), 1 + (int)(test_rand(&rng) % 60), text));
+        for (int k = 0; k < 500; k++)
+            check_round_trip(&o, text, random_text(&rng, letters, ARRAY_LEN(letters), 1 + (int)(test_rand(&rng) % 60), text));
         close_spec(&o);
     }
 }
@@ -705,7 +755,9 @@ TEST(repeated_words_of_a_long_text_encode_as_in_a_short_one)
     uint64_t rng = 9;
     for (int spm = 0; spm < 2; spm++) {
         if (spm) spm_spec(&spec, texts), put_bool(&spec.extra, "add_space_prefix", false);
-        else bytes_spec(&spec, "qwen2"), add(&spec, "ab", TOKEN_NORMAL), add(&spec, "Ġab", TOKEN_NORMAL), add_merge(&spec, "a", "b"), add_merge(&spec, "Ġ", "ab");
+        else
+            bytes_spec(&spec, "qwen2"), add(&spec, "ab", TOKEN_NORMAL), add(&spec, "Ġab", TOKEN_NORMAL), add_merge(&spec, "a", "b"),
+                add_merge(&spec, "Ġ", "ab");
         struct opened o;
         must_open(&spec, &o);
         static char text[20000];
@@ -714,7 +766,8 @@ TEST(repeated_words_of_a_long_text_encode_as_in_a_short_one)
         size_t n = 0;
         while (n < sizeof text - 32) {
             char word[32] = " ";
-            for (int k = 1 + (int)(test_rand(&rng) % 12); k > 0; k--) strcat(word, test_rand(&rng) % 2 ? "ab" : test_rand(&rng) % 2 ? "c" : "d");
+            for (int k = 1 + (int)(test_rand(&rng) % 12); k > 0; k--)
+                strcat(word, test_rand(&rng) % 2 ? "ab" : test_rand(&rng) % 2 ? "c" : "d");
             n_want += encode(&o, word, strlen(word), 0, want + n_want, 20000 - n_want);
             memcpy(text + n, word, strlen(word));
             n += strlen(word);
@@ -728,10 +781,37 @@ TEST(repeated_words_of_a_long_text_encode_as_in_a_short_one)
 /* ---- hostile files ---- */
 
 enum damage {
-    NO_MODEL, OTHER_MODEL, OTHER_PRE, NO_TOKENS, SHORT_TYPES, LONG_SCORES, NO_SCORES, TYPES_AS_FLOATS, SCORES_AS_INTS, TYPE_9, NAN_SCORE, BOS_PAST_END, EOS_NEGATIVE,
-    EOT_PAST_END, BYTE_NEGATIVE, BYTE_NO_HEX, BYTE_LONG, NO_BYTES, NO_MERGES, MERGE_NO_SPACE, MERGE_LEFT, MERGE_RIGHT, MERGE_EMPTY, ADD_BOS_TEXT, ADD_BOS_NONE,
+    NO_MODEL,
+    OTHER_MODEL,
+    OTHER_PRE,
+    NO_TOKENS,
+    SHORT_TYPES,
+    LONG_SCORES,
+    NO_SCORES,
+    TYPES_AS_FLOATS,
+    SCORES_AS_INTS,
+    TYPE_9,
+    NAN_SCORE,
+    BOS_PAST_END,
+    EOS_NEGATIVE,
+    EOT_PAST_END,
+    BYTE_NEGATIVE,
+    BYTE_NO_HEX,
+    BYTE_LONG,
+    NO_BYTES,
+    NO_MERGES,
+    MERGE_NO_SPACE,
+    MERGE_LEFT,
+    MERGE_RIGHT,
+    MERGE_EMPTY,
+    ADD_BOS_TEXT,
+    ADD_BOS_NONE,
 };
-static const struct { enum damage what; bool spm; const char *text; } damages[] = {
+static const struct {
+    enum damage what;
+    bool spm;
+    const char *text;
+} damages[] = {
     { NO_MODEL, false, "tokenizer.ggml.model is missing" },
     { OTHER_MODEL, false, "tokenizer.ggml.model is \"wordpiece\", known are gpt2, llama" },
     { OTHER_PRE, false, "tokenizer.ggml.pre is \"gpt-5\", known are default, falcon, gpt-2, smollm, llama-bpe, qwen2" },
@@ -765,31 +845,81 @@ static void damage(struct spec *s, enum damage what)
     char *merge = s->merge[s->n_merges++];
     strcpy(merge, "b c");
     switch (what) {
-    case NO_MODEL: s->model = NULL; break;
-    case OTHER_MODEL: s->model = "wordpiece"; break;
-    case OTHER_PRE: s->pre = "gpt-5"; break;
-    case NO_TOKENS: s->n = 0; break;
-    case SHORT_TYPES: s->n_types = s->n - 1; break;
-    case LONG_SCORES: s->n_scores = s->n + 1; break;
-    case NO_SCORES: s->n_scores = -1; break;
-    case TYPES_AS_FLOATS: s->type_elem = KV_F32; break;
-    case SCORES_AS_INTS: s->score_elem = KV_I32; break;
-    case TYPE_9: s->type[7] = 9; break;
-    case NAN_SCORE: s->score[3] = NAN; break;
-    case BOS_PAST_END: put_id(&s->extra, "bos_token_id", s->n); break;
-    case EOS_NEGATIVE: put_id(&s->extra, "eos_token_id", -1); break;
-    case EOT_PAST_END: put_id(&s->extra, "eot_token_id", INT32_MAX); break;
-    case BYTE_NEGATIVE: strcpy(s->text[3], "<0x-1>"); break;
-    case BYTE_NO_HEX: strcpy(s->text[3], "<0xZZ>"); break;
-    case BYTE_LONG: strcpy(s->text[3], "<0x000>"); break;
-    case NO_BYTES: strcpy(s->text[5], "xx"), s->type[5] = TOKEN_NORMAL; break;
-    case NO_MERGES: s->n_merges = -1; break;
-    case MERGE_NO_SPACE: strcpy(merge, "ab"); break;
-    case MERGE_LEFT: strcpy(merge, "zz b"); break;
-    case MERGE_RIGHT: strcpy(merge, "a "); break;
-    case MERGE_EMPTY: strcpy(merge, ""); break;
-    case ADD_BOS_TEXT: put_text(&s->extra, "add_bos_token", "yes"); break;
-    case ADD_BOS_NONE: put_bool(&s->extra, "add_bos_token", true); break;
+    case NO_MODEL:
+        s->model = NULL;
+        break;
+    case OTHER_MODEL:
+        s->model = "wordpiece";
+        break;
+    case OTHER_PRE:
+        s->pre = "gpt-5";
+        break;
+    case NO_TOKENS:
+        s->n = 0;
+        break;
+    case SHORT_TYPES:
+        s->n_types = s->n - 1;
+        break;
+    case LONG_SCORES:
+        s->n_scores = s->n + 1;
+        break;
+    case NO_SCORES:
+        s->n_scores = -1;
+        break;
+    case TYPES_AS_FLOATS:
+        s->type_elem = KV_F32;
+        break;
+    case SCORES_AS_INTS:
+        s->score_elem = KV_I32;
+        break;
+    case TYPE_9:
+        s->type[7] = 9;
+        break;
+    case NAN_SCORE:
+        s->score[3] = NAN;
+        break;
+    case BOS_PAST_END:
+        put_id(&s->extra, "bos_token_id", s->n);
+        break;
+    case EOS_NEGATIVE:
+        put_id(&s->extra, "eos_token_id", -1);
+        break;
+    case EOT_PAST_END:
+        put_id(&s->extra, "eot_token_id", INT32_MAX);
+        break;
+    case BYTE_NEGATIVE:
+        strcpy(s->text[3], "<0x-1>");
+        break;
+    case BYTE_NO_HEX:
+        strcpy(s->text[3], "<0xZZ>");
+        break;
+    case BYTE_LONG:
+        strcpy(s->text[3], "<0x000>");
+        break;
+    case NO_BYTES:
+        strcpy(s->text[5], "xx"), s->type[5] = TOKEN_NORMAL;
+        break;
+    case NO_MERGES:
+        s->n_merges = -1;
+        break;
+    case MERGE_NO_SPACE:
+        strcpy(merge, "ab");
+        break;
+    case MERGE_LEFT:
+        strcpy(merge, "zz b");
+        break;
+    case MERGE_RIGHT:
+        strcpy(merge, "a ");
+        break;
+    case MERGE_EMPTY:
+        strcpy(merge, "");
+        break;
+    case ADD_BOS_TEXT:
+        put_text(&s->extra, "add_bos_token", "yes");
+        break;
+    case ADD_BOS_NONE:
+        put_bool(&s->extra, "add_bos_token", true);
+        break;
     }
 }
 
@@ -885,13 +1015,14 @@ TEST(tokenizer_reports_every_failed_allocation)
     }
 }
 
-SUITE(tokenizer, T(unicode_every_code_point_survives_utf8), T(unicode_decode_rejects_ill_formed), T(unicode_flags_follow_the_general_category),
-      T(pretok_cuts_like_the_regular_expressions), T(pretok_pieces_join_to_any_bytes), T(bpe_joins_the_earliest_merge_then_the_leftmost),
-      T(spm_joins_the_best_score_then_the_leftmost_across_spaces), T(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so),
-      T(bpe_merge_whose_result_is_no_token_falls_apart_into_bytes), T(bpe_one_word_of_a_megabyte_is_merged),
-      T(special_tokens_divide_the_text_longest_first), T(special_text_of_the_user_gives_no_control_token),
-      T(spm_puts_a_space_at_the_start_and_after_special_tokens), T(bos_and_eos_stand_where_the_file_wants_them),
-      T(end_tokens_are_known_by_key_and_by_text), T(piece_hides_control_tokens_and_counts_what_does_not_fit),
-      T(encode_and_decode_write_no_more_than_fits_and_say_what_is_needed), T(encode_then_decode_gives_any_bytes_back),
-      T(repeated_words_of_a_long_text_encode_as_in_a_short_one), T(tokenizer_open_refuses_damaged_vocabularies_by_name),
-      T(pre_tokenizer_can_be_overridden_where_there_is_one), T(odd_but_harmless_vocabularies_open), T(tokenizer_reports_every_failed_allocation));
+SUITE(tokenizer, T(unicode_every_code_point_survives_utf8), T(unicode_decode_rejects_ill_formed),
+      T(unicode_flags_follow_the_general_category), T(pretok_cuts_like_the_regular_expressions), T(pretok_pieces_join_to_any_bytes),
+      T(bpe_joins_the_earliest_merge_then_the_leftmost), T(spm_joins_the_best_score_then_the_leftmost_across_spaces),
+      T(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so), T(bpe_merge_whose_result_is_no_token_falls_apart_into_bytes),
+      T(bpe_one_word_of_a_megabyte_is_merged), T(special_tokens_divide_the_text_longest_first),
+      T(special_text_of_the_user_gives_no_control_token), T(spm_puts_a_space_at_the_start_and_after_special_tokens),
+      T(bos_and_eos_stand_where_the_file_wants_them), T(end_tokens_are_known_by_key_and_by_text),
+      T(piece_hides_control_tokens_and_counts_what_does_not_fit), T(encode_and_decode_write_no_more_than_fits_and_say_what_is_needed),
+      T(encode_then_decode_gives_any_bytes_back), T(repeated_words_of_a_long_text_encode_as_in_a_short_one),
+      T(tokenizer_open_refuses_damaged_vocabularies_by_name), T(pre_tokenizer_can_be_overridden_where_there_is_one),
+      T(odd_but_harmless_vocabularies_open), T(tokenizer_reports_every_failed_allocation));

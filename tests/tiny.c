@@ -3,9 +3,8 @@
 #include "src/arch.h"
 #include "tests/test.h"
 
-static const char chatml[] =
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+static const char chatml[] = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+                             "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /* ---- vocabulary ---- */
 
@@ -27,7 +26,13 @@ static size_t byte_symbol(int b, char *out)
     return 2;
 }
 
-struct vocab { char text[TINY_TOKENS][24]; struct str str[TINY_TOKENS]; int32_t type[TINY_TOKENS]; float score[TINY_TOKENS]; int n; };
+struct vocab {
+    char text[TINY_TOKENS][24];
+    struct str str[TINY_TOKENS];
+    int32_t type[TINY_TOKENS];
+    float score[TINY_TOKENS];
+    int n;
+};
 
 static void vocab_add(struct vocab *v, const char *s, size_t n, int type, float score)
 {
@@ -111,14 +116,24 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o)
 static int64_t size_of(const struct tiny_options *o, enum dim d)
 {
     switch (d) {
-    case DIM_1: return 1;
-    case DIM_EMBD: return o->n_embd;
-    case DIM_Q: case DIM_O: return o->n_head * o->head_dim;
-    case DIM_K: case DIM_V: return o->n_head_kv * o->head_dim;
-    case DIM_FF: return o->n_ff;
-    case DIM_HEAD: return o->head_dim;
-    case DIM_VOCAB: return TINY_TOKENS + o->extra_rows;
-    case DIM_ROT_HALF: return o->head_dim / 2;
+    case DIM_1:
+        return 1;
+    case DIM_EMBD:
+        return o->n_embd;
+    case DIM_Q:
+    case DIM_O:
+        return o->n_head * o->head_dim;
+    case DIM_K:
+    case DIM_V:
+        return o->n_head_kv * o->head_dim;
+    case DIM_FF:
+        return o->n_ff;
+    case DIM_HEAD:
+        return o->head_dim;
+    case DIM_VOCAB:
+        return TINY_TOKENS + o->extra_rows;
+    case DIM_ROT_HALF:
+        return o->head_dim / 2;
     }
     return 0;
 }
@@ -130,7 +145,8 @@ static void fill(float *x, int64_t n, int64_t ne0, bool vector, bool centred, ui
     for (int64_t i = 0; i < n; i++) x[i] = test_randf(rng) * s + (vector && !centred ? 1.0f : 0.0f);
 }
 
-static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, uint64_t *rng, struct arena *a, struct err *e)
+static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, uint64_t *rng,
+                         struct arena *a, struct err *e)
 {
     char name[96];
     snprintf(name, sizeof name, r->gguf, il);

@@ -1,6 +1,7 @@
 /* bench - speed, measured as llama-bench does and shown in its columns, so that lines of both can stand side by side:
- * pp N = one prompt of N random tokens on an empty context (or after `depth` tokens), tg N = N single tokens; no sampling, no tokenizing; one
- * warm-up, then `reps` runs, mean and sample standard deviation. Beside it the machine's limits (limits.h) and the share of them reached. */
+ * pp N = one prompt of N random tokens on an empty context (or after `depth` tokens), tg N = N single tokens; no sampling, no
+ * tokenizing; one warm-up, then `reps` runs, mean and sample standard deviation. Beside it the machine's limits (limits.h) and the share
+ * of them reached. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -119,7 +120,7 @@ static status run_test(struct bench *b, const struct test *t, struct err *e)
     return OK;
 }
 
-/* Bytes that must be read and multiply-adds that must be done, by performance formulas: each pass reads the weights once and the KV rows so far. */
+/* Bytes that must be read and multiply-adds that must be done: each pass reads the weights once, and the KV rows so far. */
 static struct load load_of(const struct bench *b, const struct test *t, double seconds)
 {
     int64_t n_batch = engine_n_batch(b->r.engine), passes = (t->n_prompt + n_batch - 1) / n_batch + t->n_gen;
@@ -152,8 +153,8 @@ static void write_md(struct bench *b, const struct test *t, double mean, double 
     snprintf(speed, sizeof speed, "%.2f \xC2\xB1 %.2f", mean, dev);
     if (!b->head_written) {
         out_printf("| %-30s | %10s | %10s | %-10s | %7s | %15s | %20s |\n", "model", "size", "params", "backend", "threads", "test", "t/s");
-        out_printf("| %.29s- | %.9s: | %.9s: | %.9s- | %.6s: | %.14s: | %.19s: |\n", "-----------------------------", "---------", "---------",
-                   "---------", "------", "--------------", "-------------------");
+        out_printf("| %.29s- | %.9s: | %.9s: | %.9s- | %.6s: | %.14s: | %.19s: |\n", "-----------------------------", "---------",
+                   "---------", "---------", "------", "--------------", "-------------------");
         b->head_written = true;
     }
     out_printf("| %-30s | %10s | %10s | %-10s | %7d | %15s | %21s |\n", model, size, params, "CPU", pool_threads(engine_pool(b->r.engine)),
@@ -273,8 +274,8 @@ static void write_limits(const struct bench *b, int from)
     const struct limits *l = &b->limits;
     char size[32], name[96];
     if (b->c->no_limits || b->c->quiet) return;
-    fprintf(stderr, "limits, %d %s: read %.1f GB/s (one thread %.1f) over %s of weights, ", l->n_threads, l->n_threads == 1 ? "thread" : "threads",
-            l->read_gbps_n, l->read_gbps_1, size_text(l->read_bytes, size));
+    fprintf(stderr, "limits, %d %s: read %.1f GB/s (one thread %.1f) over %s of weights, ", l->n_threads,
+            l->n_threads == 1 ? "thread" : "threads", l->read_gbps_n, l->read_gbps_1, size_text(l->read_bytes, size));
     if (l->int8_gmacs_1 > 0) fprintf(stderr, "int8 tile %.0f GMAC/s per thread, ", l->int8_gmacs_1);
     fprintf(stderr, "f32 tile %.0f GFLOP/s per thread, barrier %.0f ns\n", l->f32_gflops_1, l->barrier_ns);
     for (int i = from; i < b->n_shares; i++)
@@ -355,17 +356,22 @@ static int run(struct cli *c)
 }
 
 OPT_GROUP(bench_group, "Bench",
-    { "n-prompt", "-p", OPT_STR, OPT_AT(n_prompt), .value = "LIST", .def = "512", .help = "prompt lengths: 512,1024 or 8-32*2 or 0-1024+256; 0: none" },
+    { "n-prompt", "-p", OPT_STR, OPT_AT(n_prompt), .value = "LIST", .def = "512",
+      .help = "prompt lengths: 512,1024 or 8-32*2 or 0-1024+256; 0: none" },
     { "n-gen", "-n", OPT_STR, OPT_AT(n_gen), .value = "LIST", .def = "128", .help = "tokens to generate; 0: none" },
     { "pg", "-pg", OPT_STR, OPT_AT(pg), .value = "PP,TG", .help = "prompt and generation in one run, several joined by ';'" },
     { "n-depth", "-d --depth", OPT_STR, OPT_AT(depth), .value = "LIST", .def = "0", .help = "tokens already in the context" },
-    { "threads", "-t", OPT_STR, OPT_AT(threads_list), .value = "LIST", .def = "0", .help = "threads; 0: one per physical core within the cgroup limit" },
-    { "reps", "-r --repetitions", OPT_INT, OPT_AT(reps), .value = "N", .def = "5", .lo = 1, .hi = REPS_MAX, .help = "measured runs of each test" },
+    { "threads", "-t", OPT_STR, OPT_AT(threads_list), .value = "LIST", .def = "0",
+      .help = "threads; 0: one per physical core within the cgroup limit" },
+    { "reps", "-r --repetitions", OPT_INT, OPT_AT(reps), .value = "N", .def = "5", .lo = 1, .hi = REPS_MAX,
+      .help = "measured runs of each test" },
     { "delay", NULL, OPT_INT, OPT_AT(delay), .value = "SECONDS", .lo = 0, .hi = 3600, .help = "pause before each run" },
-    { "format", "-o --output", OPT_STR, OPT_AT(format), .value = "FORMAT", .def = "md", .choices = "md|csv|json|jsonl", .help = "of the results on stdout" },
+    { "format", "-o --output", OPT_STR, OPT_AT(format), .value = "FORMAT", .def = "md", .choices = "md|csv|json|jsonl",
+      .help = "of the results on stdout" },
     { "no-warmup", NULL, OPT_FLAG, OPT_AT(no_warmup), .help = "skip the unmeasured run before each test" },
     { "no-limits", NULL, OPT_FLAG, OPT_AT(no_limits), .help = "do not measure what the machine could do" },
-    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32", .help = "number format of the KV cache" },
+    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32",
+      .help = "number format of the KV cache" },
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" });
 
 static const struct opt_group *const groups[] = { &bench_group, &opts_cpu, &opts_common, NULL };

@@ -100,7 +100,7 @@ static const char *advice(const struct talk *t, const struct err *e, char buf[22
 {
     if (!strstr(e->text, "the context holds")) return NULL;
     generator_advice(&t->gen, buf, 160);
-    strcat(buf, " /undo takes back the last exchange.");
+    strcat(buf, "; /undo takes back the last exchange");
     return buf;
 }
 
@@ -450,7 +450,7 @@ static int run(struct cli *c)
     if (!c->model) return offer_models();
     arena_init(&t.words, 0);
     status st = runtime_open(&t.rt, c, RUNTIME_DEFAULT_CTX, &e);
-    if (st == OK) st = prompt_open(&t.prompt, model_tokenizer(t.rt.model), model_template(t.rt.model), c->template_name, &e);
+    if (st == OK) st = prompt_open(&t.prompt, model_tokenizer(t.rt.model), model_template(t.rt.model), c->template_name, c->model, &e);
     if (st == OK && c->load) st = load(&t, c->load, &e);
     if (st == OK && c->system) st = set_system(&t, c->system, &e);
     if (st == OK) st = generator_open(&t.gen, &t.rt, c, &e);

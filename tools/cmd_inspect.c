@@ -1,5 +1,5 @@
-/* inspect - what a GGUF file holds, for every architecture: reads keys and tensor views, and asks the model code only whether it would run and
- * how much memory that takes. Text from the file is shown without control characters: names and templates are not to be trusted. */
+/* inspect - what a GGUF file holds, for every architecture: reads keys and tensor views, and asks the model code only whether it would
+ * run and how much memory that takes. Text from the file is shown without control characters: names and templates are not to be trusted. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -207,8 +207,8 @@ static status check_weights(const struct inspection *in, struct damage *d, struc
     if (o) json_end(o, ']');
     if (cli_interrupted) return err_set(e, ERR_INTERRUPTED, "interrupted");
     if (d->n_blocks == 0) return OK;
-    return err_set(e, ERR_VERIFY, "%lld of %lld tensors hold NaN or infinity (%lld blocks)", (long long)d->n_tensors, (long long)in->g.n_tensors,
-                   (long long)d->n_blocks);
+    return err_set(e, ERR_VERIFY, "%lld of %lld tensors hold NaN or infinity (%lld blocks)", (long long)d->n_tensors,
+                   (long long)in->g.n_tensors, (long long)d->n_blocks);
 }
 
 /* ---- keys and tensors ---- */
@@ -248,8 +248,8 @@ static void print_tensors(const struct gguf *g)
     for (int64_t i = 0; i < g->n_tensors; i++) {
         const struct tensor *t = &g->tensor[i];
         char name[128], shape[64];
-        out_printf("  %-40s %-22s %-6s %14zu %14llu\n", clean(str_of(t->name), name, sizeof name), tensor_shape_text(t, shape), t->type->gguf_name,
-                   tensor_bytes(t), (unsigned long long)file_offset(g, t));
+        out_printf("  %-40s %-22s %-6s %14zu %14llu\n", clean(str_of(t->name), name, sizeof name), tensor_shape_text(t, shape),
+                   t->type->gguf_name, tensor_bytes(t), (unsigned long long)file_offset(g, t));
     }
 }
 
@@ -324,7 +324,8 @@ static void print_memory(const struct inspection *in)
     if (!in->runs) return;
     out_printf("\ncontext        KV cache    weights + KV + %s scratch\n", size_text(in->scratch, scratch));
     for (int i = 0; i < in->n_memory; i++)
-        out_printf("%7lld  %14s  %s\n", (long long)in->memory[i].n_ctx, size_text(in->memory[i].kv, kv), size_text(in->memory[i].total, total));
+        out_printf("%7lld  %14s  %s\n", (long long)in->memory[i].n_ctx, size_text(in->memory[i].kv, kv),
+                   size_text(in->memory[i].total, total));
 }
 
 static void print_text(const struct inspection *in)
@@ -486,8 +487,10 @@ static int run(struct cli *c)
 
 OPT_GROUP(inspect_group, "Inspect",
     { "all", "-a", OPT_FLAG, OPT_AT(all), .help = "also list every key and every tensor" },
-    { "check", "--check-tensors", OPT_FLAG, OPT_AT(check), .help = "scan all weights for NaN and infinities; exit code 7 when there are any" },
-    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32", .help = "for the memory table" },
+    { "check", "--check-tensors", OPT_FLAG, OPT_AT(check), 
+      .help = "scan all weights for NaN and infinities; exit code 7 when there are any" },
+    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32",
+      .help = "for the memory table" },
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" },
     ROW_PRE);
 

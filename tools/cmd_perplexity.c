@@ -1,5 +1,5 @@
 /* perplexity - how well a model predicts a text, by llama-perplexity's windows (ppl.h), so that figures can be compared.
- * Rows are scored on the pool's threads into an array and summed in order on this one: the result does not depend on the number of threads. */
+ * Rows are scored on the pool's threads into an array and summed in order on this one: the number of threads changes nothing. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -105,7 +105,7 @@ static status run_all(struct job *j, struct err *e)
 
 static status read_text(const struct cli *c, char **text, size_t *n, struct err *e)
 {
-    if (c->n_file != 1) return err_set(e, ERR_USAGE, "%d text files given, perplexity reads one: -f FILE", c->n_file);
+    if (c->n_file != 1) return err_set(e, ERR_USAGE, "no text to score: -f FILE");
     TRY(file_text(c->file[0], TEXT_MAX, text, n, e));
     if (*n > 0 && (*text)[*n - 1] == '\n') (*n)--; /* llama-perplexity drops one newline at the end */
     return OK;
@@ -246,9 +246,11 @@ static int run(struct cli *c)
 
 OPT_GROUP(perplexity_group, "Perplexity",
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE", .help = "the text (- is stdin)" },
-    { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .def = "512", .lo = PPL_CTX_MIN, .hi = 16777216, .help = "tokens in one chunk" },
+    { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .def = "512", .lo = PPL_CTX_MIN, .hi = 16777216,
+      .help = "tokens in one chunk" },
     { "chunks", NULL, OPT_INT, OPT_AT(chunks), .value = "N", .lo = -1, .hi = 1e12, .help = "score at most N chunks; 0: all" },
-    { "format", NULL, OPT_STR, OPT_AT(format), .value = "FORMAT", .def = "text", .choices = "text|md|csv|json|jsonl", .help = "of the result on stdout" },
+    { "format", NULL, OPT_STR, OPT_AT(format), .value = "FORMAT", .def = "text", .choices = "text|md|csv|json|jsonl",
+      .help = "of the result on stdout" },
     { "save-logits", "--kl-divergence-base", OPT_STR, OPT_AT(save_logits), .value = "FILE",
       .help = "also write all scored logits in llama-perplexity's format" });
 

@@ -146,7 +146,7 @@ static status encode(struct run *r, struct err *e)
         TRY(encode_text(p->tok, r->input.p, r->input.n, c->special ? ENCODE_SPECIAL : 0, &p->ids, &p->n_ids, &p->cap, e));
         return c->no_bos ? OK : prompt_add_bos(p, e);
     }
-    TRY(prompt_open(p, model_tokenizer(r->rt.model), model_template(r->rt.model), c->template_name, e));
+    TRY(prompt_open(p, model_tokenizer(r->rt.model), model_template(r->rt.model), c->template_name, c->model, e));
     if (c->system) TRY(chat_add(p->chat, "system", c->system, strlen(c->system), e));
     TRY(chat_add(p->chat, "user", r->input.p, r->input.n, e));
     return prompt_encode(p, true, e);

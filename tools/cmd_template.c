@@ -2,6 +2,7 @@
 #include "tools/opt.h"
 #include "tools/prompt.h"
 #include "tools/vocab.h"
+#include <string.h>
 
 enum { MESSAGES_MAX = 64 << 20 };
 
@@ -46,7 +47,7 @@ static int run(struct cli *c)
     bool generation = !c->no_generation_prompt;
     status st = c->messages ? OK : err_set(&e, ERR_USAGE, "template needs --messages FILE.json, a list of {\"role\": ..., \"content\": ...}");
     if (st == OK) st = vocab_open(&v, c, &e);
-    if (st == OK) st = prompt_open(&p, v.tok, v.chat_template, c->template_name, &e);
+    if (st == OK) st = prompt_open(&p, v.tok, v.chat_template, c->template_name, c->model, &e);
     if (st == OK) st = read_messages(&p, c->messages, &e);
     if (st == OK && c->json) {
         st = prompt_encode(&p, generation, &e);
@@ -58,7 +59,8 @@ static int run(struct cli *c)
     mem_free(text);
     prompt_close(&p);
     vocab_close(&v);
-    return st == OK ? 0 : cli_fail(&e, NULL);
+    bool none = st != OK && strstr(e.text, "no chat template");
+    return st == OK ? 0 : cli_fail(&e, none ? "Name one: --template chatml (or llama3, gemma, ..., or a file)." : NULL);
 }
 
 OPT_GROUP(template_rows, "Template",

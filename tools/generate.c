@@ -147,7 +147,7 @@ void generator_advice(const struct generator *g, char *buf, size_t cap)
     int64_t want = (g->n_prompt + 512 + 1023) / 1024 * 1024;
     model_info(g->rt->model, &info);
     if (info.n_ctx_train > 0 && want > info.n_ctx_train)
-        snprintf(buf, cap, "Shorten it: this model was trained on %lld positions, a larger context would not help much.", (long long)info.n_ctx_train);
+        snprintf(buf, cap, "Shorten it: this model was trained on %lld positions, a larger context would not help much", (long long)info.n_ctx_train);
     else
         snprintf(buf, cap, "Shorten it, or give a larger context: -c %lld", (long long)want);
 }

@@ -50,8 +50,8 @@ static void read_share(void *ctx, int ith, int nth)
     }
 }
 
-/* The fastest slice in GB/s: all threads of the pool, or this thread alone when pool is NULL. Walks over all weights again and again, so that
- * a slice comes from where a token's weights come from: memory, or the last-level cache when the model fits there. */
+/* The fastest slice in GB/s: all threads of the pool, or this thread alone when pool is NULL. Walks over all weights again and again,
+ * so that a slice comes from where a token's weights come from: memory, or the last-level cache when the model fits there. */
 static double best_read(struct reading *r, struct pool *pool, size_t bytes)
 {
     double best = 0, begin = now_seconds(), t0 = begin;
@@ -114,7 +114,8 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
 {
     const struct kernels *k = engine_kernels(en);
     const struct tensor *w = dominant_weight(engine_model(en));
-    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, false), f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, true);
+    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, false),
+           f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, true);
     void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size), *f32_buf = arena_zalloc(a, 1, f32_size);
     float *x = arena_zalloc(a, TILE_K, sizeof *x), *y = arena_zalloc(a, TILE_TOKENS_MAX * PANEL_ROWS, sizeof *y);
     const float *rows[TILE_TOKENS_MAX];
@@ -174,6 +175,7 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e)
 struct share limits_share(const struct limits *l, const struct load *w)
 {
     double tile = l->int8_gmacs_1 > 0 ? l->int8_gmacs_1 : l->f32_gflops_1 / 2;
-    double bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100, compute = w->macs / w->seconds / (l->n_threads * tile * 1e9) * 100;
+    double bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100;
+    double compute = w->macs / w->seconds / (l->n_threads * tile * 1e9) * 100;
     return bandwidth >= compute ? (struct share){ bandwidth, "bandwidth" } : (struct share){ compute, "compute" };
 }

@@ -1,11 +1,11 @@
-/* limits - what this machine can do at best, measured with the engine's own loops: how fast weights can be read where they lie, how fast the
- * inner tile multiplies when everything is in the first cache, what one barrier costs. About half a second in all. */
+/* limits - what this machine can do at best, measured with the engine's own loops: how fast weights can be read where they lie, how fast
+ * the inner tile multiplies when everything is in the first cache, what one barrier costs. About half a second in all. */
 #pragma once
 #include "src/cuanto.h"
 
 struct limits {
     double read_gbps_1, read_gbps_n; /* 10^9 bytes per second over the mapped weights: one thread, all threads */
-    double int8_gmacs_1;             /* 10^9 multiply-adds per second of one thread: the int8 tile on the dominant type; 0 for float models */
+    double int8_gmacs_1;             /* 10^9 multiply-adds per second of one thread: int8 tile on the dominant type; 0 for float models */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
     double barrier_ns;
     size_t read_bytes;               /* weights that one reading pass covers, at most 512 MiB */

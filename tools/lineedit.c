@@ -526,9 +526,9 @@ static enum line_result read_plain(struct lineedit *l)
 /* ---- interface ---- */
 
 /* """text""" -> text, without the newlines that only set the marks apart. */
-static void strip_quotes(const struct buffer *t, const char **text, size_t *n)
+static void strip_quotes(struct buffer *t, const char **text, size_t *n)
 {
-    const char *p = t->p, *end = t->p + t->n;
+    char *p = t->p, *end = t->p + t->n;
     while (p < end && isspace((unsigned char)*p)) p++;
     while (end > p && isspace((unsigned char)end[-1])) end--;
     *text = t->p, *n = t->n;
@@ -536,6 +536,7 @@ static void strip_quotes(const struct buffer *t, const char **text, size_t *n)
     p += 3, end -= 3;
     if (p < end && *p == '\n') p++;
     if (p < end && end[-1] == '\n') end--;
+    *end = 0;
     *text = p, *n = (size_t)(end - p);
 }
 

@@ -22,6 +22,6 @@ enum line_result {
     LINE_SIGNAL, /* cli_interrupted is set */
     LINE_ERROR,  /* out of memory, or the terminal failed */
 };
-/* lineedit_read - shows prompt (interactive only) and reads one message, without the final newline and the """ around it. *text is valid until the
- * next call. Between calls the terminal does not echo (term_busy); lineedit_close restores it. */
+/* lineedit_read - shows prompt (interactive only) and reads one message, without the final newline and the """ around it. *text is
+ * NUL-terminated, valid until the next call. Between calls the terminal does not echo (term_busy); lineedit_close restores it. */
 enum line_result lineedit_read(struct lineedit *l, const char *prompt, const char **text, size_t *n);

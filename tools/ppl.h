@@ -8,13 +8,13 @@ struct kernels;
 
 enum { PPL_CTX_MIN = 4 };
 
-/* ppl_chunks - how many chunks are scored; max_chunks <= 0 = all. ERR_USAGE with both numbers when there are fewer than 2 * n_ctx tokens. */
+/* ppl_chunks - how many chunks are scored; max_chunks <= 0 = all. ERR_USAGE with both numbers when the text has fewer than 2 * n_ctx. */
 status ppl_chunks(int64_t n_tokens, int64_t n_ctx, int64_t max_chunks, int64_t *n_chunks, struct err *e) MUST_USE;
 static inline int64_t ppl_first(int64_t n_ctx) { return n_ctx / 2; }                 /* row whose logits score the first target */
 static inline int64_t ppl_scored(int64_t n_ctx) { return n_ctx - 1 - n_ctx / 2; }    /* targets in a chunk */
 
-/* ppl_nll - -ln softmax(logits)[target]: maximum in f32, terms exp(x - max) in f32, their sum and the logarithm in f64. Not finite for logits
- * that are not. Any thread. */
+/* ppl_nll - -ln softmax(logits)[target]: maximum in f32, terms exp(x - max) in f32, their sum and the logarithm in f64. Not finite for
+ * logits that are not. Any thread. */
 double ppl_nll(const struct kernels *k, const float *logits, int64_t n_vocab, int32_t target);
 
 struct ppl_sum { int64_t n; double nll, nll2; };

@@ -77,10 +77,11 @@ static const struct chat_builtin *builtin(const char *name)
 }
 
 /* Finds the template text; *owned is what must be freed afterwards. */
-static status pick_template(struct str file_template, const char *name, struct str *source, char **owned, const char **label, struct err *e)
+static status pick_template(struct str file_template, const char *name, const char *model, struct str *source, char **owned, const char **label,
+                            struct err *e)
 {
     *source = file_template, *owned = NULL, *label = "tokenizer.chat_template";
-    if (!name && file_template.n == 0) return err_set(e, ERR_USAGE, "this model has no chat template (tokenizer.chat_template is not in the file)");
+    if (!name && file_template.n == 0) return err_set(e, ERR_USAGE, "%s has no chat template (no tokenizer.chat_template in the file)", model);
     if (!name) return OK;
     const struct chat_builtin *row = builtin(name);
     *label = name;
@@ -100,14 +101,14 @@ static status pick_template(struct str file_template, const char *name, struct s
     return err_set(e, ERR_USAGE, "--template: '%s' is neither a file nor one of %s", name, names);
 }
 
-status prompt_open(struct prompt *p, const struct tokenizer *t, struct str file_template, const char *template_name, struct err *e)
+status prompt_open(struct prompt *p, const struct tokenizer *t, struct str file_template, const char *template_name, const char *model, struct err *e)
 {
     struct str source;
     char *owned = NULL, *bos = text_of(t, tokenizer_bos(t)), *eos = text_of(t, tokenizer_eos(t));
     const char *label;
     *p = (struct prompt){ .tok = t, .now = (int64_t)time(NULL) };
     status st = bos && eos ? OK : err_oom(e, "prompt", 0);
-    if (st == OK) st = pick_template(file_template, template_name, &source, &owned, &label, e);
+    if (st == OK) st = pick_template(file_template, template_name, model, &source, &owned, &label, e);
     if (st == OK) st = chat_open(&p->chat, source.p, source.n, label, bos, eos, e);
     if (st == OK) st = chat_open(&p->marked, source.p, source.n, label, bos, eos, e);
     if (st == OK) st = list_controls(p, e);

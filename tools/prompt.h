@@ -27,8 +27,10 @@ struct prompt {
     bool spans_known;
 };
 
-/* prompt_open - template_name: a row of chat_builtins, else a file, NULL = file_template. ERR_USAGE "no chat template" when that is empty. */
-status prompt_open(struct prompt *p, const struct tokenizer *t, struct str file_template, const char *template_name, struct err *e) MUST_USE;
+/* prompt_open - template_name: a row of chat_builtins, else a file, NULL = file_template. ERR_USAGE "<model> has no chat template" when that is
+ * empty; model is only for this text. */
+status prompt_open(struct prompt *p, const struct tokenizer *t, struct str file_template, const char *template_name, const char *model,
+                   struct err *e) MUST_USE;
 void prompt_close(struct prompt *p); /* accepts a zeroed one */
 
 /* prompt_render - the conversation as text, into *text (mem_alloc, NUL-terminated, the caller's). Fills span. */

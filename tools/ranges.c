@@ -75,7 +75,8 @@ status range_parse(const char *text, const char *what, int64_t lo, int64_t hi, i
     return *c.p ? bad(&c, "',' or the end is expected") : OK;
 }
 
-status pair_parse(const char *text, const char *what, int64_t lo, int64_t hi, int64_t *first, int64_t *second, int cap, int *n, struct err *e)
+status pair_parse(const char *text, const char *what, int64_t lo, int64_t hi, int64_t *first, int64_t *second, int cap, int *n,
+                  struct err *e)
 {
     struct cursor c = { text, text, what, lo, hi, e };
     *n = 0;

@@ -6,7 +6,9 @@
 
 enum report_format report_format(const struct cli *c, enum report_format fallback)
 {
-    static const char *const names[] = { [REPORT_TEXT] = "text", [REPORT_MD] = "md", [REPORT_CSV] = "csv", [REPORT_JSON] = "json", [REPORT_JSONL] = "jsonl" };
+    static const char *const names[] = {
+        [REPORT_TEXT] = "text", [REPORT_MD] = "md", [REPORT_CSV] = "csv", [REPORT_JSON] = "json", [REPORT_JSONL] = "jsonl",
+    };
     if (c->json) return REPORT_JSON;
     for (int i = 0; c->format && i < ARRAY_LEN(names); i++)
         if (!strcmp(c->format, names[i])) return (enum report_format)i;

@@ -6,14 +6,14 @@
 /* Rows are padded to ATTN_PAD floats: two vectors of the widest ISA. */
 enum { ATTN_PAD = 32 };
 struct attn_scratch {
-    int q_len, v_len;    /* padded head_dim, head_dim_v */
-    float *q;            /* [ATTN_ROWS][q_len]     scaled queries */
-    float *tile;         /* [ATTN_KEYS][max]       a block of K, later of V, in the order of the register tiles */
-    float *rows;         /* [ATTN_KEYS][max]       the block as f32 rows, for formats without a direct load */
-    float *s;            /* [ATTN_ROWS][ATTN_KEYS] logits, then probabilities, of the block */
-    float *acc;          /* [ATTN_ROWS][v_len]     sum of p * v */
-    float *max, *decay;  /* [ATTN_ROWS]            running maximum; exp(old maximum - new) */
-    double *sum;         /* [ATTN_ROWS]            running sum of p */
+    int q_len, v_len;   /* padded head_dim, head_dim_v */
+    float *q;           /* [ATTN_ROWS][q_len]     scaled queries */
+    float *tile;        /* [ATTN_KEYS][max]       a block of K, later of V, in the order of the register tiles */
+    float *rows;        /* [ATTN_KEYS][max]       the block as f32 rows, for formats without a direct load */
+    float *s;           /* [ATTN_ROWS][ATTN_KEYS] logits, then probabilities, of the block */
+    float *acc;         /* [ATTN_ROWS][v_len]     sum of p * v */
+    float *max, *decay; /* [ATTN_ROWS]            running maximum; exp(old maximum - new) */
+    double *sum;        /* [ATTN_ROWS]            running sum of p */
 };
 
 /* attn_place - carves buf (NULL: only measures). Returns the bytes needed. */

@@ -7,20 +7,27 @@
 #include "ggml-like/kernels/attn.h"
 
 enum {
-    TILE_ROWS = 6,           /* 6 rows x 2 vectors of accumulators, 2 loads, 1 broadcast: 15 of 16 registers */
-    PAIR = 2 * LANES,        /* width of a tile: keys of a logit tile, dims of a value tile */
-    DIRECT_K_ROWS = 12,      /* up to here logits come straight from the cache rows: no slower than the tile, and they prefetch */
+    TILE_ROWS = 6,      /* 6 rows x 2 vectors of accumulators, 2 loads, 1 broadcast: 15 of 16 registers */
+    PAIR = 2 * LANES,   /* width of a tile: keys of a logit tile, dims of a value tile */
+    DIRECT_K_ROWS = 12, /* up to here logits come straight from the cache rows: no slower than the tile, and they prefetch */
     DIRECT_V_ROWS = TILE_ROWS,
 };
 _Static_assert((int)PAIR <= (int)ATTN_PAD && ATTN_KEYS % PAIR == 0, "tiles fill the padded rows");
 
 /* Keys of one block: row j at p + j * stride; f16 or f32 */
-struct key_rows { const uint8_t *p; size_t stride; bool f16; };
+struct key_rows {
+    const uint8_t *p;
+    size_t stride;
+    bool f16;
+};
 
 ALWAYS_INLINE vf load_row(const uint8_t *p, bool f16) { return f16 ? v_load_f16(p) : v_load((const float *)(const void *)p); }
 
-/* Rows as they lie in memory: what is read next is fetched while the block computes (from DRAM: 1.3 to 2 times faster decode) */
-struct raw_rows { const uint8_t *p; size_t stride, bytes; };
+/* Rows as they lie in memory: what is read next is fetched while the block computes */
+struct raw_rows {
+    const uint8_t *p;
+    size_t stride, bytes;
+};
 
 static struct raw_rows raw_at(const struct dtype *t, const void *data, size_t row_bytes, int dim, int64_t row)
 {
@@ -67,16 +74,16 @@ ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const uint8
 {
     const int keys = LANES / n;
     vf acc[LANES];
-UNROLL
+    UNROLL
     for (int i = 0; i < LANES; i++) acc[i] = v_zero();
     for (int d = 0; d < len; d += LANES) {
         vf x[4];
-UNROLL
+        UNROLL
         for (int i = 0; i < n; i++) x[i] = v_load(q[i] + d);
-UNROLL
+        UNROLL
         for (int j = 0; j < keys; j++) {
             vf y = load_row(key[j] + (size_t)d * (f16 ? 2 : 4), f16);
-UNROLL
+            UNROLL
             for (int i = 0; i < n; i++) acc[i * keys + j] = v_fma(x[i], y, acc[i * keys + j]);
         }
     }
@@ -85,7 +92,7 @@ UNROLL
     for (int i = 0; i < n; i++) memcpy(s[i], sum + i * keys, (size_t)keys * sizeof(float));
 }
 
-#define QK_DIRECT(name, n, f16) \
+#define QK_DIRECT(name, n, f16)                                                                                                            \
     static void name(const float *const *q, const uint8_t *const *key, int len, float *const *s) { qk_direct(n, f16, q, key, len, s); }
 QK_DIRECT(qk_f32_1, 1, false)
 QK_DIRECT(qk_f32_2, 2, false)
@@ -94,7 +101,8 @@ QK_DIRECT(qk_f16_1, 1, true)
 QK_DIRECT(qk_f16_2, 2, true)
 QK_DIRECT(qk_f16_4, 4, true)
 static qk_direct_fn *const qk_direct_of[2][5] = {
-    { NULL, qk_f32_1, qk_f32_2, qk_f32_4, qk_f32_4 }, { NULL, qk_f16_1, qk_f16_2, qk_f16_4, qk_f16_4 },
+    { NULL, qk_f32_1, qk_f32_2, qk_f32_4, qk_f32_4 },
+    { NULL, qk_f16_1, qk_f16_2, qk_f16_4, qk_f16_4 },
 };
 
 static void logits_direct(const struct attn_scratch *x, const struct attn_block *b, struct key_rows k, int len, struct raw_rows next)
@@ -126,10 +134,10 @@ static void transpose_keys(float *tile, const struct attn_block *b, struct key_r
         for (int c = 0; c < LANES; c++) key[c] = k.p + (size_t)clamp_key(j + c, b) * k.stride;
         for (int d = 0; d < len; d += LANES) {
             vf t[LANES];
-UNROLL
+            UNROLL
             for (int c = 0; c < LANES; c++) t[c] = load_row(key[c] + (size_t)d * (k.f16 ? 2 : 4), k.f16);
             v_transpose(t);
-UNROLL
+            UNROLL
             for (int c = 0; c < LANES; c++) v_store(to + (ptrdiff_t)(d + c) * PAIR, t[c]);
         }
     }
@@ -144,11 +152,11 @@ ALWAYS_INLINE void qk_tile(int n, const float *const *q, const float *tile, int 
     for (int i = 0; i < LANES; i++) {
         int lane = 0;
         for (int bit = 1; bit < LANES; bit *= 2) lane = 2 * lane + !!(i & bit);
-UNROLL
+        UNROLL
         for (int c = 0; c < 2 * n; c++) acc[c] = v_zero();
         for (int d = lane; d < len; d += LANES) {
             vf k0 = v_load(tile + (ptrdiff_t)d * PAIR), k1 = v_load(tile + (ptrdiff_t)d * PAIR + LANES);
-UNROLL
+            UNROLL
             for (int r = 0; r < n; r++) {
                 vf y = v_set(q[r][d]);
                 acc[2 * r] = v_fma(y, k0, acc[2 * r]);
@@ -156,17 +164,18 @@ UNROLL
             }
         }
         int level = 0;
-        for (; i >> level & 1; level++)
-UNROLL
+        for (; i >> level & 1; level++) {
+            UNROLL
             for (int c = 0; c < 2 * n; c++) acc[c] = v_add(saved[level][c], acc[c]);
-UNROLL
+        }
+        UNROLL
         for (int c = 0; c < 2 * n; c++) saved[level][c] = acc[c];
     }
-UNROLL
+    UNROLL
     for (int r = 0; r < n; r++) v_store(s[r], acc[2 * r]), v_store(s[r] + LANES, acc[2 * r + 1]);
 }
 
-#define QK_TILE(n) \
+#define QK_TILE(n)                                                                                                                         \
     static void qk_tile_##n(const float *const *q, const float *tile, int len, float *const *s) { qk_tile(n, q, tile, len, s); }
 QK_TILE(1)
 QK_TILE(2)
@@ -247,7 +256,8 @@ typedef void pv_fn(const struct value_tile *t, int lo, int hi, const uint8_t *v,
 
 /* The chains of n rows x nv vectors over keys lo..hi, ascending; v points to the first of the dims, which is number d of acc.
  * sum [n][nv * LANES]: chains continue from it and go back to it. NULL: from 0, and acc = acc * decay + chain. */
-ALWAYS_INLINE void pv(int n, int nv, bool f16, const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d, float *sum)
+ALWAYS_INLINE void pv(int n, int nv, bool f16, const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d,
+                      float *sum)
 {
     vf c[2 * TILE_ROWS];
     UNROLL
@@ -271,10 +281,10 @@ ALWAYS_INLINE void pv(int n, int nv, bool f16, const struct value_tile *t, int l
     }
 }
 
-#define PV(name, n, nv, f16)                                                                                                       \
-    static void name(const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d, float *sum)              \
-    {                                                                                                                              \
-        pv(n, nv, f16, t, lo, hi, v, stride, d, sum);                                                                              \
+#define PV(name, n, nv, f16)                                                                                                               \
+    static void name(const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d, float *sum)                       \
+    {                                                                                                                                      \
+        pv(n, nv, f16, t, lo, hi, v, stride, d, sum);                                                                                      \
     }
 PV(pv_f32_1x2, 1, 2, false)
 PV(pv_f32_2x2, 2, 2, false)
@@ -297,7 +307,10 @@ static pv_fn *const pv_of[2][TILE_ROWS + 1] = {
     { NULL, pv_f16_1x2, pv_f16_2x2, pv_f16_3x2, pv_f16_4x2, pv_f16_5x2, pv_f16_6x2 },
 };
 /* one or two rows need more vectors at once to hide the latency of the chain */
-static const struct { int nv; pv_fn *fn[2]; } pv_wide[3] = { { 0, { NULL, NULL } }, { 8, { pv_f32_1x8, pv_f16_1x8 } }, { 4, { pv_f32_2x4, pv_f16_2x4 } } };
+static const struct {
+    int nv;
+    pv_fn *fn[2];
+} pv_wide[3] = { { 0, { NULL, NULL } }, { 8, { pv_f32_1x8, pv_f16_1x8 } }, { 4, { pv_f32_2x4, pv_f16_2x4 } } };
 
 static int value_tiles(struct value_tile *tile, const struct attn_scratch *x, const struct attn_block *b)
 {
@@ -394,8 +407,7 @@ static void attn_one_block(const struct kernels *k, const struct attn_args *a, c
     struct key_rows values = rows_at(k, a->v_type, a->v, a->v_row_bytes, dim_v, b, x->rows);
     if (b->n <= DIRECT_V_ROWS && dim_v % PAIR == 0)
         values_direct(x, b, values, dim_v, raw_at(a->k_type, a->k, a->k_row_bytes, dim, b->base + ATTN_KEYS));
-    else
-        values_tiled(x, b, values, dim_v);
+    else values_tiled(x, b, values, dim_v);
 }
 
 static void attn(const struct kernels *k, const struct attn_args *a, void *scratch)

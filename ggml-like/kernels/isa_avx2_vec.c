@@ -7,7 +7,9 @@
 
 enum { LANES = 8 };
 typedef __m256 vf;
-typedef struct { __m256d a, b; } vd2;
+typedef struct {
+    __m256d a, b;
+} vd2;
 
 static inline vf v_zero(void) { return _mm256_setzero_ps(); }
 static inline vf v_set(float x) { return _mm256_set1_ps(x); }

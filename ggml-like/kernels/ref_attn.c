@@ -10,9 +10,12 @@ static int padded(int n) { return (n + ATTN_PAD - 1) / ATTN_PAD * ATTN_PAD; }
 size_t attn_place(struct attn_scratch *x, void *buf, int head_dim, int head_dim_v)
 {
     size_t q = (size_t)padded(head_dim), v = (size_t)padded(head_dim_v), most = q > v ? q : v, at = 0;
-    struct { float **p; size_t n; } part[] = {
-        { &x->q, ATTN_ROWS * q }, { &x->tile, ATTN_KEYS * most }, { &x->rows, ATTN_KEYS * most }, { &x->s, ATTN_ROWS * ATTN_KEYS },
-        { &x->acc, ATTN_ROWS * v }, { &x->max, ATTN_ROWS }, { &x->decay, ATTN_ROWS },
+    struct {
+        float **p;
+        size_t n;
+    } part[] = {
+        { &x->q, ATTN_ROWS * q },   { &x->tile, ATTN_KEYS * most }, { &x->rows, ATTN_KEYS * most }, { &x->s, ATTN_ROWS * ATTN_KEYS },
+        { &x->acc, ATTN_ROWS * v }, { &x->max, ATTN_ROWS },         { &x->decay, ATTN_ROWS },
     };
     for (int i = 0; i < ARRAY_LEN(part); i++) {
         *part[i].p = buf ? (float *)buf + at : NULL;

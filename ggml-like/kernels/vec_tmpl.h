@@ -1,12 +1,12 @@
 /* vec_tmpl - bodies of the vector slots, compiled once per ISA over the primitives that its file defines before including this:
- *   vf  LANES floats, LANES a power of two, 4..32 (a divisor of 32)      vd2  LANES doubles
- *   v_zero v_set v_set_f16(p)                      v_load v_store (float *)   v_load_n(p, n) v_store_n(p, n, x): the first n < LANES, else 0
- *   v_load_f16 v_store_f16 v_load_bf16 v_store_bf16 v_load_i8 v_store_i8 (void *, any alignment; stores round to nearest even, i8 gets integers)
- *   v_load2(p, &even, &odd) v_store2(p, even, odd)       2 * LANES floats
+ *   vf: LANES floats (4, 8, 16 or 32)     vd2: LANES doubles     v_zero v_set v_set_f16(p)
+ *   v_load v_store (float *)     v_load_n(p, n) v_store_n(p, n, x): the first n < LANES, 0 elsewhere
+ *   v_load_f16 v_store_f16 v_load_bf16 v_store_bf16 v_load_i8 v_store_i8: void *, any alignment; round to nearest even, i8 gets integers
+ *   v_load2(p, &even, &odd) v_store2(p, even, odd): 2 * LANES floats      v_transpose(x): LANES x LANES
  *   v_add v_sub v_mul v_div v_abs v_round (half away from zero)      v_fma(a, b, c) = a * b + c    v_fnma(a, b, c) = c - a * b
  *   v_min(a, b) v_max(a, b): b if either is NaN          v_keep_ge(x, y, lo): 0 where y < lo, else x (also where y is NaN)
  *   v_pow2(t): float whose bits are those of t << 23     v_top(x): largest lane
- *   v_sum(x): lanes halved by x[i] + x[i + half] until one is left; v_sums(x): lane i = v_sum(x[i])     v_transpose(x): LANES x LANES
+ *   v_sum(x): lanes halved by x[i] + x[i + half] until one is left      v_sums(x): lane i = v_sum(x[i])
  *   vd2_zero vd2_add(s, x) = s + x    vd2_add_sq(s, x) = s + x * x    vd2_join(s, t) = s + t    vd2_sum(s)
  * Must not know any instruction set. No libm. */
 #include "ggml-like/formats/formats.h"
@@ -21,7 +21,7 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; degree 6, minimax in relative error: 4e-9, with rounding 1.3e-7.
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; degree 6, minimax in relative error: 4e-9, with rounding 8e-8.
  * Adding EXP_SHIFT rounds to an integer and leaves n - 1 + 127 in the low mantissa bits: n - 1, and a polynomial of twice the size, so that
  * n = 128 stays representable. Exactly 0 below -86.98 (e^x < 1.7e-38: no denormals on the way), +inf from 88.7229 on. */
 #define EXP_MIN (-86.98f)
@@ -52,7 +52,7 @@ ALWAYS_INLINE vf exp_below(vf x)
 
 ALWAYS_INLINE vf exp_lanes(vf x) { return exp_below(v_min(v_set(EXP_MAX), x)); }
 
-/* tanh(z) = m / (m + 2), m = exp(2z) - 1 = 2^n (exp(r) - 1) + (2^n - 1): exact to 4e-7 of the result down to z = 0.
+/* tanh(z) = m / (m + 2), m = exp(2z) - 1 = 2^n (exp(r) - 1) + (2^n - 1): exact to 2e-7 of the result down to z = 0.
  * From |2z| = 20 on it rounds to 1. */
 ALWAYS_INLINE vf tanh_lanes(vf z)
 {
@@ -80,10 +80,7 @@ ALWAYS_INLINE vf op_scale(vf a, vf b, vf c) { return v_mul(a, c); }
 ALWAYS_INLINE vf op_axpy(vf a, vf b, vf c) { return v_fma(a, c, b); }
 ALWAYS_INLINE vf op_norm(vf a, vf b, vf c) { return v_mul(v_mul(a, c), b); }
 ALWAYS_INLINE vf op_softcap(vf a, vf b, vf c) { return v_mul(c, tanh_lanes(v_div(a, c))); }
-ALWAYS_INLINE vf op_silu(vf g, vf u, vf c)
-{
-    return v_mul(v_div(g, v_add(v_set(1.0f), exp_lanes(v_sub(v_zero(), g)))), u);
-}
+ALWAYS_INLINE vf op_silu(vf g, vf u, vf c) { return v_mul(v_div(g, v_add(v_set(1.0f), exp_lanes(v_sub(v_zero(), g)))), u); }
 /* g / (1 + exp(-2z)), 2z = 2 sqrt(2/pi) (g + 0.044715 g^3) */
 ALWAYS_INLINE vf op_gelu(vf g, vf u, vf c)
 {
@@ -103,9 +100,10 @@ static float dot(const float *x, const float *y, int64_t n)
 {
     vf s[4] = { v_zero(), v_zero(), v_zero(), v_zero() };
     int64_t i = 0;
-    for (; i + 4 * LANES <= n; i += 4 * LANES)
-UNROLL
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        UNROLL
         for (int j = 0; j < 4; j++) s[j] = v_fma(v_load(x + i + j * LANES), v_load(y + i + j * LANES), s[j]);
+    }
     for (; i + LANES <= n; i += LANES) s[0] = v_fma(v_load(x + i), v_load(y + i), s[0]);
     if (i < n) s[1] = v_fma(v_load_n(x + i, (int)(n - i)), v_load_n(y + i, (int)(n - i)), s[1]);
     return v_sum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
@@ -130,9 +128,10 @@ static float block_top(const float *x, int64_t n)
     vf m[4];
     for (int j = 0; j < 4; j++) m[j] = v_set(-INFINITY);
     int64_t i = 0;
-    for (; i + 4 * LANES <= n; i += 4 * LANES)
-UNROLL
+    for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        UNROLL
         for (int j = 0; j < 4; j++) m[j] = v_max(v_load(x + i + j * LANES), m[j]);
+    }
     float top = v_top(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
     for (; i < n; i++) top = x[i] > top ? x[i] : top;
     return top;
@@ -265,10 +264,16 @@ static void q8_0_from_f32(const float *src, uint8_t *dst, int64_t n)
 }
 
 static to_f32_fn *const to_f32_of[DTYPE_IDS] = {
-    [GGUF_F32] = f32_to_f32, [GGUF_F16] = halves_to_f32, [GGUF_BF16] = brains_to_f32, [GGUF_Q8_0] = q8_0_to_f32,
+    [GGUF_F32] = f32_to_f32,
+    [GGUF_F16] = halves_to_f32,
+    [GGUF_BF16] = brains_to_f32,
+    [GGUF_Q8_0] = q8_0_to_f32,
 };
 static from_f32_fn *const from_f32_of[DTYPE_IDS] = {
-    [GGUF_F32] = f32_from_f32, [GGUF_F16] = halves_from_f32, [GGUF_BF16] = brains_from_f32, [GGUF_Q8_0] = q8_0_from_f32,
+    [GGUF_F32] = f32_from_f32,
+    [GGUF_F16] = halves_from_f32,
+    [GGUF_BF16] = brains_from_f32,
+    [GGUF_Q8_0] = q8_0_from_f32,
 };
 
 static void to_f32(const struct dtype *t, const void *src, float *dst, int64_t n)

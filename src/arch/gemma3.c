@@ -1,6 +1,6 @@
-/* gemma3 - Gemma 3 text models. Norms before and after both blocks, RMS norms on every Q and K head, embeddings scaled by sqrt(n_embd), GeGLU;
- * five layers with a sliding window and rope base 10,000, then one that sees everything with the file's base and rope scaling.
- * Norm weights are stored with their +1 already added. Source: Gemma 3 Technical Report (2025). */
+/* gemma3 - Gemma 3 text models. Norms before and after both blocks, RMS norms on every Q and K head, embeddings scaled by sqrt(n_embd),
+ * GeGLU; five layers with a sliding window and rope base 10,000, then one that sees everything with the file's base and rope scaling. Norm
+ * weights are stored with their +1 already added. Source: Gemma 3 Technical Report (2025). */
 #include "src/arch.h"
 #include "src/model_int.h"
 #include <math.h>
@@ -66,4 +66,6 @@ static val layer(const struct build *b, int il, val x)
     return op_add(p, x, norm(b, op_matmul(p, weight(b, il, W_FFN_DOWN), g), weight(b, il, W_POST_FFN_NORM)));
 }
 
-const struct arch arch_gemma3 = { .name = "gemma3", .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .layer = layer };
+const struct arch arch_gemma3 = {
+    .name = "gemma3", .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .layer = layer
+};

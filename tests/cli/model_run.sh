@@ -21,6 +21,13 @@ cuanto run $m --raw x -n 1 -q --logit-bias 999999999=1 2>&1 | sed 's/0\.\.[0-9]*
 cuanto run $m hello --template nowhere 2>&1 | sed 's/one of .*/one of (names)/' | tail -n 1
 cuanto run $m hello --template ./nowhere.jinja -q; echo "exit $?"
 cuanto run $m --raw x -n 1 --isa mmx >out 2>&1; echo "exit $?"
+echo "- no template"
+cp $BARE_MODEL bare.gguf
+cuanto run bare.gguf hello -q; echo "exit $?"
+cuanto chat bare.gguf -q; echo "exit $?"
+cuanto run $BARE_MODEL --raw hello -q -n 2 --ignore-eos >out; echo "exit $?"
+cuanto run $BARE_MODEL hello --template chatml -q -n 2 --ignore-eos >out; echo "exit $?"
+echo '[]' | cuanto template bare.gguf --messages -; echo "exit $?"
 echo "- extract"
 printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}' >t.jinja
 cuanto run $m hello --template t.jinja -n 4 --ignore-eos --temp 0 -q >a; cuanto run $m hello --template t.jinja -n 4 --ignore-eos --temp 0 -x 2>err >b

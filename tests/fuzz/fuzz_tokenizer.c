@@ -1,5 +1,5 @@
-/* fuzz_tokenizer - input: u32 n, n bytes of a GGUF file, then text. Any vocabulary opens or is refused with a reason; with one that opens any
- * text encodes, whatever the flags, to ids in range, to as many as counting says, and decoding stays inside its buffer. */
+/* fuzz_tokenizer - input: u32 n, n bytes of a GGUF file, then text. Any vocabulary opens or is refused with a reason; with one that opens
+ * any text encodes, whatever the flags, to ids in range, to as many as counting says, and decoding stays inside its buffer. */
 #include "src/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (gguf_parse(&g, data, n, "input", &e) != OK) return 0;
     if (tokenizer_open(&t, &g, NULL, &e) == OK) {
         for (unsigned flags = 0; flags < 4; flags++) use(t, (const char *)data + n, size - n, flags);
-        for (int32_t id = -1; id <= tokenizer_size(t); id++) (void)tokenizer_text(t, id), (void)tokenizer_attr(t, id), (void)tokenizer_is_end(t, id);
+        for (int32_t id = -1; id <= tokenizer_size(t); id++)
+            (void)tokenizer_text(t, id), (void)tokenizer_attr(t, id), (void)tokenizer_is_end(t, id);
         tokenizer_close(t);
     } else if (t || e.text[0] == 0 || (e.code != ERR_FORMAT && e.code != ERR_MEMORY)) {
         abort();

@@ -370,6 +370,11 @@ call_chain ¦ {{ ' a,b '.strip().split(',')[1].upper() | lower }} {{ (name | lis
 nested_quotes ¦ {{ "{\"a\": \"b\"}" }} {{ '{"name": "' + name + '"}' }} {{ '\\' }} {{ "\t|" }}
 kwargs_trailing_comma ¦ {{ dict(a=1, b=2,) }} {{ [1, 2,][0] }}
 escape_newlines ¦ {{ 'a\r\nb\u2028c' | tojson }} {{ 'a\r\n' | length }}
+sharp_s ¦ {{ 'straße'.title() }} {{ 'aß'.swapcase() }} {{ 'ß'.upper() }} {{ 'straße'.islower() }}
+undefined_seq ¦ {{ missing | sort }} {{ missing | reverse | list }} {{ missing | first is defined }} {{ missing | map('upper') | list }} {{ missing | unique | list }}
+truncate_list ¦ {{ [1, 2] | truncate(5) }}
+generator_reverse ¦ {{ xs | map('string') | reverse }}
+test_chain ¦ {{ 1 is in([1]) is true }}
 long_concat ¦ {{ 'a' + name + 'b' + name + 'c' + uni + 'd' ~ n ~ 'e' }}{% set acc = '' %}{% for x in xs %}{% set acc = acc + 'x' %}{{ acc }}{% endfor %}
 ns_accumulate ¦ {% set ns = namespace(s='') %}{% for x in ws %}{% set ns.s = ns.s + x %}{% set keep = ns.s %}{% set ns.t = keep + '!' %}{% endfor %}{{ ns.s }} {{ ns.t }}
 ns_list ¦ {% set ns = namespace(l=[]) %}{% for x in xs %}{% set ns.l = ns.l + [x * 2] %}{% endfor %}{{ ns.l }}

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct sink { float *rows; int64_t n_vocab; };
+struct sink {
+    float *rows;
+    int64_t n_vocab;
+};
 static void take(void *ctx, int seg, int64_t row, const float *logits)
 {
     struct sink *s = ctx;
@@ -30,7 +33,8 @@ int main(int argc, char **argv)
     int64_t n_ctx = atoll(argv[4]);
     bool single = argc > 5;
     if (file_text(argv[2], 1 << 30, &raw, &bytes, &e) != OK || model_open(&m, argv[1], &(struct model_options){ 0 }, &e) != OK ||
-        engine_open(&en, m, &(struct engine_options){ 0 }, &e) != OK || session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx }, &e) != OK)
+        engine_open(&en, m, &(struct engine_options){ 0 }, &e) != OK ||
+        session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx }, &e) != OK)
         return fail(&e);
     FILE *out = fopen(argv[3], "wb");
     if (!out) return 3;

@@ -1,6 +1,6 @@
 /* tokens - the tokenizer as a filter, for comparisons with other engines:  tokens MODEL [facts]
- * Input: frames {u32 flags (ENCODE_), u32 bytes, text}. Output per frame: {u32 n, n int32 ids, u32 bytes, the ids decoded with special tokens}.
- * facts: per token one line with the piece in hex without and with special tokens, and 1 if it ends generation; then bos, eos. */
+ * Input: frames {u32 flags (ENCODE_), u32 bytes, text}. Output per frame: {u32 n, n int32 ids, u32 bytes, the ids decoded with special
+ * tokens}. facts: per token one line with the piece in hex without and with special tokens, and 1 if it ends generation; then bos, eos. */
 #include "src/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +43,8 @@ static int filter(const struct tokenizer *t)
         int32_t *ids = malloc((size_t)cap * sizeof *ids);
         if (!text || !ids || fread(text, 1, head[1], stdin) != head[1]) return fail("short input");
         if (tokenizer_encode(t, text, head[1], head[0], ids, cap, &n, &e) != OK) return fail(e.text);
-        if (tokenizer_encode(t, text, head[1], head[0], NULL, 0, &again, &e) != OK || again != n) return fail("counting gives another number");
+        if (tokenizer_encode(t, text, head[1], head[0], NULL, 0, &again, &e) != OK || again != n)
+            return fail("counting gives another number");
         if (n > cap) return fail("more than four tokens a byte");
         size_t bytes = tokenizer_decode(t, ids, n, true, NULL, 0);
         back = malloc(bytes + 1);
