@@ -259,13 +259,10 @@ static void panel_rows8(struct panel *p, const struct dtype *t, const struct cod
     int64_t first = k / t->group_len * PANEL_ROWS + row;
     panel_scales8(p->scale + first, p->has_min ? p->min + first : NULL, t, c, n / t->group_len, scale);
     int8_t *code = p->code + k * PANEL_ROWS + row * 4;
-    float *csum = p->csum + k / 32 * PANEL_ROWS + row;
-    int second = t->group_len == 16; /* the other half of a block has its own scale */
-    for (int b = 0; b < n / 32; b++, csum += PANEL_ROWS, code += 32 * PANEL_ROWS) {
-        __m256 low = panel_codes8(code, c, b * 32, bias), high = panel_codes8(code + 16 * PANEL_ROWS, c, b * 32 + 16, bias);
-        const __m256 *s = scale + (b << second);
-        _mm256_storeu_ps(csum, _mm256_fmadd_ps(high, s[second], _mm256_mul_ps(low, s[0])));
-    }
+    float *csum = p->csum + k / 16 * PANEL_ROWS + row;
+    int halve = t->group_len == 32; /* two groups of 16 share a scale */
+    for (int g = 0; g < n / 16; g++, csum += PANEL_ROWS, code += 16 * PANEL_ROWS)
+        _mm256_storeu_ps(csum, _mm256_mul_ps(panel_codes8(code, c, g * 16, bias), scale[g >> halve]));
 }
 
 static void panel_codes(const struct kernels *k, struct panel *p, const struct dtype *t, const uint8_t *w, size_t row_bytes, int n_rows)
@@ -377,48 +374,47 @@ INLINE __m128 sum_of_lanes(const __m128 v[NT])
     return _mm_add_ps(_mm_add_ps(a, b), _mm_add_ps(c, d));
 }
 
-struct block_stats { __m128 low, high, sum[2]; }; /* lane = token */
+struct group_stats { __m128 low, high, sum; }; /* lane = token */
 
-/* 32 columns from column `at` on of n tokens; zeros for the rest */
-INLINE struct block_stats tile_stats(const float *const *x, int n, int64_t at)
+/* 16 columns from column `at` on of n tokens; zeros for the rest */
+INLINE struct group_stats tile_stats(const float *const *x, int n, int64_t at)
 {
-    __m128 low[NT], high[NT], sum[2][NT];
+    __m128 low[NT], high[NT], sum[NT];
     for (int t = 0; t < NT; t++) {
         if (t >= n) {
-            low[t] = high[t] = sum[0][t] = sum[1][t] = _mm_setzero_ps();
+            low[t] = high[t] = sum[t] = _mm_setzero_ps();
             continue;
         }
-        __m256 v[4], lo = _mm256_set1_ps(__builtin_inff()), hi = _mm256_set1_ps(__builtin_inff()); /* hi: minimum of -v */
-        for (int i = 0; i < 4; i++) {
+        __m256 v[2], lo = _mm256_set1_ps(__builtin_inff()), hi = _mm256_set1_ps(__builtin_inff()); /* hi: minimum of -v */
+        for (int i = 0; i < 2; i++) {
             v[i] = _mm256_loadu_ps(x[t] + at + 8 * i);
             lo = _mm256_min_ps(v[i], lo); /* a NaN leaves lo */
             hi = _mm256_min_ps(negated(v[i]), hi);
         }
         low[t] = fold_min(lo), high[t] = fold_min(hi);
-        sum[0][t] = fold_add(_mm256_add_ps(v[0], v[1])), sum[1][t] = fold_add(_mm256_add_ps(v[2], v[3]));
+        sum[t] = fold_add(_mm256_add_ps(v[0], v[1]));
     }
-    return (struct block_stats){ .low = min_of_lanes(low), .high = _mm_sub_ps(_mm_setzero_ps(), min_of_lanes(high)),
-                                 .sum = { sum_of_lanes(sum[0]), sum_of_lanes(sum[1]) } };
+    return (struct group_stats){ .low = min_of_lanes(low), .high = _mm_sub_ps(_mm_setzero_ps(), min_of_lanes(high)), .sum = sum_of_lanes(sum) };
 }
 
-/* The 32 codes of a token as dwords of 4 columns: 0 2 4 6 in the low lane, 1 3 5 7 in the high one */
-INLINE __m256i tile_codes(const float *x, float low, float inv)
+/* The 16 codes of a token */
+INLINE __m128i tile_codes(const float *x, float low, float inv)
 {
-    __m256i q[4];
-    for (int i = 0; i < 4; i++) {
+    __m256i q[2];
+    for (int i = 0; i < 2; i++) {
         __m256 v = _mm256_sub_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(low));
         q[i] = round_clamped(_mm256_mul_ps(v, _mm256_set1_ps(inv)), 0.0f, 254.0f);
     }
-    __m256i v = _mm256_packus_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-    return _mm256_add_epi8(v, _mm256_set1_epi8(1));
+    __m256i v = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[0], q[1]), 0xd8);
+    return _mm_add_epi8(_mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)), _mm_set1_epi8(1));
 }
 
 static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     assert(k->tile_tokens == NT && p->k % 32 == 0 && n >= 1 && n <= NT);
-    for (int64_t at = 0; at < p->k; at += 32) {
+    for (int64_t at = 0; at < p->k; at += 16) {
         struct act_tile to = act_tile_at(p, NT, tile, at);
-        struct block_stats s = tile_stats(x, n, at);
+        struct group_stats s = tile_stats(x, n, at);
         __m128 range = _mm_sub_ps(s.high, s.low), wide = _mm_cmpge_ps(range, _mm_set1_ps(ACT_RANGE_MIN));
         __m128 d = _mm_and_ps(_mm_div_ps(range, _mm_set1_ps(254.0f)), wide);
         _Alignas(16) float low[NT], inv[NT];
@@ -426,17 +422,16 @@ static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t til
         _mm_store_ps(inv, _mm_and_ps(_mm_div_ps(_mm_set1_ps(254.0f), range), wide));
         _mm_storeu_ps(to.d, d);
         _mm_storeu_ps(to.o, _mm_sub_ps(s.low, d));
-        _mm_storeu_ps(to.sum, s.sum[0]);
-        _mm_storeu_ps(to.sum + NT, s.sum[1]);
-        __m256i c[NT];
-        for (int t = 0; t < NT; t++) c[t] = t < n ? tile_codes(x[t] + at, low[t], inv[t]) : _mm256_setzero_si256();
-        __m256i e = _mm256_unpacklo_epi32(c[0], c[1]), f = _mm256_unpackhi_epi32(c[0], c[1]);
-        __m256i g = _mm256_unpacklo_epi32(c[2], c[3]), h = _mm256_unpackhi_epi32(c[2], c[3]);
-        __m256i *a = (__m256i *)to.a;
-        _mm256_storeu_si256(a, _mm256_unpacklo_epi64(e, g));
-        _mm256_storeu_si256(a + 1, _mm256_unpackhi_epi64(e, g));
-        _mm256_storeu_si256(a + 2, _mm256_unpacklo_epi64(f, h));
-        _mm256_storeu_si256(a + 3, _mm256_unpackhi_epi64(f, h));
+        _mm_storeu_ps(to.sum, s.sum);
+        __m128i c[NT];
+        for (int t = 0; t < NT; t++) c[t] = t < n ? tile_codes(x[t] + at, low[t], inv[t]) : _mm_setzero_si128();
+        __m128i e = _mm_unpacklo_epi32(c[0], c[1]), f = _mm_unpackhi_epi32(c[0], c[1]);
+        __m128i g = _mm_unpacklo_epi32(c[2], c[3]), h = _mm_unpackhi_epi32(c[2], c[3]);
+        __m128i *a = (__m128i *)to.a;
+        _mm_storeu_si128(a, _mm_unpacklo_epi64(e, g));
+        _mm_storeu_si128(a + 1, _mm_unpackhi_epi64(e, g));
+        _mm_storeu_si128(a + 2, _mm_unpacklo_epi64(f, h));
+        _mm_storeu_si128(a + 3, _mm_unpackhi_epi64(f, h));
     }
 }
 
@@ -514,12 +509,12 @@ INLINE void wide_dot(__m256i dot[2][NT], const int8_t *w, const uint8_t *a, int 
         for (int r = 0; r < 2; r++) dot[r][t] = first ? s[r][t] : _mm256_add_epi32(dot[r][t], s[r][t]);
 }
 
-/* dot over one group; chain = products that an int16 holds, 0 for 8-bit codes */
-INLINE void group_dot(__m256i dot[2][NT], const int8_t *w, const uint8_t *a, int chain, int group, int nt)
+/* dot over 16 columns; chain = products that an int16 holds, 0 for 8-bit codes */
+INLINE void group_dot(__m256i dot[2][NT], const int8_t *w, const uint8_t *a, int chain, int nt)
 {
-    int steps = group / 4, each = chain == 0 || chain > steps ? steps : chain;
+    int each = chain == 0 ? 4 : chain;
 #pragma GCC unroll 4
-    for (int i = 0; i < steps; i += each) {
+    for (int i = 0; i < 4; i += each) {
         if (chain == 0) wide_dot(dot, w + i * 64, a + i * NT * 4, each, nt, i == 0);
         else chain_dot(dot, w + i * 64, a + i * NT * 4, each, nt, i == 0);
     }
@@ -561,30 +556,20 @@ INLINE void tile_store(__m256 acc[2][NT], int nt, float *y, int64_t y_stride, bo
         }
 }
 
-/* Group g of a block of 32 columns: part = S0 dot0 (+ S1 dot1); with the last group acc += D part */
-INLINE void group_scaled(__m256 acc[2][NT], __m256 part[2][NT], const __m256i dot[2][NT], const float *scale, const float *d, int g,
-                         bool last, int nt)
+/* Half h of a block of 32 columns: part = D0 dot0 (+ D1 dot1), and acc += S part where a scale ends */
+INLINE void half_scaled(__m256 acc[2][NT], __m256 part[2][NT], const __m256i dot[2][NT], const float *scale, const float *d, int h, int group,
+                        int nt)
 {
 #pragma GCC unroll 4
-    for (int t = 0; t < nt; t++)
+    for (int t = 0; t < nt; t++) {
+        __m256 b = _mm256_broadcast_ss(d + t);
 #pragma GCC unroll 2
         for (int r = 0; r < 2; r++) {
-            __m256 v = _mm256_cvtepi32_ps(dot[r][t]), s = _mm256_loadu_ps(scale + g * PANEL_ROWS + 8 * r);
-            part[r][t] = g ? _mm256_fmadd_ps(v, s, part[r][t]) : _mm256_mul_ps(v, s);
-            if (last) acc[r][t] = _mm256_fmadd_ps(part[r][t], _mm256_broadcast_ss(d + t), acc[r][t]);
+            __m256 v = _mm256_cvtepi32_ps(dot[r][t]);
+            part[r][t] = h && group == 32 ? _mm256_fmadd_ps(v, b, part[r][t]) : _mm256_mul_ps(v, b);
+            if (h || group == 16) acc[r][t] = _mm256_fmadd_ps(part[r][t], _mm256_loadu_ps(scale + 8 * r), acc[r][t]);
         }
-}
-
-INLINE void block_dot(__m256 acc[2][NT], const int8_t *w, const uint8_t *a, const float *scale, const float *d, int chain, int group,
-                      int nt)
-{
-    __m256 part[2][NT];
-    __m256i dot[2][NT];
-    group_dot(dot, w, a, chain, group, nt);
-    group_scaled(acc, part, dot, scale, d, 0, group == 32, nt);
-    if (group == 32) return;
-    group_dot(dot, w + group * PANEL_ROWS, a + group * NT, chain, group, nt);
-    group_scaled(acc, part, dot, scale, d, 1, true, nt);
+    }
 }
 
 INLINE void tile_body(const struct panel *p, struct act_tile x, float *y, int64_t y_stride, bool add, int chain, int group, int nt)
@@ -594,17 +579,23 @@ INLINE void tile_body(const struct panel *p, struct act_tile x, float *y, int64_
     __m256 acc[2][NT];
     for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
     for (const int8_t *end = w + p->nk * PANEL_ROWS; w < end; w += 32 * PANEL_ROWS) {
-        block_dot(acc, w, x.a, scale, x.d, chain, group, nt);
-        if (chain == 0) { /* the codes were taken 128 too low */
-            _Alignas(16) float o[NT];
-            _mm_store_ps(o, _mm_fmadd_ps(_mm_loadu_ps(x.d), _mm_set1_ps(128.0f), _mm_loadu_ps(x.o)));
-            add_outer(acc, csum, o, nt);
-        } else {
-            add_outer(acc, csum, x.o, nt);
+        __m256 part[2][NT];
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            __m256i dot[2][NT];
+            group_dot(dot, w + h * 16 * PANEL_ROWS, x.a + h * 16 * NT, chain, nt);
+            half_scaled(acc, part, dot, scale + (group == 16 ? h * PANEL_ROWS : 0), x.d + h * NT, h, group, nt);
+            if (chain == 0) { /* the codes were taken 128 too low */
+                _Alignas(16) float o[NT];
+                _mm_store_ps(o, _mm_fmadd_ps(_mm_loadu_ps(x.d + h * NT), _mm_set1_ps(128.0f), _mm_loadu_ps(x.o + h * NT)));
+                add_outer(acc, csum + h * PANEL_ROWS, o, nt);
+            } else {
+                add_outer(acc, csum + h * PANEL_ROWS, x.o + h * NT, nt);
+            }
         }
         if (p->has_min) add_mins(acc, min, x.sum, group, nt);
-        x.a += 32 * NT, x.d += NT, x.o += NT, x.sum += 2 * NT;
-        scale += 32 / group * PANEL_ROWS, csum += PANEL_ROWS, min += 32 / group * PANEL_ROWS;
+        x.a += 32 * NT, x.d += 2 * NT, x.o += 2 * NT, x.sum += 2 * NT;
+        scale += 32 / group * PANEL_ROWS, csum += 2 * PANEL_ROWS, min += 32 / group * PANEL_ROWS;
     }
     tile_store(acc, nt, y, y_stride, add);
 }
@@ -619,17 +610,17 @@ typedef void tile_fn(const struct panel *p, struct act_tile x, float *y, int64_t
 #define TILE_TOKENS(chain, group) TILE(chain, group, 1) TILE(chain, group, 2) TILE(chain, group, 3) TILE(chain, group, 4)
 #define TILE_NAMES(chain, group) \
     { tile_##chain##_##group##_1, tile_##chain##_##group##_2, tile_##chain##_##group##_3, tile_##chain##_##group##_4 }
-TILE_TOKENS(0, 32) TILE_TOKENS(2, 32) TILE_TOKENS(4, 32) TILE_TOKENS(8, 32)
+TILE_TOKENS(0, 32) TILE_TOKENS(2, 32) TILE_TOKENS(4, 32)
 TILE_TOKENS(0, 16) TILE_TOKENS(2, 16) TILE_TOKENS(4, 16)
 
-/* [group 16][chain 0 2 4 8][n_tokens - 1] */
-static tile_fn *const tiles[2][4][NT] = {
-    { TILE_NAMES(0, 32), TILE_NAMES(2, 32), TILE_NAMES(4, 32), TILE_NAMES(8, 32) },
-    { TILE_NAMES(0, 16), TILE_NAMES(2, 16), TILE_NAMES(4, 16), TILE_NAMES(4, 16) },
+/* [group 16][chain 0 2 4][n_tokens - 1] */
+static tile_fn *const tiles[2][3][NT] = {
+    { TILE_NAMES(0, 32), TILE_NAMES(2, 32), TILE_NAMES(4, 32) },
+    { TILE_NAMES(0, 16), TILE_NAMES(2, 16), TILE_NAMES(4, 16) },
 };
 
-/* chain * 2 * 255 * code_max <= 32767 */
-static int chain_index(int code_max) { return code_max <= 8 ? 3 : code_max <= 16 ? 2 : code_max <= 32 ? 1 : 0; }
+/* chain * 2 * 255 * code_max <= 32767; a group of 16 columns has 4 products */
+static int chain_index(int code_max) { return code_max <= 16 ? 2 : code_max <= 32 ? 1 : 0; }
 
 static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
                  int64_t y_stride, bool add)

@@ -8,7 +8,7 @@ static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) & ~(size_t)(ALI
 
 static size_t blocks_of_32(int64_t n) { return ((size_t)n + 31) / 32; }
 
-/* Per column and row, codes + scales + sums + minima at their densest (group 16) take 1 + 4/16 + 4/32 + 4/16 bytes; a float takes 4. */
+/* Per column and row, codes + scales + sums + minima at their densest (group 16) take 1 + 3 * 4/16 bytes; a float takes 4. */
 size_t panel_bytes(int64_t nk) { return blocks_of_32(nk) * 32 * PANEL_ROWS * sizeof(float); }
 
 void panel_place(struct panel *p, void *buf, int64_t nk)
@@ -19,7 +19,7 @@ void panel_place(struct panel *p, void *buf, int64_t nk)
     at += blocks * 32 * PANEL_ROWS;
     p->scale = (float *)at;
     p->csum = p->scale + 2 * blocks * block_floats;
-    p->min = p->csum + blocks * block_floats;
+    p->min = p->csum + 2 * blocks * block_floats;
 }
 
 static size_t n_tiles(const struct kernels *k, int64_t n_tokens)
@@ -27,21 +27,20 @@ static size_t n_tiles(const struct kernels *k, int64_t n_tokens)
     return ((size_t)n_tokens + (size_t)k->tile_tokens - 1) / (size_t)k->tile_tokens;
 }
 
-/* bytes of a, of d or o, and of sum */
-static void act_sizes(const struct kernels *k, int64_t cols, int64_t n_tokens, size_t size[3])
+/* bytes of a, and of d or o or sum */
+static void act_sizes(const struct kernels *k, int64_t cols, int64_t n_tokens, size_t size[2])
 {
     size_t cells = n_tiles(k, n_tokens) * (size_t)k->tile_tokens * blocks_of_32(cols);
     size[0] = aligned(cells * 32);
-    size[1] = aligned(cells * sizeof(float));
-    size[2] = aligned(cells * 2 * sizeof(float));
+    size[1] = aligned(cells * 2 * sizeof(float));
 }
 
 size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, bool f32)
 {
     if (f32) return aligned(n_tiles(k, n_tokens) * (size_t)k->tile_tokens * (size_t)cols * sizeof(float));
-    size_t size[3];
+    size_t size[2];
     act_sizes(k, cols, n_tokens, size);
-    return size[0] + 2 * size[1] + size[2];
+    return size[0] + 3 * size[1];
 }
 
 void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, bool f32)
@@ -51,7 +50,7 @@ void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, in
         p->f32 = buf;
         return;
     }
-    size_t size[3];
+    size_t size[2];
     act_sizes(k, cols, n_tokens, size);
     uint8_t *at = buf;
     p->a = at;

@@ -10,7 +10,7 @@ void kernels_init_avx2_rowdot(struct kernels *k);
 void kernels_init_avx2_vec(struct kernels *k);
 
 /* The arrays of one tile from column k0 on (k0 % 32 == 0), nt = tile_tokens:
- *   a [..][nt][4] per 4 columns     d, o [..][nt] per 32     sum [..][nt] per 16 */
+ *   a [..][nt][4] per 4 columns     d, o, sum [..][nt] per 16 */
 struct act_tile {
     uint8_t *a;
     float *d, *o, *sum;
@@ -19,7 +19,7 @@ struct act_tile {
 static inline struct act_tile act_tile_at(const struct act_panel *x, int64_t nt, int64_t tile, int64_t k0)
 {
     int64_t at = (tile * x->k + k0) * nt; /* of the column k0, token 0, counted in elements */
-    return (struct act_tile){ .a = x->a + at, .d = x->d + at / 32, .o = x->o + at / 32, .sum = x->sum + at / 16 };
+    return (struct act_tile){ .a = x->a + at, .d = x->d + at / 16, .o = x->o + at / 16, .sum = x->sum + at / 16 };
 }
 
 /* panel_shape - what panel_build says about the panel before it fills it. */

@@ -88,7 +88,7 @@ static void panel_block(struct panel *p, const struct codes *c, const struct dty
         int64_t col = k + i;
         int code = c->code[i] - t->code_bias;
         p->code[(col / 4 * lanes + r) * 4 + col % 4] = (int8_t)code;
-        p->csum[col / 32 * lanes + r] += c->scale[i / t->group_len] * (float)code;
+        p->csum[col / 16 * lanes + r] += c->scale[i / t->group_len] * (float)code;
     }
     for (int g = 0; g < n / t->group_len; g++) {
         int64_t at = (k / t->group_len + g) * lanes + r;
@@ -102,7 +102,7 @@ static void panel_codes(const struct kernels *k, struct panel *p, const struct d
     size_t group_floats = (size_t)(p->nk / p->group) * PANEL_ROWS;
     memset(p->code, 0, (size_t)p->nk * PANEL_ROWS);
     memset(p->scale, 0, group_floats * sizeof(float));
-    memset(p->csum, 0, (size_t)(p->nk / 32) * PANEL_ROWS * sizeof(float));
+    memset(p->csum, 0, (size_t)(p->nk / 16) * PANEL_ROWS * sizeof(float));
     if (p->has_min) memset(p->min, 0, group_floats * sizeof(float));
     for (int r = 0; r < n_rows; r++) {
         const uint8_t *block = w + (size_t)r * row_bytes;
@@ -137,42 +137,40 @@ static void panel_build(const struct kernels *k, struct panel *p, const struct d
 
 /* ---- activations of a tile ---- */
 
-static void quant_tile_block(struct act_tile to, const float *x, int64_t nt)
+/* 16 columns of one token */
+static void quant_tile_group(struct act_tile to, const float *x, int64_t nt)
 {
     float lo = INFINITY, hi = -INFINITY;
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 16; i++) {
         if (x[i] < lo) lo = x[i];
         if (x[i] > hi) hi = x[i];
     }
-    float range = hi - lo;
+    float range = hi - lo, sum = 0.0f;
     bool flat = !(range >= ACT_RANGE_MIN);
     float d = flat ? 0.0f : range / 254.0f, inv = flat ? 0.0f : 254.0f / range;
     to.d[0] = d;
     to.o[0] = lo - d;
-    for (int h = 0; h < 2; h++) {
-        float sum = 0.0f;
-        for (int i = h * 16; i < h * 16 + 16; i++) {
-            sum += x[i];
-            to.a[i / 4 * nt * 4 + i % 4] = (uint8_t)(1 + lrintf(clampf((x[i] - lo) * inv, 0.0f, 254.0f)));
-        }
-        to.sum[h * nt] = sum;
+    for (int i = 0; i < 16; i++) {
+        sum += x[i];
+        to.a[i / 4 * nt * 4 + i % 4] = (uint8_t)(1 + lrintf(clampf((x[i] - lo) * inv, 0.0f, 254.0f)));
     }
+    to.sum[0] = sum;
 }
 
-static void zero_tile_block(struct act_tile to, int64_t nt)
+static void zero_tile_group(struct act_tile to, int64_t nt)
 {
-    to.d[0] = to.o[0] = to.sum[0] = to.sum[nt] = 0.0f;
-    for (int i = 0; i < 8; i++) memset(to.a + i * nt * 4, 0, 4);
+    to.d[0] = to.o[0] = to.sum[0] = 0.0f;
+    for (int i = 0; i < 4; i++) memset(to.a + i * nt * 4, 0, 4);
 }
 
 static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     int64_t nt = k->tile_tokens;
-    for (int64_t at = 0; at < p->k; at += 32) {
+    for (int64_t at = 0; at < p->k; at += 16) {
         struct act_tile to = act_tile_at(p, nt, tile, at);
         for (int t = 0; t < nt; t++, to.a += 4, to.d++, to.o++, to.sum++) {
-            if (t < n) quant_tile_block(to, x[t] + at, nt);
-            else zero_tile_block(to, nt);
+            if (t < n) quant_tile_group(to, x[t] + at, nt);
+            else zero_tile_group(to, nt);
         }
     }
 }
@@ -186,22 +184,14 @@ static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t 
 
 /* ---- tiles ---- */
 
-/* 32 columns of one row and one token; b counts blocks of 32 in the panel, x starts at that block and token */
-static float tile_block(const struct panel *p, int64_t b, int r, struct act_tile x, int64_t nt)
+/* 16 columns of one row and one token; g counts groups of 16 in the panel, x starts at that group and token */
+static float tile_group(const struct panel *p, int64_t g, int r, struct act_tile x, int64_t nt)
 {
-    int per_block = 32 / p->group;
-    float y = p->csum[b * PANEL_ROWS + r] * x.o[0];
-    for (int g = 0; g < per_block; g++) {
-        int64_t at = (b * per_block + g) * PANEL_ROWS + r;
-        int32_t dot = 0;
-        float sum = 0.0f;
-        for (int i = g * p->group; i < (g + 1) * p->group; i++)
-            dot += p->code[((b * 8 + i / 4) * PANEL_ROWS + r) * 4 + i % 4] * x.a[i / 4 * nt * 4 + i % 4];
-        for (int i = g * p->group / 16; i < (g + 1) * p->group / 16; i++) sum += x.sum[i * nt];
-        y += p->scale[at] * x.d[0] * (float)dot;
-        if (p->has_min) y += p->min[at] * sum;
-    }
-    return y;
+    int64_t at = g * 16 / p->group * PANEL_ROWS + r;
+    int32_t dot = 0;
+    for (int i = 0; i < 16; i++) dot += p->code[((g * 4 + i / 4) * PANEL_ROWS + r) * 4 + i % 4] * x.a[i / 4 * nt * 4 + i % 4];
+    float y = p->csum[g * PANEL_ROWS + r] * x.o[0] + p->scale[at] * x.d[0] * (float)dot;
+    return p->has_min ? y + p->min[at] * x.sum[0] : y;
 }
 
 static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
@@ -211,10 +201,10 @@ static void tile(const struct kernels *k, const struct panel *p, const struct ac
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < PANEL_ROWS; r++) {
             float sum = 0.0f;
-            for (int64_t b = 0; b < p->nk / 32; b++) {
-                struct act_tile from = act_tile_at(x, nt, at, k0 + b * 32);
+            for (int64_t g = 0; g < p->nk / 16; g++) {
+                struct act_tile from = act_tile_at(x, nt, at, k0 + g * 16);
                 from.a += 4 * t, from.d += t, from.o += t, from.sum += t;
-                sum += tile_block(p, b, r, from, nt);
+                sum += tile_group(p, g, r, from, nt);
             }
             y[t * y_stride + r] = add ? y[t * y_stride + r] + sum : sum;
         }
