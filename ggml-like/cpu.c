@@ -109,6 +109,7 @@ const struct isa isa_table[] = {
     { "scalar", 0, kernels_init_ref },
 #if defined(__x86_64__) && !defined(CUANTO_SCALAR)
     { "avx2", CPU_AVX2 | CPU_FMA | CPU_F16C, kernels_init_avx2 },
+    { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
 #endif
 };
 const int isa_count = ARRAY_LEN(isa_table);

@@ -162,3 +162,4 @@ size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_RO
 /* One init per ISA level; each overwrites the slots it improves. Called by kernels_init only. */
 void kernels_init_ref(struct kernels *k);
 void kernels_init_avx2(struct kernels *k);
+void kernels_init_avx512(struct kernels *k);

@@ -1,0 +1,155 @@
+/* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni */
+/* isa_avx512_act - activations for AVX-512: one row for rowdot, tiles of 12 tokens for the matmul tiles. Every float operation before a
+ * rounding is the one of ref_matmul.c, so the integers are equal. */
+#include "ggml-like/kernels/avx512_blocks.h"
+#include "ggml-like/kernels/levels.h"
+#include <assert.h>
+
+enum { NT = AVX512_TILE_TOKENS, GROUPS = NT / 4 /* of four tokens, a 128-bit lane each */ };
+
+INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
+
+/* ---- one row ---- */
+
+static void quant_row(struct act_row *row, const float *x, int64_t k)
+{
+    assert(k % 32 == 0);
+    row->k = k;
+    for (int64_t b = 0; b < k / 32; b++, x += 32) {
+        __m512 v0 = load_ps(x), v1 = load_ps(x + 16);
+        __m512 m = _mm512_max_ps(_mm512_abs_ps(v1), _mm512_max_ps(_mm512_abs_ps(v0), _mm512_setzero_ps())); /* a NaN leaves the other */
+        float magnitude = _mm512_reduce_max_ps(m);
+        bool flat = magnitude < ACT_RANGE_MIN;
+        __m512 inv = _mm512_set1_ps(flat ? 0.0f : 32767.0f / magnitude), top = _mm512_set1_ps(32767.0f), bottom = _mm512_set1_ps(-32767.0f);
+        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        __m512i q0 = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v0, inv), bottom), top)); /* NaN: bottom */
+        __m512i q1 = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v1, inv), bottom), top));
+        _mm256_storeu_si256((__m256i *)(row->y + 32 * b), _mm512_cvtepi32_epi16(q0));
+        _mm256_storeu_si256((__m256i *)(row->y + 32 * b + 16), _mm512_cvtepi32_epi16(q1));
+        row->sum[2 * b] = _mm512_reduce_add_epi32(q0);
+        row->sum[2 * b + 1] = _mm512_reduce_add_epi32(q1);
+    }
+}
+
+/* ---- tiles ---- */
+
+/* Four registers of four tokens become one, lane i of each 128 bits = token i, folded from 16 values to 4. */
+INLINE __m512 fold_tokens(const __m512 v[4], __m512 (*op)(__m512, __m512))
+{
+    __m512d a = _mm512_castps_pd(op(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1])));
+    __m512d b = _mm512_castps_pd(op(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3])));
+    return op(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+}
+
+/* The 128-bit lanes of each register folded: lane t of the result = token t; lanes 12.. repeat the last four. */
+INLINE __m512 fold_lanes(const __m512 v[GROUPS], __m512 (*op)(__m512, __m512))
+{
+    __m512 a = op(_mm512_shuffle_f32x4(v[0], v[1], 0x88), _mm512_shuffle_f32x4(v[0], v[1], 0xdd));
+    __m512 b = op(_mm512_shuffle_f32x4(v[2], v[2], 0x88), _mm512_shuffle_f32x4(v[2], v[2], 0xdd));
+    return op(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+INLINE __m512 op_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+INLINE __m512 op_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+INLINE __m512 op_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+
+struct group_stats { __m512 low, high, sum; }; /* lane = token */
+
+/* Columns at .. at + 16 of token t, zeros past the last token. */
+INLINE __m512 token_columns(const float *const *x, int t, int n, int64_t at) { return t < n ? load_ps(x[t] + at) : _mm512_setzero_ps(); }
+
+INLINE struct group_stats tile_stats(const float *const *x, int n, int64_t at)
+{
+    __m512 low[GROUPS], high[GROUPS], sum[GROUPS];
+    __m512 top = _mm512_set1_ps(__builtin_inff()), bottom = _mm512_set1_ps(-__builtin_inff());
+#pragma GCC unroll 3
+    for (int g = 0; g < GROUPS; g++) {
+        __m512 lo[4], hi[4], v[4];
+#pragma GCC unroll 4
+        for (int t = 0; t < 4; t++) {
+            v[t] = token_columns(x, 4 * g + t, n, at);
+            lo[t] = _mm512_min_ps(v[t], top); /* a NaN leaves the second operand */
+            hi[t] = _mm512_max_ps(v[t], bottom);
+        }
+        low[g] = fold_tokens(lo, op_min), high[g] = fold_tokens(hi, op_max), sum[g] = fold_tokens(v, op_add);
+    }
+    return (struct group_stats){ .low = fold_lanes(low, op_min), .high = fold_lanes(high, op_max), .sum = fold_lanes(sum, op_add) };
+}
+
+/* 16 columns to 0..254. No clamp: the product cannot round past 254, and a NaN becomes INT32_MIN, which the packs below saturate to the 0
+ * that it should be. */
+INLINE __m512i tile_codes16(__m512 v, float low, float inv)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(v, _mm512_set1_ps(low)), _mm512_set1_ps(inv)));
+}
+
+/* four tokens: in lane l, columns 4l.. of each */
+INLINE __m512i tile_codes_four(const float *const *x, int t, int n, int64_t at, const float *low, const float *inv)
+{
+    __m512i v[4];
+    for (int i = 0; i < 4; i++) v[i] = tile_codes16(token_columns(x, t + i, n, at), low[t + i], inv[t + i]);
+    return _mm512_packus_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+}
+
+/* the 4 x 4 dwords of 4 tokens at 4 column groups, one column group a lane */
+INLINE void store_lanes(uint8_t *a, __m512i v)
+{
+    _mm_storeu_si128((__m128i *)a, _mm512_castsi512_si128(v));
+    _mm_storeu_si128((__m128i *)(a + 4 * NT), _mm512_extracti32x4_epi32(v, 1));
+    _mm_storeu_si128((__m128i *)(a + 8 * NT), _mm512_extracti32x4_epi32(v, 2));
+    _mm_storeu_si128((__m128i *)(a + 12 * NT), _mm512_extracti32x4_epi32(v, 3));
+}
+
+INLINE void quant_tile_body(struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    const __mmask16 tokens = (1 << NT) - 1;
+    for (int64_t at = 0; at < p->k; at += 16) {
+        struct act_tile to = act_tile_at(p, NT, tile, at);
+        struct group_stats s = tile_stats(x, n, at);
+        __m512 range = _mm512_sub_ps(s.high, s.low), span = _mm512_set1_ps(254.0f);
+        __mmask16 wide = _mm512_cmp_ps_mask(range, _mm512_set1_ps(ACT_RANGE_MIN), _CMP_GE_OQ);
+        __m512 d = _mm512_maskz_div_ps(wide, range, span);
+        _Alignas(64) float low[16], inv[16];
+        _mm512_store_ps(low, s.low);
+        _mm512_store_ps(inv, _mm512_maskz_div_ps(wide, span, range));
+        _mm512_mask_storeu_ps(to.d, tokens, d);
+        _mm512_mask_storeu_ps(to.o, tokens, _mm512_sub_ps(s.low, d));
+        _mm512_mask_storeu_ps(to.sum, tokens, s.sum);
+#pragma GCC unroll 3
+        for (int g = 0; g < GROUPS; g++) {
+            int t = 4 * g, live = n - t < 0 ? 0 : n - t < 4 ? n - t : 4;
+            __m512i one = _mm512_maskz_set1_epi32((__mmask16)(((1 << live) - 1) * 0x1111), 0x01010101);
+            store_lanes(to.a + 4 * t, _mm512_add_epi8(tile_codes_four(x, t, n, at, low, inv), one));
+        }
+    }
+}
+
+static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    assert(k->tile_tokens == NT && p->k % 32 == 0 && n >= 1 && n <= NT);
+    if (n == NT) quant_tile_body(p, tile, x, NT);
+    else quant_tile_body(p, tile, x, n);
+}
+
+static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    assert(k->tile_tokens == NT && n >= 1 && n <= NT);
+    float *to = p->f32 + tile * p->k * NT;
+    int64_t at = 0;
+    for (; at + 4 <= p->k; at += 4, to += 4 * NT)
+        for (int g = 0; g < GROUPS; g++) {
+            __m128 v[4];
+            for (int t = 0; t < 4; t++) v[t] = 4 * g + t < n ? _mm_loadu_ps(x[4 * g + t] + at) : _mm_setzero_ps();
+            _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
+            for (int i = 0; i < 4; i++) _mm_storeu_ps(to + i * NT + 4 * g, v[i]);
+        }
+    for (; at < p->k; at++)
+        for (int t = 0; t < NT; t++) *to++ = t < n ? x[t][at] : 0.0f;
+}
+
+void kernels_init_avx512_act(struct kernels *k)
+{
+    k->quant_row = quant_row;
+    k->quant_tile = quant_tile;
+    k->pack_tile_f32 = pack_tile_f32;
+}
