@@ -47,6 +47,10 @@ $(B)/test: $(call obj,$(TESTS) $(filter-out tools/main.c,$(TOOLS))) $(B)/libcuan
 $(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libcuanto.a
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# Programs that the scripts in tests/oracle drive.
+$(B)/%: tests/oracle/%.c $(B)/libcuanto.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -DTEST_TMP='"$(B)/tmp"' -MMD -MP -c -o $@ $<
@@ -76,6 +80,8 @@ fuzz:
 	$(FUZZ_CC) $(CFLAGS_COMMON) -O1 -DCUANTO_SCALAR=1 -fsanitize=fuzzer,address,undefined -o build/fuzz/$(T) tests/fuzz/fuzz_$(T).c \
 	  $(filter-out ggml-like/kernels/isa_%,$(LIB)) $(LIBS)
 	build/fuzz/$(T) -max_total_time=$(S) -timeout=10 build/fuzz/corpus_$(T) $(wildcard tests/fuzz/corpus/$(T))
+## make oracle         the programs that tests/oracle/*.py compare with other engines
+oracle: $(B)/logits $(B)/tokens
 ## make install        PREFIX=/usr/local DESTDIR=
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -88,6 +94,6 @@ help:
 	@echo "make config=C test  C: release debug scalar asan tsan arm, one build folder each"
 	@echo "make clean          remove all builds"
 
-.PHONY: all test chat bench arm lint fuzz install clean help
+.PHONY: all test chat bench arm lint fuzz oracle install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -39,7 +39,7 @@ struct attn_spec {
 };
 val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v);
 
-/* One row per kind, in op_table (plan.c): the mechanism that plan_run, inspection and (with their backward slots) training walk. */
+/* One row per kind, in op_table (plan.c). */
 struct op_def {
     const char *name;
     void (*run)(const struct op_run *r, const struct op *op);

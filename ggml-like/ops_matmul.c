@@ -1,8 +1,13 @@
 /* ops_matmul - embedding look-up, quantization of activations, and matmul on weights in their file layout.
- * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both. */
+ * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
+ * In a precise plan the tiles run twice: over the activations, then over what their rounding to 8 bits left, itself rounded to 8 bits. The pair
+ * holds about 15 bits, like the int16 row of one token, for twice the time. */
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/ops.h"
 #include <assert.h>
+#include <string.h>
+
+enum { REST_COLUMNS = 256 };
 
 static const struct tensor *shape(const struct plan *p, val v) { return &p->val[v].t; }
 static bool is_float(const struct dtype *t) { return t->group_len == 0; }
@@ -23,7 +28,8 @@ static val quantized(struct plan *p, val x, bool f32)
     bool row = t->ne[1] == 1;
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : act_panel_bytes(p->k, t->ne[0], t->ne[1], f32));
+    size_t panel = row ? 0 : act_panel_bytes(p->k, t->ne[0], t->ne[1], f32);
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : p->precise && !f32 ? 2 * panel : panel);
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;
     return q;
@@ -61,6 +67,46 @@ static void quant_one_row(const struct op_run *r, const struct op *op, int64_t k
     r->k->quant_row(&part, (const float *)op_data(r, op->src[0]) + begin, end - begin);
 }
 
+/* The panels of a precise plan's activations: rest lies behind main. */
+struct act_pair { struct act_panel main, rest; };
+
+static struct act_pair act_pair_at(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
+{
+    struct act_pair q = { 0 };
+    uint8_t *at = op_data(r, v);
+    act_panel_place(r->k, &q.main, at, k, n, f32);
+    if (r->x->plan->precise && !f32) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
+    return q;
+}
+
+/* Columns c0 .. c0 + n of one tile of p as a panel of its own. */
+static struct act_panel act_part(const struct act_panel *p, int64_t nt, int64_t tile, int64_t c0, int64_t n)
+{
+    int64_t at = (tile * p->k + c0) * nt;
+    return (struct act_panel){ .k = n, .n_tokens = nt, .a = p->a + at, .d = p->d + at / 16, .o = p->o + at / 16, .sum = p->sum + at / 16 };
+}
+
+/* Fills tile `tile` of q->rest with x - main. The exact sums of x are in main already: here they are 0. */
+static void quant_rest(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m)
+{
+    int64_t nt = r->k->tile_tokens;
+    float *left = r->scratch; /* [m][REST_COLUMNS] */
+    const float *rows[TILE_TOKENS_MAX];
+    for (int64_t c0 = 0; c0 < q->main.k; c0 += REST_COLUMNS) {
+        int64_t n = min_i64(REST_COLUMNS, q->main.k - c0);
+        struct act_panel from = act_part(&q->main, nt, tile, c0, n), to = act_part(&q->rest, nt, tile, c0, n);
+        for (int t = 0; t < m; t++) {
+            for (int64_t c = 0; c < n; c++) {
+                int64_t g = c / 16 * nt + t;
+                left[t * REST_COLUMNS + c] = x[t][c0 + c] - (from.d[g] * (float)from.a[(c / 4 * nt + t) * 4 + c % 4] + from.o[g]);
+            }
+            rows[t] = left + t * REST_COLUMNS;
+        }
+        r->k->quant_tile(r->k, &to, 0, rows, m);
+        memset(to.sum, 0, (size_t)(n / 16 * nt) * sizeof *to.sum);
+    }
+}
+
 void op_run_quant(const struct op_run *r, const struct op *op)
 {
     const struct tensor *t = shape(r->x->plan, op->src[0]);
@@ -70,15 +116,15 @@ void op_run_quant(const struct op_run *r, const struct op *op)
         return;
     }
     bool f32 = op->arg.scale.s != 0;
-    struct act_panel q;
-    act_panel_place(r->k, &q, op_data(r, op->dst), k, n, f32);
+    struct act_pair q = act_pair_at(r, op->dst, k, n, f32);
     const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
     int nt = r->k->tile_tokens;
     for (int64_t begin, end; op_take(r, (n + nt - 1) / nt, 4, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
             int m = (int)min_i64(nt, n - i * nt);
             for (int j = 0; j < m; j++) rows[j] = x + (i * nt + j) * k;
-            (f32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, &q, i, rows, m);
+            (f32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, &q.main, i, rows, m);
+            if (q.rest.a) quant_rest(r, &q, i, rows, m);
         }
 }
 
@@ -94,12 +140,19 @@ static void matmul_row(const struct op_run *r, const struct op *op, const struct
         for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
 }
 
+/* One panel against one tile of tokens, both parts of the activations. */
+static void panel_tile(const struct kernels *k, const struct panel *p, const struct act_pair *x, int64_t tile, int64_t k0, int m, float *out,
+                       int64_t stride, bool add)
+{
+    (p->group == 0 ? k->tile_f32 : k->tile)(k, p, &x->main, tile, k0, m, out, stride, add);
+    if (x->rest.a) k->tile(k, p, &x->rest, tile, k0, m, out, stride, true);
+}
+
 /* One panel of 16 weight rows against all tokens, PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of
  * 16 goes through a small buffer. */
-static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t n_w, const struct act_panel *x, int64_t row, float *y)
+static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t n_w, const struct act_pair *x, int64_t row, float *y)
 {
     const struct kernels *k = r->k;
-    bool f32 = is_float(w->type);
     struct panel p;
     panel_place(&p, r->scratch, PANEL_K);
     float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
@@ -107,14 +160,14 @@ static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
         k->panel_build(k, &p, w->type, (const uint8_t *)w->data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
-        for (int64_t t = 0; t < x->n_tokens; t += nt) {
-            int m = (int)min_i64(nt, x->n_tokens - t);
+        for (int64_t t = 0; t < x->main.n_tokens; t += nt) {
+            int m = (int)min_i64(nt, x->main.n_tokens - t);
             float *out = y + t * n_w + row;
             if (rows == PANEL_ROWS) {
-                (f32 ? k->tile_f32 : k->tile)(k, &p, x, t / nt, k0, m, out, n_w, k0 > 0);
+                panel_tile(k, &p, x, t / nt, k0, m, out, n_w, k0 > 0);
                 continue;
             }
-            (f32 ? k->tile_f32 : k->tile)(k, &p, x, t / nt, k0, m, edge, PANEL_ROWS, false);
+            panel_tile(k, &p, x, t / nt, k0, m, edge, PANEL_ROWS, false);
             for (int j = 0; j < m; j++)
                 for (int i = 0; i < rows; i++) out[j * n_w + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * n_w + i] : 0.0f);
         }
@@ -130,7 +183,6 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_row(r, op, w, t->ne[0], y);
         return;
     }
-    struct act_panel x;
-    act_panel_place(r->k, &x, op_data(r, op->src[1]), w->ne[0], t->ne[1], is_float(w->type));
+    struct act_pair x = act_pair_at(r, op->src[1], w->ne[0], t->ne[1], is_float(w->type));
     for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);) matmul_panel(r, w, t->ne[0], &x, begin, y);
 }

@@ -56,6 +56,7 @@ struct plan {
     const struct kernels *k;
     size_t bytes;          /* scratch block, set by plan_finish */
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
+    bool precise;          /* matmuls of several rows add a second pass over what rounding the activations left */
     bool observe;          /* matmuls keep their float input alive for the observer */
 };
 

@@ -27,7 +27,7 @@ struct engine {
     struct batch_segment *seg;  /* [SEGMENTS_MAX] */
     observe_fn observe;
     void *observe_ctx;
-    bool profile;
+    bool profile, precise;
     int64_t op_ns[OP_KINDS];
 };
 
@@ -47,6 +47,7 @@ static status build_body(struct engine *en, int64_t rows, int64_t out, struct er
     en->shape_rows = -1; /* until the new plan is complete */
     plan_reset(p, rows, out);
     p->observe = en->observe != NULL;
+    p->precise = en->precise;
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     val x = op_embed(p, weight(&b, -1, W_EMBD), en->m->hp.n_embd);
     if (en->m->hp.embd_scale != 0) x = op_scale(p, x, en->m->hp.embd_scale);
@@ -72,6 +73,7 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     en->shape_head = -1;
     plan_reset(p, rows, rows);
     p->observe = en->observe != NULL;
+    p->precise = en->precise;
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     en->head_in = plan_input(p, hp->n_embd, rows);
     val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
@@ -158,6 +160,7 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
     en->m = m;
     en->observe = o->observe;
     en->observe_ctx = o->observe_ctx;
+    en->precise = o->precise;
     kernels_init(&en->k, cpu.features);
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);

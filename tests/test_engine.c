@@ -149,6 +149,32 @@ TEST(engine_quantized_matmuls_stay_close)
     }
 }
 
+/* Two passes over the activations reach what one token has; and any mix of rows per pass agrees to that. */
+TEST(engine_precise_passes_equal_single_rows)
+{
+    static const char *const types[] = { "f16", "q4_1", "q5_0", "q8_0", "q2_k", "q4_k", "q6_k" };
+    static float got[N * TINY_TOKENS];
+    static double want[N * TINY_TOKENS];
+    for (int i = 0; i < ARRAY_LEN(types); i++) {
+        test_begin("engine_precise_passes_equal_single_rows_%s", types[i]);
+        struct tiny_options o = { .type = types[i], .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 2304 };
+        struct model *m = open_tiny(&o, "precise.gguf");
+        struct engine *en = NULL;
+        struct err e = { 0 };
+        CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .precise = true }, &e) == OK, "%s", e.text);
+        struct session *s = open_session(en, 64, "f32");
+        int32_t t[N];
+        pick_tokens(t, N, 9);
+        reference_logits(m, t, N, want);
+        forward_all(s, en, t, N, got);
+        double d = rms(got, want, N * TINY_TOKENS);
+        CHECK_MSG(d < (dtype_by_name(types[i])->group_len == 0 ? 1e-5 : 2e-4), "rms %g", d);
+        session_close(s);
+        engine_close(en);
+        model_close(m);
+    }
+}
+
 TEST(engine_threads_do_not_change_a_bit)
 {
     static float first[N * TINY_TOKENS], got[N * TINY_TOKENS];
@@ -443,7 +469,7 @@ TEST(engine_survives_every_allocation_failure)
     CHECK(st == OK && n > 10);
 }
 
-SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_threads_do_not_change_a_bit),
+SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows), T(engine_threads_do_not_change_a_bit),
       T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows),
       T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing),
       T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked),

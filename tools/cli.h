@@ -15,7 +15,7 @@ struct cli {
     /* model, CPU */
     int64_t ctx, threads, batch;     /* 0 = automatic */
     const char *isa, *kv_type, *pre;
-    bool no_mmap, check, verbose, quiet, json;
+    bool no_mmap, check, precise, verbose, quiet, json;
     const char *color;               /* auto, always, never */
     /* sampling */
     struct sampler_options sampling;

@@ -245,6 +245,8 @@ static int run(struct cli *c)
 }
 
 OPT_GROUP(perplexity_group, "Perplexity",
+    { "precise", NULL, OPT_FLAG, OPT_AT(precise), .def = "on",
+      .help = "15-bit activations: measures the file, not the rounding of the engine; --no-precise: as run and chat compute prompts" },
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE", .help = "the text (- is stdin)" },
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .def = "512", .lo = PPL_CTX_MIN, .hi = 16777216,
       .help = "tokens in one chunk" },

@@ -5,7 +5,8 @@
     real.py make NAME MODEL.gguf F32_TWIN.gguf      (llama-cpp-python, numpy) rewrites one entry of real.json
 
 Per model: ids of tricky strings with and without special tokens parsed (equal), perplexity of prose.txt on the F32 twin (within 0.3 %), the most likely
-next tokens after a raw prompt on the twin (same first, log probabilities within 0.05), a chat answer that must contain a word.
+next tokens after a raw prompt on the twin (same first, log probabilities within 0.15: 8-bit activations leave a mean KL near 0.001,
+which is a deviation of 0.045 a token), a chat answer that must contain a word.
 prose.txt: Genesis 1 to 5, World English Bible, public domain.
 """
 import json
@@ -83,7 +84,7 @@ def check_model(name, m, say):
     got = {t["id"]: t["logprob"] for t in r["logprobs"][0]["top"]}
     say(r["logprobs"][0]["id"] == m["next"][0][0], "next token is %s, golden %s" % (r["logprobs"][0]["id"], m["next"][0][0]))
     for i, logprob in m["next"][:3]:
-        say(abs(got.get(i, -99) - logprob) < 0.05, "log probability of token %d is %s, golden %s" % (i, got.get(i), logprob))
+        say(abs(got.get(i, -99) - logprob) < 0.15, "log probability of token %d is %s, golden %s" % (i, got.get(i), logprob))
     if EXPECT[name]:
         say(EXPECT[name] in cuanto("run", model, "What is the capital of France?", "--temp", "0", "-n", "40", "-q").decode(), "the capital of France")
     print("%s: perplexity %+.3f %% of the exact one" % (name, 100 * off))

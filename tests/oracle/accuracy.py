@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """How far engines are from exact arithmetic on the same weights.
 
-    pip install llama-cpp-python numpy gguf
+    pip install llama-cpp-python numpy gguf;  make oracle
     accuracy.py MODEL.gguf TEXT [--f32 TWIN.gguf] [--logits build/release/logits] [--tokens 2048] [--window 512]
 
 The reference is llama.cpp on the F32 twin of the file (dequantize.py) with F32 KV cache and no flash attention. Prints mean KL(reference || engine),
-top-1 agreement and perplexity for llama.cpp (its defaults) and for cuanto, in passes of a window and (--decode) token by token.
+top-1 agreement and perplexity for llama.cpp (its defaults) and for cuanto, in passes of a window (as run computes a prompt, and with
+--precise) and (--decode) token by token.
 Without --f32 cuanto is compared with llama.cpp on the file itself.
 """
 import argparse
@@ -94,10 +95,10 @@ class Score:
                 "ppl": float(ppl), "ref_ppl": float(ref), "ppl_diff_percent": float((ppl / ref - 1) * 100), "n": len(self.kl)}
 
 
-def cuanto(binary, model, ids, window, n_vocab, decode):
+def cuanto(binary, model, ids, window, n_vocab, mode):
     with tempfile.TemporaryDirectory() as d:
         np.array(ids, np.int32).tofile(d + "/t")
-        subprocess.run([binary, model, d + "/t", d + "/l", str(window)] + (["-1"] if decode else []), check=True)
+        subprocess.run([binary, model, d + "/t", d + "/l", str(window)] + mode, check=True)
         return np.fromfile(d + "/l", np.float32).reshape(len(ids), n_vocab)
 
 
@@ -115,7 +116,7 @@ def main():
     ids = peer.tokenize(open(a.text, encoding="utf-8").read())[: a.tokens]
     assert len(ids) == a.tokens, "text is too short"
     exact = Llama(a.f32, a.window, True) if a.f32 else peer
-    scores = {"llama.cpp": Score(), "cuanto": Score()}
+    scores = {"llama.cpp": Score(), "cuanto": Score(), "cuanto --precise": Score()}
     if a.decode:
         scores.update({"llama.cpp decode": Score(), "cuanto decode": Score()})
     for at in range(0, a.tokens, a.window):
@@ -123,11 +124,12 @@ def main():
         ref = exact.window(w)
         if a.f32:
             scores["llama.cpp"].add(ref, peer.window(w), w)
-        scores["cuanto"].add(ref, cuanto(a.logits, a.model, w, a.window, peer.n_vocab, False), w)
+        scores["cuanto"].add(ref, cuanto(a.logits, a.model, w, a.window, peer.n_vocab, []), w)
+        scores["cuanto --precise"].add(ref, cuanto(a.logits, a.model, w, a.window, peer.n_vocab, ["precise"]), w)
         if a.decode:
             if a.f32:
                 scores["llama.cpp decode"].add(ref, peer.decode(w), w)
-            scores["cuanto decode"].add(ref, cuanto(a.logits, a.model, w, a.window, peer.n_vocab, True), w)
+            scores["cuanto decode"].add(ref, cuanto(a.logits, a.model, w, a.window, peer.n_vocab, ["decode"]), w)
     print(json.dumps({"model": os.path.basename(a.model), **{k: s.result() for k, s in scores.items() if s.kl}}, indent=1))
 
 

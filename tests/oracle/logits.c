@@ -1,4 +1,4 @@
-/* logits - raw logits of a token file, for comparisons with other engines:  logits MODEL TOKENS OUT N_CTX [-1 decodes token by token]
+/* logits - raw logits of a token file, for comparisons with other engines:  logits MODEL TOKENS OUT N_CTX [decode | precise]
  * TOKENS: int32 ids; windows of N_CTX, each in an empty session. OUT: f32 [tokens][n_vocab]. */
 #include "src/cuanto.h"
 #include <stdio.h>
@@ -31,9 +31,9 @@ int main(int argc, char **argv)
     size_t bytes;
     if (argc < 5) return 2;
     int64_t n_ctx = atoll(argv[4]);
-    bool single = argc > 5;
+    bool single = argc > 5 && !strcmp(argv[5], "decode"), precise = argc > 5 && !strcmp(argv[5], "precise");
     if (file_text(argv[2], 1 << 30, &raw, &bytes, &e) != OK || model_open(&m, argv[1], &(struct model_options){ 0 }, &e) != OK ||
-        engine_open(&en, m, &(struct engine_options){ 0 }, &e) != OK ||
+        engine_open(&en, m, &(struct engine_options){ .precise = precise }, &e) != OK ||
         session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx }, &e) != OK)
         return fail(&e);
     FILE *out = fopen(argv[3], "wb");
