@@ -31,8 +31,16 @@ void test_begin(const char *fmt, ...) PRINTF_LIKE(1, 2);
         if (strcmp(a_, b_)) test_fail(__FILE__, __LINE__, "\"%s\" is not \"%s\"", a_, b_);     \
     } while (0)
 /* CHECK_HAS - error texts: a contains b */
-#define CHECK_HAS(a, b) do { const char *a_ = (a), *b_ = (b); if (!strstr(a_, b_)) test_fail(__FILE__, __LINE__, "\"%s\" lacks \"%s\"", a_, b_); } while (0)
-#define CHECK_NEAR(a, b, tol) do { double a_ = (a), b_ = (b); if (!(fabs(a_ - b_) <= (tol))) test_fail(__FILE__, __LINE__, "%.9g is not %.9g +- %g", a_, b_, (double)(tol)); } while (0)
+#define CHECK_HAS(a, b)                                                                        \
+    do {                                                                                       \
+        const char *a_ = (a), *b_ = (b);                                                       \
+        if (!strstr(a_, b_)) test_fail(__FILE__, __LINE__, "\"%s\" lacks \"%s\"", a_, b_);     \
+    } while (0)
+#define CHECK_NEAR(a, b, tol)                                                                  \
+    do {                                                                                       \
+        double a_ = (a), b_ = (b), tol_ = (tol);                                               \
+        if (!(fabs(a_ - b_) <= tol_)) test_fail(__FILE__, __LINE__, "%.9g is not %.9g +- %g", a_, b_, tol_); \
+    } while (0)
 
 /* Deterministic random numbers for tests (splitmix64). */
 uint64_t test_rand(uint64_t *state);
