@@ -72,6 +72,13 @@ static double worst(const float *a, const double *b, int64_t n)
     return w;
 }
 
+static float gap(const float *a, const float *b, int64_t n)
+{
+    float w = 0;
+    for (int64_t i = 0; i < n; i++) w = fmaxf(w, fabsf(a[i] - b[i]));
+    return w;
+}
+
 static double rms(const float *a, const double *b, int64_t n)
 {
     double s = 0;
@@ -323,13 +330,9 @@ TEST(session_kv_types_agree)
         CHECK(bytes[i] == model_state_bytes(m, 64, dtype_by_name(types[i])));
         session_close(s);
     }
-    double f16 = 0, q8 = 0;
-    for (int i = 0; i < N * TINY_TOKENS; i++) {
-        f16 = fmax(f16, fabsf(got[1][i] - got[0][i]));
-        q8 = fmax(q8, fabsf(got[2][i] - got[0][i]));
-    }
-    CHECK_MSG(f16 > 0 && f16 < 5e-3, "f16 is off by %g", f16);
-    CHECK_MSG(q8 > f16 && q8 < 0.1, "q8_0 is off by %g", q8);
+    float f16 = gap(got[1], got[0], N * TINY_TOKENS), q8 = gap(got[2], got[0], N * TINY_TOKENS);
+    CHECK_MSG(f16 > 0 && f16 < 5e-3f, "f16 is off by %g", (double)f16);
+    CHECK_MSG(q8 > f16 && q8 < 0.1f, "q8_0 is off by %g", (double)q8);
     CHECK(bytes[1] * 2 == bytes[0] && bytes[2] < bytes[1]);
     struct session *s;
     struct err e = { 0 };

@@ -55,43 +55,28 @@ INLINE __m512 op_add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
 
 struct group_stats { __m512 low, high, sum; }; /* lane = token */
 
-/* Columns at .. at + 16 of token t, zeros past the last token. */
-INLINE __m512 token_columns(const float *const *x, int t, int n, int64_t at) { return t < n ? load_ps(x[t] + at) : _mm512_setzero_ps(); }
-
-INLINE struct group_stats tile_stats(const float *const *x, int n, int64_t at)
+INLINE struct group_stats tile_stats(const __m512 v[NT])
 {
     __m512 low[GROUPS], high[GROUPS], sum[GROUPS];
     __m512 top = _mm512_set1_ps(__builtin_inff()), bottom = _mm512_set1_ps(-__builtin_inff());
-#pragma GCC unroll 3
+UNROLL
     for (int g = 0; g < GROUPS; g++) {
-        __m512 lo[4], hi[4], v[4];
-#pragma GCC unroll 4
-        for (int t = 0; t < 4; t++) {
-            v[t] = token_columns(x, 4 * g + t, n, at);
-            lo[t] = _mm512_min_ps(v[t], top); /* a NaN leaves the second operand */
-            hi[t] = _mm512_max_ps(v[t], bottom);
-        }
-        low[g] = fold_tokens(lo, op_min), high[g] = fold_tokens(hi, op_max), sum[g] = fold_tokens(v, op_add);
+        __m512 lo[4], hi[4];
+UNROLL
+        for (int t = 0; t < 4; t++) lo[t] = _mm512_min_ps(v[4 * g + t], top), hi[t] = _mm512_max_ps(v[4 * g + t], bottom); /* drops NaNs */
+        low[g] = fold_tokens(lo, op_min), high[g] = fold_tokens(hi, op_max), sum[g] = fold_tokens(v + 4 * g, op_add);
     }
     return (struct group_stats){ .low = fold_lanes(low, op_min), .high = fold_lanes(high, op_max), .sum = fold_lanes(sum, op_add) };
 }
 
-/* 16 columns to 0..254. No clamp: the product cannot round past 254, and a NaN becomes INT32_MIN, which the packs below saturate to the 0
- * that it should be. */
-INLINE __m512i tile_codes16(__m512 v, float low, float inv)
+/* 16 columns to 0..254. No clamp: the product cannot round past 254, and a NaN becomes INT32_MIN, which the packs saturate to the 0 that it
+ * should be. */
+INLINE __m512i tile_codes(__m512 v, float low, float inv)
 {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(v, _mm512_set1_ps(low)), _mm512_set1_ps(inv)));
 }
 
-/* four tokens: in lane l, columns 4l.. of each */
-INLINE __m512i tile_codes_four(const float *const *x, int t, int n, int64_t at, const float *low, const float *inv)
-{
-    __m512i v[4];
-    for (int i = 0; i < 4; i++) v[i] = tile_codes16(token_columns(x, t + i, n, at), low[t + i], inv[t + i]);
-    return _mm512_packus_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-}
-
-/* the 4 x 4 dwords of 4 tokens at 4 column groups, one column group a lane */
+/* v: four tokens at four column groups, one column group a lane */
 INLINE void store_lanes(uint8_t *a, __m512i v)
 {
     _mm_storeu_si128((__m128i *)a, _mm512_castsi512_si128(v));
@@ -103,9 +88,12 @@ INLINE void store_lanes(uint8_t *a, __m512i v)
 INLINE void quant_tile_body(struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     const __mmask16 tokens = (1 << NT) - 1;
-    for (int64_t at = 0; at < p->k; at += 16) {
-        struct act_tile to = act_tile_at(p, NT, tile, at);
-        struct group_stats s = tile_stats(x, n, at);
+    struct act_tile to = act_tile_at(p, NT, tile, 0);
+    for (int64_t at = 0; at < p->k; at += 16, to.a += 16 * NT, to.d += NT, to.o += NT, to.sum += NT) {
+        __m512 v[NT];
+UNROLL
+        for (int t = 0; t < NT; t++) v[t] = t < n ? load_ps(x[t] + at) : _mm512_setzero_ps();
+        struct group_stats s = tile_stats(v);
         __m512 range = _mm512_sub_ps(s.high, s.low), span = _mm512_set1_ps(254.0f);
         __mmask16 wide = _mm512_cmp_ps_mask(range, _mm512_set1_ps(ACT_RANGE_MIN), _CMP_GE_OQ);
         __m512 d = _mm512_maskz_div_ps(wide, range, span);
@@ -115,11 +103,14 @@ INLINE void quant_tile_body(struct act_panel *p, int64_t tile, const float *cons
         _mm512_mask_storeu_ps(to.d, tokens, d);
         _mm512_mask_storeu_ps(to.o, tokens, _mm512_sub_ps(s.low, d));
         _mm512_mask_storeu_ps(to.sum, tokens, s.sum);
-#pragma GCC unroll 3
+UNROLL
         for (int g = 0; g < GROUPS; g++) {
-            int t = 4 * g, live = n - t < 0 ? 0 : n - t < 4 ? n - t : 4;
-            __m512i one = _mm512_maskz_set1_epi32((__mmask16)(((1 << live) - 1) * 0x1111), 0x01010101);
-            store_lanes(to.a + 4 * t, _mm512_add_epi8(tile_codes_four(x, t, n, at, low, inv), one));
+            int live = n - 4 * g < 0 ? 0 : n - 4 * g < 4 ? n - 4 * g : 4;
+            __m512i one = _mm512_maskz_set1_epi32((__mmask16)(((1 << live) - 1) * 0x1111), 0x01010101), q[4];
+UNROLL
+            for (int t = 0; t < 4; t++) q[t] = tile_codes(v[4 * g + t], low[4 * g + t], inv[4 * g + t]);
+            q[0] = _mm512_packus_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+            store_lanes(to.a + 16 * g, _mm512_add_epi8(q[0], one));
         }
     }
 }

@@ -14,7 +14,7 @@ struct rows { const uint8_t *w; size_t stride; }; /* 16 rows, byte 0 of each at 
 INLINE void columns16(struct rows r, size_t at, __m512i x[4])
 {
     __m512i q[4];
-#pragma GCC unroll 4
+UNROLL
     for (size_t i = 0; i < 4; i++) { /* lane l = row 4l + i: the inserts take their bytes from memory and need no shuffle port */
         const uint8_t *w = r.w + i * r.stride + at;
         q[i] = _mm512_castsi128_si512(load128(w));
@@ -45,6 +45,10 @@ INLINE __m512i put_codes(struct to to, int column, __m512i codes, __m512i sum)
 }
 
 INLINE void put_ps(float *p, int group, __m512 v) { _mm512_storeu_ps(p + group * PANEL_ROWS, v); }
+INLINE __m512 get_ps(const float *p, int group) { return _mm512_loadu_ps(p + group * PANEL_ROWS); }
+
+/* csum of group of 16 number g, of codes with that sum and scale */
+INLINE void put_csum(struct to to, int g, __m512i sum, __m512 scale) { put_ps(to.csum, g, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale)); }
 
 INLINE __m512 halves_low(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 INLINE __m512 halves_high(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16))); }
@@ -97,37 +101,30 @@ INLINE __m512i high_bit_table(int bias)
     return load512(t);
 }
 
-/* the codes of a block and their csum, given its scales */
-INLINE void legacy_codes(struct to to, struct rows r, const struct legacy f, __m512i qh, __m512i table, __m512 scale)
-{
-    __m512i x[4], bias = _mm512_set1_epi8((char)f.bias);
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++) {
-        __m512i sum = _mm512_setzero_si512();
-        if (h == 0 || !f.nibbles) columns16(r, f.qs + 16 * (size_t)h, x);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            __m512i v = f.nibbles ? nibble512(x[j], 4 * h) : x[j];
-            if (f.high_bits) v = _mm512_add_epi8(v, _mm512_permutexvar_epi32(_mm512_srli_epi32(qh, 16 * h + 4 * j), table));
-            else if (f.bias) v = _mm512_sub_epi8(v, bias);
-            sum = put_codes(to, 16 * h + 4 * j, v, sum);
-        }
-        put_ps(to.csum, h, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
-    }
-}
-
 INLINE void panel_legacy(struct panel *p, struct rows r, int64_t nk, const struct legacy f)
 {
-    struct heads h;
-    read_heads(&h, r, nk / 32, f);
-    __m512i table = high_bit_table(f.bias);
+    struct heads head;
+    read_heads(&head, r, nk / 32, f);
+    __m512i table = high_bit_table(f.bias), bias = _mm512_set1_epi8((char)f.bias);
     for (int64_t b = 0; b < nk / 32; b++, r.w += f.bytes) {
         struct to to = panel_at(p, 32 * b);
-        __m512i qh = f.high_bits ? load512(h.qh[b]) : _mm512_setzero_si512();
-        __m512 d = _mm512_cvtph_ps(load256(h.d[b]));
+        __m512i x[4], qh = f.high_bits ? load512(head.qh[b]) : bias;
+        __m512 d = _mm512_cvtph_ps(load256(head.d[b]));
         put_ps(to.scale, 0, d);
-        legacy_codes(to, r, f, qh, table, d);
-        if (f.has_min) put_ps(to.min, 0, _mm512_fmadd_ps(d, _mm512_set1_ps((float)f.bias), _mm512_cvtph_ps(load256(h.m[b]))));
+        if (f.has_min) put_ps(to.min, 0, _mm512_fmadd_ps(d, _mm512_set1_ps((float)f.bias), _mm512_cvtph_ps(load256(head.m[b]))));
+UNROLL
+        for (int h = 0; h < 2; h++) {
+            __m512i sum = _mm512_setzero_si512();
+            if (h == 0 || !f.nibbles) columns16(r, f.qs + 16 * (size_t)h, x);
+UNROLL
+            for (int j = 0; j < 4; j++) {
+                __m512i v = f.nibbles ? nibble512(x[j], 4 * h) : x[j];
+                if (f.high_bits) v = _mm512_add_epi8(v, _mm512_permutexvar_epi32(_mm512_srli_epi32(qh, 16 * h + 4 * j), table));
+                else if (f.bias) v = _mm512_sub_epi8(v, bias);
+                sum = put_codes(to, 16 * h + 4 * j, v, sum);
+            }
+            put_csum(to, h, sum, d);
+        }
     }
 }
 
@@ -155,7 +152,7 @@ INLINE void put_scales_q4_k(struct to to, struct rows r, int bias)
     min[0] = _mm512_and_si512(x[2], six);
     scale[1] = _mm512_or_si512(_mm512_and_si512(x[3], four), _mm512_and_si512(_mm512_srli_epi32(x[1], 2), two));
     min[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(x[3], 4), four), _mm512_and_si512(_mm512_srli_epi32(x[2], 2), two));
-#pragma GCC unroll 8
+UNROLL
     for (int g = 0; g < 8; g++) {
         __m512 s = _mm512_mul_ps(d, byte_to_ps(scale[g / 4], g % 4)), m = _mm512_mul_ps(dmin, byte_to_ps(min[g / 4], g % 4));
         put_ps(to.scale, g, s);
@@ -167,21 +164,20 @@ INLINE void put_scales_q4_k(struct to to, struct rows r, int bias)
 INLINE void put_nibbles64(struct to to, struct rows r, size_t qs, int c, const __m512i *qh, int bias)
 {
     __m512i centre = _mm512_set1_epi8((char)bias);
-#pragma GCC unroll 2
+UNROLL
     for (int h = 0; h < 2; h++) {
-        __m512i x[4], sum[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
+        __m512i x[4];
         columns16(r, qs + 32 * (size_t)c + 16 * (size_t)h, x);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++)
-#pragma GCC unroll 2
-            for (int n = 0; n < 2; n++) {
+UNROLL
+        for (int n = 0; n < 2; n++) {
+            __m512i sum = _mm512_setzero_si512();
+UNROLL
+            for (int j = 0; j < 4; j++) {
                 __m512i v = nibble512(x[j], 4 * n);
                 if (qh) v = or_moved(v, qh[4 * h + j], 2 * c + n, 4, 16);
-                sum[n] = put_codes(to, 64 * c + 32 * n + 16 * h + 4 * j, _mm512_sub_epi8(v, centre), sum[n]);
+                sum = put_codes(to, 64 * c + 32 * n + 16 * h + 4 * j, _mm512_sub_epi8(v, centre), sum);
             }
-        for (int n = 0; n < 2; n++) {
-            __m512 scale = _mm512_loadu_ps(to.scale + (2 * c + n) * PANEL_ROWS);
-            put_ps(to.csum, 4 * c + 2 * n + h, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[n]), scale));
+            put_csum(to, 4 * c + 2 * n + h, sum, get_ps(to.scale, 2 * c + n));
         }
     }
 }
@@ -189,7 +185,7 @@ INLINE void put_nibbles64(struct to to, struct rows r, size_t qs, int c, const _
 static void super_q4_k(struct to to, struct rows r)
 {
     put_scales_q4_k(to, r, 8);
-#pragma GCC unroll 4
+UNROLL
     for (int c = 0; c < 4; c++) put_nibbles64(to, r, offsetof(struct block_q4_k, qs), c, NULL, 8);
 }
 
@@ -199,13 +195,8 @@ static void super_q5_k(struct to to, struct rows r)
     put_scales_q4_k(to, r, 16);
     columns16(r, offsetof(struct block_q5_k, qh), qh);
     columns16(r, offsetof(struct block_q5_k, qh) + 16, qh + 4);
-#pragma GCC unroll 4
+UNROLL
     for (int c = 0; c < 4; c++) put_nibbles64(to, r, offsetof(struct block_q5_k, qs), c, qh, 16);
-}
-
-INLINE void put_csum16(struct to to, int group, __m512i sum)
-{
-    put_ps(to.csum, group, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(to.scale + group * PANEL_ROWS)));
 }
 
 /* d of a block at `at` */
@@ -221,24 +212,24 @@ static void super_q6_k(struct to to, struct rows r)
     __m512i s[4], bias = _mm512_set1_epi8(32);
     __m512 d = column_d(r, offsetof(struct block_q6_k, d));
     columns16(r, offsetof(struct block_q6_k, scales), s);
-#pragma GCC unroll 16
+UNROLL
     for (int g = 0; g < 16; g++) put_ps(to.scale, g, _mm512_mul_ps(d, sbyte_to_ps(s[g / 4], g % 4)));
-#pragma GCC unroll 4
+UNROLL
     for (int i = 0; i < 4; i++) { /* half i / 2 of the block, 16 columns of each of its groups of 32 */
         int h = i / 2, at = i % 2 * 16;
         __m512i low[2][4], high[4], sum[4];
         columns16(r, (size_t)(64 * h + at), low[0]);
         columns16(r, (size_t)(64 * h + 32 + at), low[1]);
         columns16(r, offsetof(struct block_q6_k, qh) + (size_t)(32 * h + at), high);
-#pragma GCC unroll 4
+UNROLL
         for (int n = 0; n < 4; n++) {
             sum[n] = _mm512_setzero_si512();
-#pragma GCC unroll 4
+UNROLL
             for (int j = 0; j < 4; j++) {
                 __m512i v = or_moved(nibble512(low[n % 2][j], n / 2 * 4), high[j], 2 * n, 4, 0x30);
                 sum[n] = put_codes(to, 128 * h + 32 * n + at + 4 * j, _mm512_sub_epi8(v, bias), sum[n]);
             }
-            put_csum16(to, 8 * h + 2 * n + at / 16, sum[n]);
+            put_csum(to, 8 * h + 2 * n + at / 16, sum[n], get_ps(to.scale, 8 * h + 2 * n + at / 16));
         }
     }
 }
@@ -247,21 +238,21 @@ static void super_q6_k(struct to to, struct rows r)
 INLINE void put_two_bits(struct to to, struct rows r, size_t qs, const __m512i *hmask, int bias)
 {
     __m512i centre = _mm512_set1_epi8((char)bias);
-#pragma GCC unroll 4
+UNROLL
     for (int i = 0; i < 4; i++) {
         int h = i / 2, at = i % 2 * 16;
         __m512i x[4];
         columns16(r, qs + (size_t)(32 * h + at), x);
-#pragma GCC unroll 4
+UNROLL
         for (int n = 0; n < 4; n++) {
             __m512i sum = _mm512_setzero_si512();
-#pragma GCC unroll 4
+UNROLL
             for (int j = 0; j < 4; j++) {
                 __m512i v = two_bits512(x[j], 2 * n);
                 if (hmask) v = or_moved(v, hmask[at / 4 + j], 4 * h + n, 2, 4);
                 sum = put_codes(to, 128 * h + 32 * n + at + 4 * j, _mm512_sub_epi8(v, centre), sum);
             }
-            put_csum16(to, 8 * h + 2 * n + at / 16, sum);
+            put_csum(to, 8 * h + 2 * n + at / 16, sum, get_ps(to.scale, 8 * h + 2 * n + at / 16));
         }
     }
 }
@@ -271,7 +262,7 @@ static void super_q2_k(struct to to, struct rows r)
     __m512i x[4], low = _mm512_set1_epi8(15);
     __m512 d = column_d(r, offsetof(struct block_q2_k, d)), dmin = column_d(r, offsetof(struct block_q2_k, dmin));
     columns16(r, 0, x);
-#pragma GCC unroll 16
+UNROLL
     for (int g = 0; g < 16; g++) {
         __m512 s = _mm512_mul_ps(d, byte_to_ps(_mm512_and_si512(x[g / 4], low), g % 4));
         __m512 m = _mm512_mul_ps(dmin, byte_to_ps(_mm512_and_si512(_mm512_srli_epi16(x[g / 4], 4), low), g % 4));
@@ -287,13 +278,13 @@ static void super_q3_k(struct to to, struct rows r)
     __m512i x[4], s[3], hmask[8], low = _mm512_set1_epi32(0x0f0f0f0f), high = _mm512_set1_epi32(0x30303030);
     columns16(r, TAIL, x);
     __m512 d = halves_high(x[3]), centre = _mm512_set1_ps(32.0f);
-#pragma GCC unroll 3
+UNROLL
     for (int i = 0; i < 3; i++) s[i] = _mm512_or_si512(_mm512_srli_epi32(x[i], 16), _mm512_slli_epi32(x[i + 1], 16));
-#pragma GCC unroll 4
+UNROLL
     for (int q = 0; q < 4; q++) { /* four groups */
         __m512i v = _mm512_and_si512(_mm512_srli_epi32(s[q % 2], q / 2 * 4), low);
         v = _mm512_or_si512(v, _mm512_and_si512(q < 2 ? _mm512_slli_epi32(s[2], 4 - 2 * q) : _mm512_srli_epi32(s[2], 2 * q - 4), high));
-#pragma GCC unroll 4
+UNROLL
         for (int g = 0; g < 4; g++) put_ps(to.scale, 4 * q + g, _mm512_mul_ps(d, _mm512_sub_ps(byte_to_ps(v, g), centre)));
     }
     columns16(r, 0, hmask);
@@ -348,8 +339,7 @@ static void put_unpacked(struct to to, const struct dtype *t, const struct codes
         __m512i sum = _mm512_setzero_si512();
         columns16(r, (size_t)i * 16, x);
         for (int j = 0; j < 4; j++) sum = put_codes(to, 16 * i + 4 * j, _mm512_sub_epi8(x[j], bias), sum);
-        __m512 s = _mm512_loadu_ps(to.scale + i * 16 / t->group_len * PANEL_ROWS);
-        put_ps(to.csum, i, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), s));
+        put_csum(to, i, sum, get_ps(to.scale, i * 16 / t->group_len));
     }
 }
 
