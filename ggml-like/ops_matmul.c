@@ -28,7 +28,7 @@ static val quantized(struct plan *p, val x, bool f32)
     bool row = t->ne[1] == 1;
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    size_t panel = row ? 0 : act_panel_bytes(p->k, t->ne[0], t->ne[1], f32);
+    size_t panel = row ? 0 : act_panel_bytes(p->k, t->ne[0], plan_room(p, t->ne[1]), f32);
     val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : p->precise && !f32 ? 2 * panel : panel);
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;

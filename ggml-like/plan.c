@@ -36,13 +36,17 @@ void plan_free(struct plan *p)
     *p = (struct plan){ 0 };
 }
 
-void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out)
+void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out, int64_t max_rows)
 {
+    assert(n_rows <= max_rows && n_out <= n_rows);
     p->n_op = p->n_val = 0;
     p->bytes = 0;
     p->n_rows = n_rows;
     p->n_out = n_out;
+    p->max_rows = max_rows;
 }
+
+int64_t plan_room(const struct plan *p, int64_t ne1) { return ne1 > 1 ? p->max_rows : ne1; }
 
 static bool grow(void **items, int32_t *cap, int32_t need, size_t item)
 {
@@ -79,13 +83,13 @@ static struct value f32_value(int64_t ne0, int64_t ne1)
 {
     struct value v = { 0 };
     tensor_shape(&v.t, dtype_by_id(GGUF_F32), ne0, ne1, 1, 1);
-    v.bytes = ((size_t)(ne0 * ne1) * sizeof(float) + 63) & ~(size_t)63;
     return v;
 }
 
 val plan_temp(struct plan *p, int64_t ne0, int64_t ne1)
 {
     struct value v = f32_value(ne0, ne1);
+    v.bytes = ((size_t)(ne0 * plan_room(p, ne1)) * sizeof(float) + 63) & ~(size_t)63;
     v.temp = true;
     return new_value(p, v);
 }

@@ -56,14 +56,18 @@ struct plan {
     const struct kernels *k;
     size_t bytes;          /* scratch block, set by plan_finish */
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
+    int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows add a second pass over what rounding the activations left */
     bool observe;          /* matmuls keep their float input alive for the observer */
 };
 
 void plan_init(struct plan *p, const struct kernels *k);
 void plan_free(struct plan *p);
-/* plan_reset - forgets ops and values, keeps their memory. */
-void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out);
+/* plan_reset - forgets ops and values, keeps their memory. Temporaries of several rows get room for max_rows: so the scratch block has one
+ * size for all passes that record the same ops, whatever their number of rows. */
+void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out, int64_t max_rows);
+/* plan_room - rows for which a temporary of ne1 rows gets bytes: max_rows for two or more. */
+int64_t plan_room(const struct plan *p, int64_t ne1);
 /* plan_reserve - room for n more ops and values, so that recording cannot fail. PLAN_CHUNK is enough for a layer; rebuilding a plan of the same
  * equations never allocates. */
 enum { PLAN_CHUNK = 256 };

@@ -248,10 +248,23 @@ static void note_unused(struct model *m, int64_t n_bound)
         }
 }
 
-static void use_rope_factors(struct model *m)
+/* One vector serves all layers, so all must rotate as many dimensions as it has factors for. Angles are divided by them. */
+static status use_rope_factors(struct model *m, struct err *e)
 {
     const struct tensor *t = model_weight(m, -1, W_ROPE_FREQS);
-    for (int64_t il = 0; t && il < m->hp.n_layer; il++) m->layer[il].hp.rope.factor = t->data;
+    if (!t) return OK;
+    const float *factor = t->data;
+    for (int64_t i = 0; i < t->ne[0]; i++)
+        if (!(factor[i] > 0))
+            return err_set(e, ERR_FORMAT, "%s: element %lld is %g, expected more than 0", t->name, (long long)i, factor[i]);
+    for (int64_t il = 0; il < m->hp.n_layer; il++) {
+        struct rope_spec *s = &m->layer[il].hp.rope;
+        if (s->n_rot / 2 != t->ne[0])
+            return err_set(e, ERR_FORMAT, "%s has %lld factors but layer %lld rotates %d pairs", t->name, (long long)t->ne[0],
+                           (long long)il, s->n_rot / 2);
+        s->factor = factor;
+    }
+    return OK;
 }
 
 static status bind_weights(struct model *m, struct err *e)
@@ -263,8 +276,7 @@ static status bind_weights(struct model *m, struct err *e)
     }
     if (!model_weight(m, -1, W_OUTPUT)) m->w[W_OUTPUT - W_LAYER_COUNT] = *model_weight(m, -1, W_EMBD); /* tied head */
     note_unused(m, n_bound);
-    use_rope_factors(m);
-    return OK;
+    return use_rope_factors(m, e);
 }
 
 static status check_vocab_key(const struct model *m, struct err *e)

@@ -28,11 +28,15 @@ static uint32_t pair_hash(int32_t left, int32_t right)
     return (uint32_t)((h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32);
 }
 
-static uint32_t pair_slot(const struct tokenizer *t, int32_t left, int32_t right)
+/* The slot that holds the pair or is free for it, NULL after TOK_PROBES others. */
+static struct tok_pair *pair_slot(const struct tokenizer *t, int32_t left, int32_t right)
 {
-    uint32_t i = pair_hash(left, right) & t->pair_mask;
-    while (t->pair[i].left >= 0 && (t->pair[i].left != left || t->pair[i].right != right)) i = (i + 1) & t->pair_mask;
-    return i;
+    uint32_t hash = pair_hash(left, right);
+    for (uint32_t i = 0; i < TOK_PROBES; i++) {
+        struct tok_pair *p = &t->pair[(hash + i) & t->pair_mask];
+        if (p->left < 0 || (p->left == left && p->right == right)) return p;
+    }
+    return NULL;
 }
 
 static status fail_merge(struct err *e, uint64_t i, struct str s, const char *what)
@@ -110,7 +114,8 @@ static status add_merges(struct tokenizer *t, const struct gguf_kv *kv, char *jo
             next = batch[i].pair.merged + 1;
         }
         for (int i = 0; i < n; i++) {
-            struct tok_pair *p = &t->pair[pair_slot(t, batch[i].pair.left, batch[i].pair.right)];
+            struct tok_pair *p = pair_slot(t, batch[i].pair.left, batch[i].pair.right);
+            if (!p) return fail_merge(e, first + (uint64_t)i, batch[i].text, "one of too many whose hashes collide");
             if (p->left < 0) *p = batch[i].pair;
         }
     }
@@ -154,8 +159,8 @@ static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
 {
     if (a->id < 0 || b->id < 0) return;
-    const struct tok_pair *p = &enc->t->pair[pair_slot(enc->t, a->id, b->id)];
-    if (p->left < 0) return;
+    const struct tok_pair *p = pair_slot(enc->t, a->id, b->id);
+    if (!p || p->left < 0) return;
     a->rank = p->rank;
     a->merged = p->merged;
 }

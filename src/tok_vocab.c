@@ -19,20 +19,24 @@ uint32_t tok_hash(const char *p, size_t n)
     return (uint32_t)(h * k >> 32);
 }
 
-static uint32_t slot_of(const struct tok_vocab *v, uint32_t hash, const char *text, size_t n)
+/* The slot that holds the text or is free for it, NULL after TOK_PROBES others. */
+static struct tok_slot *slot_of(const struct tok_vocab *v, uint32_t hash, const char *text, size_t n)
 {
-    uint32_t i = hash & v->slot_mask;
-    for (; v->slot[i].id >= 0; i = (i + 1) & v->slot_mask) {
-        if (v->slot[i].hash != hash) continue;
-        struct str s = tok_text(v, v->slot[i].id);
-        if (s.n == n && !memcmp(s.p, text, n)) break;
+    for (uint32_t i = 0; i < TOK_PROBES; i++) {
+        struct tok_slot *slot = &v->slot[(hash + i) & v->slot_mask];
+        if (slot->id < 0) return slot;
+        if (slot->hash != hash) continue;
+        struct str s = tok_text(v, slot->id);
+        if (s.n == n && !memcmp(s.p, text, n)) return slot;
     }
-    return i;
+    return NULL;
 }
 
 int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash)
 {
-    return n == 0 || n > v->len_max ? -1 : v->slot[slot_of(v, hash, text, n)].id;
+    if (n == 0 || n > v->len_max) return -1;
+    const struct tok_slot *slot = slot_of(v, hash, text, n);
+    return slot ? slot->id : -1;
 }
 
 int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n)
@@ -83,8 +87,10 @@ static status index_texts(struct tok_vocab *v, const uint8_t *cursor, struct err
         for (int32_t id = first; id < end; id++) {
             struct str s = tok_text(v, id);
             if (s.n == 0) continue;
-            uint32_t i = slot_of(v, hash[id - first], s.p, s.n);
-            if (v->slot[i].id < 0) v->slot[i] = (struct tok_slot){ hash[id - first], id };
+            struct tok_slot *slot = slot_of(v, hash[id - first], s.p, s.n);
+            if (!slot)
+                return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens[%d] is one of more than %d whose hashes collide", id, TOK_PROBES);
+            if (slot->id < 0) *slot = (struct tok_slot){ hash[id - first], id };
         }
     }
     return OK;

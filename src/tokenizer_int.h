@@ -42,7 +42,10 @@ int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n); /
 int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash); /* hash = tok_hash(text, n) */
 /* tok_vocab_expect - fetches into the cache what finding a text of this hash will read: step 0 the slot, step 1, later, the text. */
 void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash, int step);
-enum { TOK_BATCH = 32 }; /* texts fetched ahead while opening */
+enum {
+    TOK_BATCH = 32,    /* texts fetched ahead while opening */
+    TOK_PROBES = 1024, /* no entry of a table lies further from its slot; real vocabularies stay below 100, so what needs more was made to */
+};
 /* tok_byte_value - of "<0x0A>" and the like; -1 for any other text */
 int tok_byte_value(struct str text);
 

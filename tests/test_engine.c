@@ -289,6 +289,32 @@ TEST(engine_wanted_rows_equal_all_rows)
     model_close(m);
 }
 
+/* Wide feed-forward rows beside narrow ones leave gaps in the scratch block that differ from shape to shape. */
+TEST(engine_runs_every_shape_up_to_the_batch)
+{
+    enum { BATCH = 17 };
+    static float out[BATCH * TINY_TOKENS];
+    struct tiny_options o = { .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 512, .n_layer = 1 };
+    struct model *m = open_tiny(&o, "shapes.gguf");
+    for (int64_t batch = 1; batch <= BATCH; batch += 4) {
+        struct engine *en = open_engine(m, 1, batch);
+        struct session *s = open_session(en, 64, NULL);
+        int32_t t[BATCH];
+        pick_tokens(t, BATCH, 1);
+        for (int64_t n = 1; n <= batch; n++)
+            for (int64_t from = 0; from <= n; from++) {
+                struct rows r = { .out = out, .stride = BATCH, .n_vocab = TINY_TOKENS };
+                struct segment g = { s, t, n, from };
+                struct err e = { 0 };
+                CHECK_MSG(engine_forward(en, &g, 1, take_row, &r, &e) == OK, "%s", e.text);
+                CHECK(r.n == n - from && session_truncate(s, 0, NULL) == OK);
+            }
+        session_close(s);
+        engine_close(en);
+    }
+    model_close(m);
+}
+
 TEST(session_truncate_equals_a_fresh_session)
 {
     static float fresh[8 * TINY_TOKENS], again[8 * TINY_TOKENS], ignored[N * TINY_TOKENS];
@@ -475,6 +501,7 @@ TEST(engine_survives_every_allocation_failure)
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
       T(engine_threads_do_not_change_a_bit),
       T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows),
+      T(engine_runs_every_shape_up_to_the_batch),
       T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing),
       T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked),
       T(engine_survives_every_allocation_failure));

@@ -127,6 +127,43 @@ TEST(model_reads_numbers_per_layer)
     CHECK_HAS(e.text, "blk.1.attn_k.weight: shape is [64, 32], expected [64, 16]");
 }
 
+/* The file again with other head sizes: layer 1 has half as many heads, twice as wide, so that all shapes still fit. */
+static status put_wide_heads(const char *path, const char *to, struct err *e)
+{
+    static const char *const keys[] = { "llama.attention.head_count", "llama.attention.head_count_kv", "llama.attention.key_length",
+                                        "llama.attention.value_length", "llama.rope.dimension_count" };
+    static const int32_t values[][2] = { { 4, 2 }, { 2, 1 }, { 16, 32 }, { 16, 32 } };
+    struct gguf g;
+    struct gguf_writer *w;
+    TRY(gguf_open(&g, path, true, e));
+    status st = gguf_writer_open(&w, to, e);
+    for (int64_t i = 0; st == OK && i < g.n_kv; i++) {
+        bool replaced = false;
+        for (int k = 0; k < ARRAY_LEN(keys); k++)
+            replaced |= strlen(keys[k]) == g.kv[i].key.n && !memcmp(keys[k], g.kv[i].key.p, g.kv[i].key.n);
+        if (!replaced) gguf_put_kv(w, &g.kv[i]);
+    }
+    for (int k = 0; st == OK && k < ARRAY_LEN(values); k++) gguf_put_arr(w, keys[k], KV_I32, values[k], 2);
+    for (int64_t i = 0; st == OK && i < g.n_tensors; i++) gguf_put_tensor(w, &g.tensor[i]);
+    if (st == OK) st = gguf_writer_finish(w, e);
+    gguf_close(&g);
+    return st;
+}
+
+TEST(model_refuses_rope_factors_that_do_not_fit_every_layer)
+{
+    struct err e = { 0 };
+    struct model *m = NULL;
+    const char *path = test_tmp("rope_factors.gguf"), *wide = test_tmp("rope_factors_wide.gguf");
+    CHECK(tiny_model(path, &(struct tiny_options){ .optional = true }, &e) == OK && put_wide_heads(path, wide, &e) == OK);
+    CHECK(model_open(&m, path, &(struct model_options){ 0 }, &e) == OK);
+    model_close(m);
+    m = NULL;
+    CHECK(model_open(&m, wide, &(struct model_options){ 0 }, &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "rope_freqs.weight has 8 factors but layer 1 rotates 16 pairs");
+    model_close(m);
+}
+
 TEST(model_check_names_the_poisoned_row)
 {
     struct err e = { 0 };
@@ -167,5 +204,5 @@ TEST(model_info_counts)
     CHECK(tiny_model(path, &(struct tiny_options){ .arch = "qwen2", .n_layer = 2 }, &e) == OK);
 }
 
-SUITE(model, T(model_refuses_with_names_and_values), T(model_reads_numbers_per_layer), T(model_check_names_the_poisoned_row),
-      T(model_info_counts));
+SUITE(model, T(model_refuses_with_names_and_values), T(model_reads_numbers_per_layer),
+      T(model_refuses_rope_factors_that_do_not_fit_every_layer), T(model_check_names_the_poisoned_row), T(model_info_counts));

@@ -1,7 +1,7 @@
 /* tokenizer, pretok, unicode: vocabularies are built in memory and parsed from an exact-size heap copy. The algorithms are compared with
  * slow ones written here from their definitions; the cutting of words with golden/tokenizer_splits.txt, made by Python's regex module. */
 #include "src/pretok.h"
-#include "src/tokenizer.h"
+#include "src/tokenizer_int.h"
 #include "src/unicode.h"
 #include "tests/test.h"
 
@@ -938,6 +938,35 @@ TEST(tokenizer_open_refuses_damaged_vocabularies_by_name)
     }
 }
 
+/* The second word of each text undoes what the first made of the hash. Without a limit the table takes quadratic time: 16 s for 60,000. */
+TEST(tokenizer_open_refuses_texts_made_to_collide)
+{
+    enum { N = 4 * TOK_PROBES };
+    const uint64_t k = 0x9e3779b97f4a7c15u;
+    struct bytes b = { 0 };
+    put(&b, "GGUF", 4), put_u32(&b, 3), put_u64(&b, 0), put_u64(&b, 3);
+    put_text(&b, "model", "gpt2");
+    put_arr(&b, "merges", KV_STR, 0);
+    put_arr(&b, "tokens", KV_STR, N);
+    uint32_t first = 0;
+    for (uint64_t i = 0; i < N; i++) {
+        uint64_t h = (16 * k ^ i) * k, word[2] = { i, h ^ h >> 29 };
+        put_str(&b, (const char *)word, sizeof word);
+        uint32_t hash = tok_hash((const char *)word, sizeof word);
+        if (i == 0) first = hash;
+        CHECK(hash == first);
+    }
+    struct gguf g;
+    struct tokenizer *t = NULL;
+    struct err e = { 0 };
+    CHECK(gguf_parse(&g, b.p, b.n, "vocabulary", &e) == OK);
+    CHECK(tokenizer_open(&t, &g, NULL, &e) == ERR_FORMAT && t == NULL);
+    CHECK_STR(e.text, "tokenizer.ggml.tokens[1024] is one of more than 1024 whose hashes collide");
+    tokenizer_close(t);
+    gguf_close(&g);
+    free(b.p);
+}
+
 TEST(pre_tokenizer_can_be_overridden_where_there_is_one)
 {
     static const char *const texts[] = { "▁", NULL };
@@ -1024,5 +1053,6 @@ SUITE(tokenizer, T(unicode_every_code_point_survives_utf8), T(unicode_decode_rej
       T(bos_and_eos_stand_where_the_file_wants_them), T(end_tokens_are_known_by_key_and_by_text),
       T(piece_hides_control_tokens_and_counts_what_does_not_fit), T(encode_and_decode_write_no_more_than_fits_and_say_what_is_needed),
       T(encode_then_decode_gives_any_bytes_back), T(repeated_words_of_a_long_text_encode_as_in_a_short_one),
-      T(tokenizer_open_refuses_damaged_vocabularies_by_name), T(pre_tokenizer_can_be_overridden_where_there_is_one),
-      T(odd_but_harmless_vocabularies_open), T(tokenizer_reports_every_failed_allocation));
+      T(tokenizer_open_refuses_damaged_vocabularies_by_name), T(tokenizer_open_refuses_texts_made_to_collide),
+      T(pre_tokenizer_can_be_overridden_where_there_is_one), T(odd_but_harmless_vocabularies_open),
+      T(tokenizer_reports_every_failed_allocation));
