@@ -10,6 +10,8 @@
 #include "tools/vocab.h"
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -209,7 +211,13 @@ TEST(generated_tokens_stay_as_they_were_in_the_next_prompt)
     CHECK(prompt_answer(&p, "the", 3, true, &e) == OK && chat_add(p.chat, "assistant", "the", 3, &e) == OK);
     CHECK(chat_add(p.chat, "user", "more", 4, &e) == OK && prompt_encode(&p, true, &e) == OK);
     CHECK(p.n_kept == before + 3 && p.n_ids > p.n_kept);
+    int64_t all = p.n_ids, counted;
+    CHECK(prompt_count(&p, &counted, &e) == OK && counted < all && counted > p.n_kept && p.n_ids == all);
     chat_truncate(p.chat, 1);
+    CHECK(prompt_count(&p, &counted, &e) == OK && counted < before && p.n_ids == all);
+    chat_truncate(p.chat, 0);
+    CHECK(prompt_count(&p, &counted, &e) == OK && counted == 0);
+    CHECK(chat_add(p.chat, "user", "hi", 2, &e) == OK);
     CHECK(prompt_encode(&p, true, &e) == OK && p.n_kept == 0 && p.n_ids == before);
     prompt_close(&p);
     vocab_close(&v);
@@ -319,6 +327,29 @@ TEST(interrupted_run_keeps_what_was_generated)
     CHECK(generator_prefill(&g, ids, n, &e) == OK);
     generator_close(&g);
     runtime_close(&rt);
+}
+
+/* ---- signals ---- */
+
+/* What a child process ends with that gets SIGTERM n times and then ends with 7. */
+static int child_status(bool at_once, int n)
+{
+    int st = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        cli_signals();
+        cli_signals_at_once(at_once);
+        for (int i = 0; i < n; i++) raise(SIGTERM);
+        _exit(cli_interrupted == SIGTERM ? 7 : 8);
+    }
+    return pid > 0 && waitpid(pid, &st, 0) == pid && WIFEXITED(st) ? WEXITSTATUS(st) : -1;
+}
+
+TEST(first_signal_sets_the_flag_and_ends_only_work_that_keeps_nothing)
+{
+    CHECK(child_status(false, 1) == 7);
+    CHECK(child_status(false, 2) == 143);
+    CHECK(child_status(true, 1) == 143);
 }
 
 /* ---- line editor ---- */
@@ -491,4 +522,5 @@ SUITE(cli, T(options_mix_with_positionals), T(option_defaults_are_the_samplers),
       T(user_text_never_becomes_a_control_token), T(template_that_rewrites_messages_refuses_control_texts),
       T(harmless_messages_encode_as_the_whole_text_does), T(generated_tokens_stay_as_they_were_in_the_next_prompt), T(missing_template_is_named),
       T(generating_a_token_allocates_nothing), T(prefill_keeps_the_common_front_and_feeds_the_rest), T(interrupted_run_keeps_what_was_generated),
-      T(line_editor_keys), T(line_editor_control_c_and_d), T(line_editor_survives_random_keys), T(piped_lines_follow_the_same_rules), T(widths_of_characters));
+      T(first_signal_sets_the_flag_and_ends_only_work_that_keeps_nothing), T(line_editor_keys), T(line_editor_control_c_and_d),
+      T(line_editor_survives_random_keys), T(piped_lines_follow_the_same_rules), T(widths_of_characters));

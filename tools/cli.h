@@ -96,6 +96,9 @@ status model_find(const char *name, char *path, size_t cap, struct err *e) MUST_
 /* ---- term.c: terminal, progress, signals ---- */
 extern volatile int cli_interrupted;      /* set by SIGINT / SIGTERM: the signal number. Long loops look at it */
 void cli_signals(void);                   /* SIGINT, SIGTERM set the flag (a second SIGINT exits 130 after restoring the terminal); SIGPIPE ignored */
+/* cli_signals_at_once - on: the first signal ends the process too, for work that nothing outlives (loading, a prompt being read). Returns what it
+ * was. Off at the start. */
+bool cli_signals_at_once(bool on);
 bool term_is_tty(int fd);
 bool term_color(const struct cli *c, int fd); /* --color, NO_COLOR, TERM=dumb, tty */
 int term_width(void);

@@ -13,7 +13,7 @@
 #include "tools/ranges.h"
 #include "tools/report.h"
 
-enum { LIST_MAX = 64, REPS_MAX = 1000, TOKENS_MAX = 1 << 24 };
+enum { LIST_MAX = 64, REPS_MAX = 1000, TOKENS_MAX = 1 << 24, OPS_MAX = 64 };
 
 struct list { int64_t v[LIST_MAX]; int n; };
 struct test { int64_t n_prompt, n_gen, n_depth; };
@@ -33,6 +33,7 @@ struct bench {
     struct json_out json;
     double seconds[REPS_MAX];
     int n_reps;
+    int64_t op_ns[OPS_MAX];   /* --verbose: time by kind of op in the measured runs of one test */
     /* rows of the second table, written at the end */
     struct { struct test t; int threads; struct share share; } shares[LIST_MAX * 4];
     int n_shares;
@@ -85,7 +86,6 @@ static status feed(struct bench *b, int64_t n, int64_t at_a_time, struct err *e)
         int64_t m = min_i64(at_a_time, n - i);
         struct segment seg = { b->r.session, b->tokens + begin + i, m, i + m == n ? m - 1 : m };
         TRY(engine_forward(b->r.engine, &seg, 1, NULL, NULL, e));
-        if (cli_interrupted) return err_set(e, ERR_INTERRUPTED, "interrupted");
     }
     return OK;
 }
@@ -95,11 +95,20 @@ static status run_once(struct bench *b, const struct test *t, double *seconds, s
     int64_t n_batch = engine_n_batch(b->r.engine);
     TRY(session_truncate(b->r.session, 0, e));
     TRY(feed(b, t->n_depth, n_batch, e));
+    if (b->c->verbose) engine_profile(b->r.engine, true);
     double start = now_seconds();
     TRY(feed(b, t->n_prompt, n_batch, e));
     for (int64_t i = 0; i < t->n_gen; i++) TRY(feed(b, 1, 1, e));
     *seconds = now_seconds() - start;
     return OK;
+}
+
+static void add_op_times(struct bench *b)
+{
+    const char *name;
+    int64_t ns;
+    for (int i = 0; i < OPS_MAX && engine_op_time(b->r.engine, i, &name, &ns); i++) b->op_ns[i] += ns;
+    engine_profile(b->r.engine, false);
 }
 
 static status warm_up(struct bench *b, const struct test *t, struct err *e)
@@ -113,22 +122,27 @@ static status run_test(struct bench *b, const struct test *t, struct err *e)
 {
     TRY(warm_up(b, t, e));
     b->n_reps = (int)b->c->reps;
+    memset(b->op_ns, 0, sizeof b->op_ns);
     for (int i = 0; i < b->n_reps; i++) {
         if (b->c->delay > 0) nanosleep(&(struct timespec){ .tv_sec = (time_t)b->c->delay }, NULL);
         TRY(run_once(b, t, &b->seconds[i], e));
+        if (b->c->verbose) add_op_times(b);
     }
+    if (!b->c->no_limits) limits_again(&b->limits, b->r.engine);
     return OK;
 }
 
 /* Bytes that must be read and multiply-adds that must be done: each pass reads the weights once, and the KV rows so far. */
-static struct load load_of(const struct bench *b, const struct test *t, double seconds)
+static struct load load_of(const struct bench *b, const struct test *t)
 {
     int64_t n_batch = engine_n_batch(b->r.engine), passes = (t->n_prompt + n_batch - 1) / n_batch + t->n_gen;
     double row = (double)session_bytes(b->r.session) / (double)session_n_ctx(b->r.session);
     double prompt_rows = 0, gen_rows = (double)t->n_gen * ((double)(t->n_depth + t->n_prompt) + 0.5 * (double)t->n_gen);
+    double best = b->seconds[0];
+    for (int i = 1; i < b->n_reps; i++) best = b->seconds[i] < best ? b->seconds[i] : best;
     for (int64_t i = 0; i < t->n_prompt; i += n_batch) prompt_rows += (double)(t->n_depth + min_i64(i + n_batch, t->n_prompt));
     return (struct load){ (double)passes * (double)b->info.token_bytes + row * (prompt_rows + gen_rows),
-                          (double)(t->n_prompt + t->n_gen) * (double)b->info.token_macs, seconds };
+                          (double)(t->n_prompt + t->n_gen) * (double)b->info.token_macs, mean_of(b->seconds, b->n_reps), best };
 }
 
 /* ---- writing ---- */
@@ -236,9 +250,9 @@ static void write_json(struct bench *b, struct json_out *o, const struct field *
 
 static void write_test(struct bench *b, const struct test *t)
 {
-    double speed[REPS_MAX], mean_s = mean_of(b->seconds, b->n_reps);
+    double speed[REPS_MAX];
     struct share share = { NAN, NULL };
-    struct load load = load_of(b, t, mean_s);
+    struct load load = load_of(b, t);
     if (!b->c->no_limits) share = limits_share(&b->limits, &load);
     for (int i = 0; i < b->n_reps; i++) speed[i] = (double)(t->n_prompt + t->n_gen) / b->seconds[i];
     if (b->n_shares < ARRAY_LEN(b->shares)) {
@@ -268,12 +282,35 @@ static void write_test(struct bench *b, const struct test *t)
     out_flush();
 }
 
+/* Where the time of one test went, by kind of op, largest first; per token, as thread 0 sees it. */
+static void write_ops(const struct bench *b, const struct test *t)
+{
+    double all = 0, tokens = (double)(t->n_prompt + t->n_gen) * b->n_reps;
+    bool done[OPS_MAX] = { false };
+    const char *name;
+    char label[96];
+    int64_t ignored;
+    int n = 0;
+    for (; n < OPS_MAX && engine_op_time(b->r.engine, n, &name, &ignored); n++) all += (double)b->op_ns[n];
+    fprintf(stderr, "  %-20s %14s %8s\n", test_name(t, label), "us per token", "share");
+    for (;;) {
+        int most = -1;
+        for (int i = 0; i < n; i++)
+            if (!done[i] && b->op_ns[i] > 0 && (most < 0 || b->op_ns[i] > b->op_ns[most])) most = i;
+        if (most < 0 || !engine_op_time(b->r.engine, most, &name, &ignored)) break;
+        fprintf(stderr, "    %-18s %14.2f %6.1f %%\n", name, (double)b->op_ns[most] * 1e-3 / tokens, 100 * (double)b->op_ns[most] / all);
+        done[most] = true;
+    }
+}
+
 /* After the tests of one thread count: what the machine allows. To stderr, so that stdout holds one table only. */
 static void write_limits(const struct bench *b, int from)
 {
     const struct limits *l = &b->limits;
     char size[32], name[96];
-    if (b->c->no_limits || b->c->quiet) return;
+    if (b->c->quiet) return;
+    fprintf(stderr, "%s | SIMD %s\n", b->r.cpu.model, engine_kernels(b->r.engine)->name);
+    if (b->c->no_limits) return;
     fprintf(stderr, "limits, %d %s: read %.1f GB/s (one thread %.1f) over %s of weights, ", l->n_threads,
             l->n_threads == 1 ? "thread" : "threads", l->read_gbps_n, l->read_gbps_1, size_text(l->read_bytes, size));
     if (l->int8_gmacs_1 > 0) fprintf(stderr, "int8 tile %.0f GMAC/s per thread, ", l->int8_gmacs_1);
@@ -315,6 +352,7 @@ static status run_threads(struct bench *b, int64_t n_threads, struct err *e)
         if (is_empty(&t)) continue;
         st = run_test(b, &t, e);
         if (st == OK) write_test(b, &t);
+        if (st == OK && c.verbose) write_ops(b, &t);
         if (st == OK && out_status() != 0) break;
     }
     if (st == OK) write_limits(b, from);
@@ -345,6 +383,7 @@ static int run(struct cli *c)
     b->c = c;
     b->format = report_format(c, REPORT_MD);
     json_out_init(&b->json, true);
+    cli_signals_at_once(true); /* rows are out as soon as they are known: nothing to save */
     status st = run_all(b, &e);
     bool good = true;
     if (st == OK && b->format == REPORT_JSON) good = report_out(&b->json);

@@ -311,9 +311,13 @@ static enum next do_load(struct talk *t, const char *arg, int *code)
 
 static enum next do_context(struct talk *t, const char *arg, int *code)
 {
-    long long used = (long long)session_pos(t->rt.session), total = (long long)session_n_ctx(t->rt.session);
+    long long total = (long long)session_n_ctx(t->rt.session);
+    int64_t used;
+    struct err e = { 0 };
     char kv[32];
-    fprintf(stderr, "context %lld/%lld tokens (%.0f %%), %lld messages, KV cache %s\n", used, total, 100.0 * (double)used / (double)total,
+    /* Counted, not read off the session: after /undo, /load or /system that still holds the conversation before. */
+    if (prompt_count(&t->prompt, &used, &e) != OK) return complain(t, &e, code);
+    fprintf(stderr, "context %lld/%lld tokens (%.0f %%), %lld messages, KV cache %s\n", (long long)used, total, 100.0 * (double)used / (double)total,
             (long long)chat_count(t->prompt.chat), size_text(session_bytes(t->rt.session), kv));
     return GO_ON;
 }

@@ -123,7 +123,9 @@ static void try_running(struct inspection *in)
     struct engine *en = NULL;
     struct model_options mo = { .no_mmap = in->c->no_mmap, .pre = in->c->pre };
     struct engine_options eo = { .n_threads = (int)in->c->threads, .n_batch = in->c->batch };
+    bool before = cli_signals_at_once(true);
     status st = model_open(&m, in->path, &mo, &in->why);
+    cli_signals_at_once(before);
     if (st == OK) st = engine_open(&en, m, &eo, &in->why);
     if (st == OK) {
         struct model_info info;
@@ -474,8 +476,10 @@ static int run(struct cli *c)
     }
     in->c = c;
     status st = model_find(c->model, in->path, sizeof in->path, &e);
+    cli_signals_at_once(true);
     if (st == OK) st = gguf_open(&in->g, in->path, !c->no_mmap, &e);
     if (st == OK) {
+        cli_signals_at_once(false);
         read_facts(in);
         try_running(in);
         st = show(in, &e);

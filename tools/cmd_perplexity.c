@@ -193,16 +193,16 @@ static void release(struct job *j)
 
 /* ---- result ---- */
 
-static void print_text(const struct job *j, double ppl, double error)
+static bool print_text(const struct job *j, double ppl, double error)
 {
     out_printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl, error);
     out_printf("%lld chunks of %lld tokens, %lld scored%s\n", (long long)j->n_chunks, (long long)j->n_ctx, (long long)j->sum.n,
                j->bos >= 0 ? ", each chunk begins with BOS" : "");
-    out_printf("%.4f bits per byte, %.1f tokens/s, %.1f s\n", j->sum.nll / (log(2) * j->scored_bytes),
+    return out_printf("%.4f bits per byte, %.1f tokens/s, %.1f s\n", j->sum.nll / (log(2) * j->scored_bytes),
                (double)(j->n_chunks * j->n_ctx) / j->seconds, j->seconds);
 }
 
-static void print_result(const struct job *j)
+static bool print_result(const struct job *j)
 {
     double ppl = ppl_value(&j->sum), error = ppl_error(&j->sum);
     const struct field f[] = {
@@ -219,27 +219,26 @@ static void print_result(const struct job *j)
         { "seconds", FIELD_REAL, .f = j->seconds },
     };
     enum report_format format = report_format(j->c, REPORT_TEXT);
-    if (format == REPORT_TEXT) print_text(j, ppl, error);
-    else if (format == REPORT_MD) report_md(f, ARRAY_LEN(f));
-    else if (format == REPORT_CSV) report_csv_head(f, ARRAY_LEN(f)), report_csv_row(f, ARRAY_LEN(f));
-    else {
-        struct json_out o;
-        json_out_init(&o, format == REPORT_JSON);
-        json_begin(&o, NULL, '{');
-        report_json(&o, f, ARRAY_LEN(f));
-        json_end(&o, '}');
-        report_out(&o);
-    }
+    if (format == REPORT_TEXT) return print_text(j, ppl, error);
+    if (format == REPORT_MD) return report_md(f, ARRAY_LEN(f));
+    if (format == REPORT_CSV) return report_csv_head(f, ARRAY_LEN(f)) && report_csv_row(f, ARRAY_LEN(f));
+    struct json_out o;
+    json_out_init(&o, format == REPORT_JSON);
+    json_begin(&o, NULL, '{');
+    report_json(&o, f, ARRAY_LEN(f));
+    json_end(&o, '}');
+    return report_out(&o);
 }
 
 static int run(struct cli *c)
 {
     struct job j = { .c = c, .n_ctx = c->ctx > 0 ? c->ctx : DEFAULT_CTX, .out.fd = -1 };
     struct err e = { 0 };
+    cli_signals_at_once(!c->save_logits); /* a half-written file must go, and nothing else is kept */
     status st = prepare(&j, &e);
     if (st == OK) st = run_all(&j, &e);
     if (st == OK && c->save_logits) st = file_commit(&j.out, &e);
-    if (st == OK) print_result(&j);
+    if (st == OK && !print_result(&j) && out_status() == 0) st = err_oom(&e, "report", 0);
     release(&j);
     return st == OK ? out_status() : cli_fail(&e, NULL);
 }

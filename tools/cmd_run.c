@@ -46,7 +46,7 @@ static void on_token(void *ctx, const struct generator *g, int32_t id, float log
     json_begin(&r->json, NULL, '{');
     put_token(r, id, logprob);
     json_begin(&r->json, "top", '[');
-    for (int64_t i = 0; i < g->cli->top_logprobs; i++) {
+    for (int64_t i = 0; i < min_i64(g->cli->top_logprobs, g->n_vocab); i++) {
         json_begin(&r->json, NULL, '{');
         put_token(r, g->top_id[i], g->top_logprob[i]);
         json_end(&r->json, '}');
@@ -162,7 +162,10 @@ static status answer(struct run *r, struct err *e)
     json_out_init(&r->json, false);
     if (r->cli->json) json_begin(&r->json, NULL, '{');
     if (g->token) json_begin(&r->json, "logprobs", '[');
-    TRY(generator_prefill(g, p->ids, p->n_ids, e));
+    cli_signals_at_once(true); /* nothing is printed yet, and one pass of a large model takes seconds */
+    status st = generator_prefill(g, p->ids, p->n_ids, e);
+    cli_signals_at_once(false);
+    if (st != OK) return st;
     int64_t room = generator_room(g);
     size_t expected = (size_t)min_i64(room, 1 << 16) * 8; /* of text; tokens have about four bytes */
     r->piece_cap = g->piece_cap;

@@ -137,7 +137,9 @@ status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struc
     *r = (struct runtime){ 0 };
     cpu_detect(&r->cpu);
     status st = model_find(c->model, path, sizeof path, e);
+    bool before = cli_signals_at_once(true);
     if (st == OK) st = model_open(&r->model, path, &o, e);
+    cli_signals_at_once(before);
     if (st == OK) st = open_engine(r, c, e);
     if (st == OK) st = open_session(r, c, n_ctx, e);
     if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");

@@ -13,7 +13,11 @@ struct limits {
 };
 status limits_measure(struct limits *l, struct engine *en, struct err *e) MUST_USE;
 
-/* Work of one benchmark run and its share of the limits. */
-struct load { double bytes, macs, seconds; };
+/* limits_again - reads once more, after a test, and keeps the better figures: other work on the machine may have slowed the first look. */
+void limits_again(struct limits *l, struct engine *en);
+
+/* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. */
+struct load { double bytes, macs, seconds, best_seconds; };
 struct share { double percent; const char *bound; }; /* bound: "bandwidth" or "compute", whichever is nearer to its limit */
-struct share limits_share(const struct limits *l, const struct load *w);
+/* limits_share - a test whose fastest run read faster than anything before raises the limit: what was reached is possible. */
+struct share limits_share(struct limits *l, const struct load *w);

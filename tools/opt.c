@@ -20,7 +20,7 @@ OPT_GROUP(opts_model, "Model",
     ROW_PRE);
 
 OPT_GROUP(opts_cpu, "CPU",
-    { "threads", "-t", OPT_INT, OPT_AT(threads), .value = "N", .hi = 1024, .help = "threads; 0: one per physical core within the cgroup limit" },
+    { "threads", "-t", OPT_INT, OPT_AT(threads), .value = "N", .hi = 512, .help = "threads; 0: one per physical core within the cgroup limit" },
     { "batch", "-b --batch-size", OPT_INT, OPT_AT(batch), .value = "N", .hi = 65536, .help = "prompt tokens in one pass; 0: automatic" },
     { "precise", NULL, OPT_FLAG, OPT_AT(precise), .help = "prompts with 15-bit instead of 8-bit activations: twice the time, a hundredth of the error" },
     { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "LEVEL", .help = "strongest instruction set to use (scalar, avx2, ...); default: all" });
@@ -32,7 +32,7 @@ OPT_GROUP(opts_sampling, "Sampling",
     { "min-p", NULL, OPT_FLOAT, OPT_AT(sampling.min_p), .value = "P", .hi = 1, .help = "drop tokens less likely than P times the best; 0: none" },
     { "repeat-penalty", NULL, OPT_FLOAT, OPT_AT(sampling.repeat_penalty), .value = "X", .lo = 1e-3, .hi = 1000,
       .help = "divide logits of recent tokens; 1: off" },
-    { "repeat-last-n", NULL, OPT_INT, OPT_AT(sampling.repeat_last), .value = "N", .lo = -1, .hi = 1e9,
+    { "repeat-last-n", NULL, OPT_INT, OPT_AT(sampling.repeat_last), .value = "N", .lo = -1, .hi = 1 << 24,
       .help = "tokens that penalties look at; 0: none, -1: all" },
     { "presence-penalty", NULL, OPT_FLOAT, OPT_AT(sampling.presence_penalty), .value = "X", .lo = -100, .hi = 100,
       .help = "subtracted once per token seen" },

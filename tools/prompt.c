@@ -324,6 +324,23 @@ status prompt_encode(struct prompt *p, bool add_generation, struct err *e)
     return st;
 }
 
+status prompt_count(struct prompt *p, int64_t *n_ids, struct err *e)
+{
+    char *text;
+    size_t n;
+    int64_t had = p->n_ids;
+    *n_ids = 0;
+    if (chat_count(p->chat) == 0) return OK;
+    TRY(prompt_render(p, false, &text, &n, e));
+    bool kept = continues(p, text, n);
+    status st = encode_from(p, text, n, kept ? p->n_text : 0, e);
+    *n_ids = p->n_ids - (kept ? 0 : had);
+    if (!kept) *n_ids += needs_bos(p->tok, p->ids + had, *n_ids);
+    p->n_ids = had;
+    mem_free(text);
+    return st;
+}
+
 status prompt_reserve(struct prompt *p, int64_t n_ids, struct err *e) { return ids_room(&p->ids, &p->cap, p->n_ids + n_ids, e); }
 
 void prompt_append(struct prompt *p, int32_t id)

@@ -38,6 +38,8 @@ status prompt_render(struct prompt *p, bool add_generation, char **text, size_t 
 /* prompt_encode - renders and encodes: text, ids. When the new text continues text (see prompt_append) at a control token, the ids of the old
  * part are kept, so that what was generated stays in the KV cache token for token. BOS is added once. */
 status prompt_encode(struct prompt *p, bool add_generation, struct err *e) MUST_USE;
+/* prompt_count - how many ids the conversation would be now, without opening an answer; text and ids stay. */
+status prompt_count(struct prompt *p, int64_t *n_ids, struct err *e) MUST_USE;
 /* prompt_append - a generated token; room must have been made with prompt_reserve, then nothing is allocated. */
 status prompt_reserve(struct prompt *p, int64_t n_ids, struct err *e) MUST_USE;
 void prompt_append(struct prompt *p, int32_t id);

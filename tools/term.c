@@ -82,14 +82,27 @@ void term_busy(void)
 /* ---- signals ---- */
 
 volatile int cli_interrupted;
+static volatile sig_atomic_t at_once, bar_shown;
 
 static void on_signal(int sig)
 {
-    if (cli_interrupted) { /* the second one does not wait for anybody */
-        term_restore();
-        _exit(128 + sig);
+    if (!cli_interrupted && !at_once) {
+        cli_interrupted = sig;
+        return;
     }
-    cli_interrupted = sig;
+    if (bar_shown) {
+        ssize_t ignored = write(STDERR_FILENO, "\r\033[K", 4);
+        (void)ignored;
+    }
+    term_restore();
+    _exit(128 + sig);
+}
+
+bool cli_signals_at_once(bool on)
+{
+    bool before = at_once;
+    at_once = on;
+    return before;
 }
 
 void cli_signals(void)
@@ -286,6 +299,7 @@ void bar_update(struct bar *b, int64_t done, const char *extra)
     }
     snprintf(line, sizeof line, "%s %3d%% |%s| %lld/%lld%s%s%s", b->label, percent, fill, (long long)done, (long long)b->total, speed,
              extra ? "  " : "", extra ? extra : "");
+    bar_shown = b->tty;
     if (b->tty) fprintf(stderr, "\r%.*s\033[K", term_width() - 1, line);
     else fprintf(stderr, "%s\n", line);
     fflush(stderr);
@@ -296,5 +310,6 @@ void bar_update(struct bar *b, int64_t done, const char *extra)
 void bar_end(struct bar *b)
 {
     if (b->tty && b->shown > 0) fputs("\r\033[K", stderr), fflush(stderr);
+    bar_shown = false;
     b->shown = 0;
 }

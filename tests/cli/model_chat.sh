@@ -11,6 +11,9 @@ printf '/load s.json\n/undo\n/context\n' | cuanto chat $m -q 2>&1 | sed 's/KV ca
 printf 'Hello\n' | cuanto chat $m -q --load s.json >e; echo "exit $?"
 printf '"""\nHello\n"""\n' | cuanto chat $m -q >b; cmp a b && echo 'quotes are not part of the message'
 printf 'Hel\\\nlo\n' | cuanto chat $m -q >b; echo "exit $?"
+used() { sed -n 's/^context \([0-9]*\)\/.*/\1/p' err | tr '\n' ' '; }
+printf '/context\nHello\n/context\nMore\n/context\n/undo\n/context\n/undo\n/context\n' | cuanto chat $m -q >c 2>err; set -- $(used)
+[ $1 -eq 0 ] && [ $2 -gt 0 ] && [ $3 -gt $2 ] && [ $4 -lt $3 ] && [ $5 -eq 0 ] && echo '/context counts what /undo left'
 echo "- refusals"
 printf '/udno\nnever read\n' | cuanto chat $m -q; echo "exit $?"
 printf '/set temp 5000\n' | cuanto chat $m -q; echo "exit $?"

@@ -15,6 +15,7 @@ echo "- json"
 cuanto run $m --raw 'Once upon a time' -n 3 --ignore-eos --temp 0 -q --json --top-logprobs 2 >j; echo "exit $?"
 grep -o '"tokens":[0-9]*\|"finish_reason":"[a-z]*"\|"top":\|"seed":\|"load_ms":\|"prompt_ms":\|"prompt_per_second":\|"predicted_ms":\|"predicted_per_second":' j
 grep -o '"logprob":[-0-9.e]*' j | wc -l
+cuanto run $m --raw x -n 1 --ignore-eos -q --json --top-logprobs 1000 | grep -c '"id":-1\|null'
 echo "- errors"
 cuanto run $m --raw x -n 1 -q --logit-bias 5; echo "exit $?"
 cuanto run $m --raw x -n 1 -q --logit-bias 999999999=1 2>&1 | sed 's/0\.\.[0-9]*/0..N/'
