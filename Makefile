@@ -40,7 +40,7 @@ $(B)/libcuanto.a: $(call obj,$(LIB))
 	ar rcs $@ $^
 $(B)/cuanto: $(call obj,$(TOOLS)) $(B)/libcuanto.a
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
-	@test $(config) != release || ln -sf $@ cuanto
+	@test $@ != build/release/cuanto || ln -sf $@ cuanto
 # Tests link everything but main.
 $(B)/test: $(call obj,$(TESTS) $(filter-out tools/main.c,$(TOOLS))) $(B)/libcuanto.a
 	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
