@@ -4,28 +4,54 @@
  * Formats without a function here, the last 1..15 rows of a matrix and the rest of a superblock go through the unpack slots. */
 #include "ggml-like/kernels/avx512_blocks.h"
 #include "ggml-like/kernels/levels.h"
-#include <assert.h>
 
-enum { CHUNK = 256, BLOCKS_MAX = PANEL_K / 32 };
+enum { CHUNK = 256 };
 
 struct rows { const uint8_t *w; size_t stride; }; /* 16 rows, byte 0 of each at w + r * stride */
 
-/* x[j] = bytes at + 4j .. at + 4j + 3 of every row, row = lane */
-INLINE void columns16(struct rows r, size_t at, __m512i x[4])
+/* 16 bytes of every row: lane l of q[i] = those of row 4l + i. The inserts take their bytes from memory and need no shuffle port. */
+INLINE void gather16(struct rows r, size_t at, __m512i q[4])
 {
-    __m512i q[4];
 UNROLL
-    for (size_t i = 0; i < 4; i++) { /* lane l = row 4l + i: the inserts take their bytes from memory and need no shuffle port */
+    for (size_t i = 0; i < 4; i++) {
         const uint8_t *w = r.w + i * r.stride + at;
         q[i] = _mm512_castsi128_si512(load128(w));
         q[i] = _mm512_inserti32x4(q[i], load128(w + 4 * r.stride), 1);
         q[i] = _mm512_inserti32x4(q[i], load128(w + 8 * r.stride), 2);
         q[i] = _mm512_inserti32x4(q[i], load128(w + 12 * r.stride), 3);
     }
+}
+
+/* x[j] = bytes at + 4j .. at + 4j + 3 of every row, row = lane */
+INLINE void columns16(struct rows r, size_t at, __m512i x[4])
+{
+    __m512i q[4];
+    gather16(r, at, q);
     __m512i a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpackhi_epi32(q[0], q[1]);
     __m512i c = _mm512_unpacklo_epi32(q[2], q[3]), d = _mm512_unpackhi_epi32(q[2], q[3]);
     x[0] = _mm512_unpacklo_epi64(a, c), x[1] = _mm512_unpackhi_epi64(a, c);
     x[2] = _mm512_unpacklo_epi64(b, d), x[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* The bytes that the next panel will most likely be made of: further columns of these rows, or the rows below. They are asked for row by row
+ * while this panel is made, so that memory sees one stream and not 16; without a branch, since rows and blocks are out of step. */
+struct ahead { const char *at, *row_end; ptrdiff_t gap, stride; };
+
+INLINE struct ahead ahead_of(const uint8_t *w, size_t stride, size_t row_bytes)
+{
+    size_t lines = (row_bytes + 63) / 64 * 64;
+    return (struct ahead){ (const char *)w, (const char *)w + lines, (ptrdiff_t)stride - (ptrdiff_t)lines, (ptrdiff_t)stride };
+}
+
+INLINE void prefetch_lines(struct ahead *a, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64) {
+        _mm_prefetch(a->at, _MM_HINT_T1);
+        a->at += 64;
+        bool row_done = a->at >= a->row_end;
+        a->at += row_done ? a->gap : 0;
+        a->row_end += row_done ? a->stride : 0;
+    }
 }
 
 /* Where the next columns of the panel go. */
@@ -68,11 +94,14 @@ INLINE __m512i or_moved(__m512i low, __m512i v, int n, int to, int mask)
 
 /* ---- blocks of 32 ---- */
 
-/* The heads of all blocks, row = lane: 16 separate loads that a vector cannot do, made long before the vectors need them. */
-struct heads {
-    uint16_t d[BLOCKS_MAX][PANEL_ROWS], m[BLOCKS_MAX][PANEL_ROWS];
-    uint32_t qh[BLOCKS_MAX][PANEL_ROWS];
-};
+/* The first 8 bytes of a block of every row: head[0] and head[1]. */
+INLINE void heads16(struct rows r, __m512i head[2])
+{
+    __m512i q[4];
+    gather16(r, 0, q);
+    __m512i a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpacklo_epi32(q[2], q[3]);
+    head[0] = _mm512_unpacklo_epi64(a, b), head[1] = _mm512_unpackhi_epi64(a, b);
+}
 
 /* What is the same for all blocks of a format; constants after inlining. */
 struct legacy {
@@ -80,18 +109,6 @@ struct legacy {
     int bias;         /* panel code = stored code - bias */
     bool has_min, nibbles, high_bits;
 };
-
-INLINE void read_heads(struct heads *h, struct rows r, int64_t n, const struct legacy f)
-{
-    for (int row = 0; row < PANEL_ROWS; row++, r.w += r.stride) {
-        const uint8_t *w = r.w;
-        for (int64_t b = 0; b < n; b++, w += f.bytes) {
-            memcpy(&h->d[b][row], w, 2);
-            if (f.has_min) memcpy(&h->m[b][row], w + 2, 2);
-            if (f.high_bits) memcpy(&h->qh[b][row], w + f.qs - 4, 4);
-        }
-    }
-}
 
 /* 0 or 16 in every byte of a lane for the four bits at the bottom of the lane, minus bias */
 INLINE __m512i high_bit_table(int bias)
@@ -101,17 +118,23 @@ INLINE __m512i high_bit_table(int bias)
     return load512(t);
 }
 
-INLINE void panel_legacy(struct panel *p, struct rows r, int64_t nk, const struct legacy f)
+/* The high bits of columns 4j .. of the half whose 16 bits stand at byte `at` of the head, as bytes from the table. */
+INLINE __m512i high_bits(const __m512i head[2], int at, int j, __m512i table)
 {
-    struct heads head;
-    read_heads(&head, r, nk / 32, f);
+    return _mm512_permutexvar_epi32(_mm512_srli_epi32(head[at / 4], at % 4 * 8 + 4 * j), table);
+}
+
+INLINE void panel_legacy(struct panel *p, struct rows r, struct ahead a, int64_t nk, const struct legacy f)
+{
     __m512i table = high_bit_table(f.bias), bias = _mm512_set1_epi8((char)f.bias);
     for (int64_t b = 0; b < nk / 32; b++, r.w += f.bytes) {
         struct to to = panel_at(p, 32 * b);
-        __m512i x[4], qh = f.high_bits ? load512(head.qh[b]) : bias;
-        __m512 d = _mm512_cvtph_ps(load256(head.d[b]));
+        prefetch_lines(&a, PANEL_ROWS * f.bytes);
+        __m512i x[4], head[2];
+        heads16(r, head);
+        __m512 d = halves_low(head[0]);
         put_ps(to.scale, 0, d);
-        if (f.has_min) put_ps(to.min, 0, _mm512_fmadd_ps(d, _mm512_set1_ps((float)f.bias), _mm512_cvtph_ps(load256(head.m[b]))));
+        if (f.has_min) put_ps(to.min, 0, _mm512_fmadd_ps(d, _mm512_set1_ps((float)f.bias), halves_high(head[0])));
 UNROLL
         for (int h = 0; h < 2; h++) {
             __m512i sum = _mm512_setzero_si512();
@@ -119,7 +142,7 @@ UNROLL
 UNROLL
             for (int j = 0; j < 4; j++) {
                 __m512i v = f.nibbles ? nibble512(x[j], 4 * h) : x[j];
-                if (f.high_bits) v = _mm512_add_epi8(v, _mm512_permutexvar_epi32(_mm512_srli_epi32(qh, 16 * h + 4 * j), table));
+                if (f.high_bits) v = _mm512_add_epi8(v, high_bits(head, (int)f.qs - 4 + 2 * h, j, table));
                 else if (f.bias) v = _mm512_sub_epi8(v, bias);
                 sum = put_codes(to, 16 * h + 4 * j, v, sum);
             }
@@ -129,9 +152,9 @@ UNROLL
 }
 
 #define LEGACY(name, ...)                                                    \
-    static void panel_##name(struct panel *p, struct rows r, int64_t nk)     \
+    static void panel_##name(struct panel *p, struct rows r, struct ahead a, int64_t nk) \
     {                                                                        \
-        panel_legacy(p, r, nk, (struct legacy){ __VA_ARGS__ });              \
+        panel_legacy(p, r, a, nk, (struct legacy){ __VA_ARGS__ });           \
     }
 LEGACY(q4_0, .bytes = 18, .qs = 2, .bias = 8, .nibbles = true)
 LEGACY(q4_1, .bytes = 20, .qs = 4, .bias = 8, .nibbles = true, .has_min = true)
@@ -293,14 +316,17 @@ UNROLL
 }
 
 #define SUPER(name)                                                                                  \
-    static void panel_##name(struct panel *p, struct rows r, int64_t nk)                             \
+    static void panel_##name(struct panel *p, struct rows r, struct ahead a, int64_t nk)             \
     {                                                                                                \
-        for (int64_t at = 0; at < nk; at += CHUNK, r.w += sizeof(struct block_##name)) super_##name(panel_at(p, at), r); \
+        for (int64_t at = 0; at < nk; at += CHUNK, r.w += sizeof(struct block_##name)) {             \
+            prefetch_lines(&a, PANEL_ROWS * sizeof(struct block_##name));                            \
+            super_##name(panel_at(p, at), r);                                                        \
+        }                                                                                            \
     }
 SUPER(q2_k) SUPER(q3_k) SUPER(q4_k) SUPER(q5_k) SUPER(q6_k)
 
 /* 16 rows, nk columns from r.w on, a multiple of the block length */
-typedef void panel_fn(struct panel *p, struct rows r, int64_t nk);
+typedef void panel_fn(struct panel *p, struct rows r, struct ahead a, int64_t nk);
 static panel_fn *const panels[DTYPE_IDS] = {
     [GGUF_Q4_0] = panel_q4_0, [GGUF_Q4_1] = panel_q4_1, [GGUF_Q5_0] = panel_q5_0, [GGUF_Q5_1] = panel_q5_1, [GGUF_Q8_0] = panel_q8_0,
     [GGUF_Q2_K] = panel_q2_k, [GGUF_Q3_K] = panel_q3_k, [GGUF_Q4_K] = panel_q4_k, [GGUF_Q5_K] = panel_q5_k, [GGUF_Q6_K] = panel_q6_k,
@@ -385,7 +411,12 @@ static void panel_build(const struct kernels *k, struct panel *p, const struct d
         return;
     }
     int64_t direct = n_rows == PANEL_ROWS && panels[t->gguf_id] ? nk / t->block_len * t->block_len : 0;
-    if (direct) panels[t->gguf_id](p, r, direct);
+    if (direct) {
+        size_t part = dtype_row_bytes(t, direct);
+        bool more = dtype_row_bytes(t, k0) + part < row_bytes;
+        const uint8_t *next = more ? r.w + part : (const uint8_t *)w + PANEL_ROWS * row_bytes;
+        panels[t->gguf_id](p, r, ahead_of(next, row_bytes, part), direct);
+    }
     if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
 }
 

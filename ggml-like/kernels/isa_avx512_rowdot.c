@@ -10,26 +10,33 @@ enum { CHUNK = 256, AHEAD = 4096 };
 /* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
 INLINE void prefetch(const uint8_t *w, size_t bytes)
 {
-#pragma GCC unroll 8
+UNROLL
     for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 }
 
 struct sums {
     __m512 even, odd; /* two chains: the FMA latency of one would bound the loop */
     __m512 offset;    /* constants and mins, before their common factor */
-    float tail;       /* the same of the blocks after the last whole chunk */
+    float tail;       /* the same of single blocks */
 };
 
 INLINE struct sums sums_zero(void) { return (struct sums){ _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), 0.0f }; }
 INLINE __m256 upper(__m512 v) { return _mm512_extractf32x8_ps(v, 1); }
-INLINE float sum512(__m512 v) { return sum_ps(_mm256_add_ps(_mm512_castps512_ps256(v), upper(v))); }
+INLINE __m256 fold(__m512 v) { return _mm256_add_ps(_mm512_castps512_ps256(v), upper(v)); }
 
 /* high: weight of lanes 8-15 of the sums; offset: factor of the offsets */
 INLINE float sums_total(const struct sums *s, float high, float offset)
 {
     __m512 v = _mm512_add_ps(s->even, s->odd);
-    __m256 folded = _mm256_fmadd_ps(upper(v), _mm256_set1_ps(high), _mm512_castps512_ps256(v));
-    return sum_ps(folded) + offset * (sum512(s->offset) + s->tail);
+    __m256 total = _mm256_fmadd_ps(upper(v), _mm256_set1_ps(high), _mm512_castps512_ps256(v));
+    return sum_ps(_mm256_fmadd_ps(fold(s->offset), _mm256_set1_ps(offset), total)) + offset * s->tail;
+}
+
+/* Parks the scales of a chunk. The barrier keeps them in memory: from there a broadcast is part of the FMA, from a register it is a shuffle. */
+INLINE void park(float s[16], __m512 v)
+{
+    _mm512_store_ps(s, v);
+    __asm__ volatile("" : "+m"(*(float(*)[16])s));
 }
 
 INLINE __m512i load_y(const int16_t *y) { return _mm512_loadu_si512(y); }
@@ -59,37 +66,61 @@ struct legacy {
     float high; /* the last 16 words are 1 / high times too large */
     bool has_min;
     __m512i (*words)(const uint8_t *block);
-    __m512i (*heads)(const uint8_t *w); /* d and what follows it of 8 blocks, as 8 pairs of halves */
+    __m256i (*heads)(const uint8_t *w); /* of 8 blocks d and m, or d twice */
 };
+
+/* Where in the row and its activations. */
+struct place { const uint8_t *w; const int16_t *y; const float *d; const int32_t *sum; };
+
+INLINE void advance(struct place *at, const struct legacy *f, int64_t blocks)
+{
+    at->w += blocks * (int64_t)f->block_bytes, at->y += 32 * blocks, at->d += blocks, at->sum += 2 * blocks;
+}
+
+/* Parks the scales of 8 blocks and takes in their offsets; those of blocks outside the mask (two bits each) become 0. */
+INLINE void legacy_scales(struct sums *sums, float s[16], struct place at, const struct legacy *f, __mmask16 mask)
+{
+    __m512 head = _mm512_maskz_mul_ps(mask, _mm512_cvtph_ps(f->heads(at.w)), twice(at.d));
+    park(s, head);
+    if (f->has_min) head = _mm512_movehdup_ps(head);
+    if (f->has_min || f->bias != 0.0f) sums->offset = _mm512_fmadd_ps(head, sums16(at.sum), sums->offset);
+}
+
+/* One block, for rows of less than a chunk. */
+INLINE void legacy_block(struct sums *sums, struct place at, const struct legacy *f)
+{
+    uint16_t h[2];
+    memcpy(h, at.w, sizeof h);
+    float scale = half_to_float(h[0]) * at.d[0], offset = f->has_min ? half_to_float(h[1]) * at.d[0] : scale;
+    accumulate(sums, 0, f->words(at.w), at.y, _mm512_set1_ps(scale));
+    if (f->has_min || f->bias != 0.0f) sums->tail += offset * (float)(at.sum[0] + at.sum[1]);
+}
 
 INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
 {
     struct sums sums = sums_zero();
-    const int16_t *y = x->y;
-    const int32_t *sum = x->sum;
-    const float *d = x->d;
-    for (; k >= CHUNK; k -= CHUNK, w += 8 * f.block_bytes, y += CHUNK, d += 8, sum += 16) {
-        prefetch(w, 8 * f.block_bytes);
-        __m512 head = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(f.heads(w))), twice(d)); /* scale, min or garbage, ... */
-        _Alignas(64) float s[16];
-        _mm512_store_ps(s, head);
-        if (f.has_min) sums.offset = _mm512_fmadd_ps(_mm512_movehdup_ps(head), sums16(sum), sums.offset);
-        else if (f.bias != 0.0f) sums.offset = _mm512_fmadd_ps(_mm512_moveldup_ps(head), sums16(sum), sums.offset);
-#pragma GCC unroll 8
-        for (int b = 0; b < 8; b++) accumulate(&sums, b, f.words(w + (size_t)b * f.block_bytes), y + 32 * b, _mm512_set1_ps(s[2 * b]));
+    struct place at = { w, x->y, x->d, x->sum };
+    int64_t blocks = k / 32;
+    _Alignas(64) float s[16];
+    for (; blocks >= 8; blocks -= 8, advance(&at, &f, 8)) {
+        prefetch(at.w, 8 * f.block_bytes);
+        legacy_scales(&sums, s, at, &f, 0xffff);
+UNROLL
+        for (int b = 0; b < 8; b++) accumulate(&sums, b, f.words(at.w + (size_t)b * f.block_bytes), at.y + 32 * b, _mm512_set1_ps(s[2 * b]));
     }
-    for (; k > 0; k -= 32, w += f.block_bytes, y += 32, d++, sum += 2) {
-        uint16_t h[2];
-        memcpy(h, w, sizeof h);
-        float scale = half_to_float(h[0]) * d[0], offset = f.has_min ? half_to_float(h[1]) * d[0] : scale;
-        accumulate(&sums, (int)(k / 32), f.words(w), y, _mm512_set1_ps(scale));
-        if (f.has_min || f.bias != 0.0f) sums.tail += offset * (float)(sum[0] + sum[1]);
+    if (blocks > 0 && k >= CHUNK) { /* the last chunk again; its first blocks are done */
+        int done = 8 - (int)blocks;
+        advance(&at, &f, -done);
+        legacy_scales(&sums, s, at, &f, (__mmask16)(0xffff << 2 * done));
+        for (int b = done; b < 8; b++) accumulate(&sums, 0, f.words(at.w + (size_t)b * f.block_bytes), at.y + 32 * b, _mm512_set1_ps(s[2 * b]));
+    } else {
+        for (; blocks > 0; blocks--, advance(&at, &f, 1)) legacy_block(&sums, at, &f);
     }
     return sums_total(&sums, f.high, f.has_min ? 1.0f : f.bias);
 }
 
 /* The first dwords of 8 blocks: a 32-byte load at w + i * (stride - 4) has the head of block i as its dword i. */
-INLINE __m512i heads_blended(const uint8_t *w, size_t stride)
+INLINE __m256i heads_blended(const uint8_t *w, size_t stride)
 {
     stride -= 4;
     __m256i v = load256(w);
@@ -99,26 +130,31 @@ INLINE __m512i heads_blended(const uint8_t *w, size_t stride)
     v = _mm256_blend_epi32(v, load256(w + 4 * stride), 1 << 4);
     v = _mm256_blend_epi32(v, load256(w + 5 * stride), 1 << 5);
     v = _mm256_blend_epi32(v, load256(w + 6 * stride), 1 << 6);
-    return _mm512_castsi256_si512(_mm256_blend_epi32(v, load256(w + 7 * stride), 1 << 7));
+    return _mm256_blend_epi32(v, load256(w + 7 * stride), 1 << 7);
+}
+
+INLINE __m256i low_words_twice(__m256i v)
+{
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
 }
 
 /* 4 blocks are 72 bytes; heads at words 0, 9, 18, 27 */
-INLINE __m512i heads_q4_0(const uint8_t *w)
+INLINE __m256i heads_q4_0(const uint8_t *w)
 {
     __m512i at = _mm512_castsi256_si512(_mm256_setr_epi16(TWICE(0, 9, 18, 27, 32, 41, 50, 59)));
-    return _mm512_permutex2var_epi16(load512(w), at, load512(w + 72));
+    return _mm512_castsi512_si256(_mm512_permutex2var_epi16(load512(w), at, load512(w + 72)));
 }
 
 /* 4 blocks are 80 bytes; heads at dwords 0, 5, 10, 15 */
-INLINE __m512i heads_q4_1(const uint8_t *w)
+INLINE __m256i heads_q4_1(const uint8_t *w)
 {
     __m512i at = _mm512_castsi256_si512(_mm256_setr_epi32(0, 5, 10, 15, 16, 21, 26, 31));
-    return _mm512_permutex2var_epi32(load512(w), at, load512(w + 80));
+    return _mm512_castsi512_si256(_mm512_permutex2var_epi32(load512(w), at, load512(w + 80)));
 }
 
-INLINE __m512i heads_q5_0(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q5_0)); }
-INLINE __m512i heads_q5_1(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q5_1)); }
-INLINE __m512i heads_q8_0(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q8_0)); }
+INLINE __m256i heads_q5_0(const uint8_t *w) { return low_words_twice(heads_blended(w, sizeof(struct block_q5_0))); }
+INLINE __m256i heads_q5_1(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q5_1)); }
+INLINE __m256i heads_q8_0(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q8_0)); } /* the second word is not used */
 
 /* 32 nibbles as words: 16 low ones, then 16 high ones 16 times too large, which saves a shift */
 #define EACH16(x) (x), (x), (x), (x), (x), (x), (x), (x)
@@ -172,7 +208,7 @@ INLINE void park_q4_k(struct sums *sums, float s[16], const uint8_t scales[12], 
     d = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), d);
     d = _mm512_mul_ps(d, _mm512_broadcast_f32x8(_mm256_loadu_ps(dx)));
     __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(both))); /* 8 scales, 8 mins */
-    _mm512_store_ps(s, v);
+    park(s, v);
     sums->offset = _mm512_fmadd_ps(_mm512_permutexvar_ps(load512(last_twice), v), sums16(sum), sums->offset);
 }
 
@@ -185,7 +221,7 @@ static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
         prefetch((const uint8_t *)b, sizeof *b);
         _Alignas(64) float s[16];
         park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
-#pragma GCC unroll 4
+UNROLL
         for (int c = 0; c < 4; c++) { /* 64 columns: 0-31 in the low nibbles, 32-63 in the high ones */
             __m512i v = _mm512_cvtepu8_epi16(load256(b->qs + 32 * c));
             accumulate(&sums, 0, _mm512_and_si512(v, _mm512_set1_epi16(15)), y + 64 * c, _mm512_set1_ps(s[2 * c]));
@@ -212,7 +248,7 @@ static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
         _Alignas(64) float s[16];
         park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
         __m512i qh = _mm512_cvtepu8_epi16(load256(b->qh));
-#pragma GCC unroll 4
+UNROLL
         for (int c = 0; c < 4; c++) {
             __m512i v = _mm512_cvtepu8_epi16(load256(b->qs + 32 * c));
             __m512i low = or_bit(_mm512_and_si512(v, _mm512_set1_epi16(15)), qh, 2 * c), high = or_bit(_mm512_srli_epi16(v, 4), qh, 2 * c + 1);
@@ -257,7 +293,7 @@ INLINE void accumulate64(struct sums *sums, __m512i codes, const int16_t *y, con
 INLINE __m512 park16(float s[16], __m512i scale, float d, __m512 dx)
 {
     __m512 v = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(scale)), dx);
-    _mm512_store_ps(s, v);
+    park(s, v);
     return v;
 }
 
@@ -272,7 +308,7 @@ static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
         _Alignas(64) float s[16];
         __m512 v = park16(s, _mm512_cvtepi8_epi32(load128(b->scales)), half_to_float(b->d), twice(x->d + 8 * i));
         sums.offset = _mm512_fmadd_ps(v, sums16(x->sum + 16 * i), sums.offset);
-#pragma GCC unroll 2
+UNROLL
         for (int h = 0; h < 2; h++, y += 128) {
             __m512i ql = split_order512(load512(b->ql + 64 * h)), qh = split_twice(b->qh + 32 * h);
             __m512i high0 = _mm512_and_si512(shift_left(qh, 4, 2), high), high1 = _mm512_and_si512(shift_right(qh, 0, 2), high);
@@ -321,7 +357,7 @@ static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
         park16(s, _mm512_and_si512(both, _mm512_set1_epi32(15)), half_to_float(b->d), dx);
         __m512 m = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
         sums.offset = _mm512_fmadd_ps(m, sums16(x->sum + 16 * i), sums.offset);
-#pragma GCC unroll 2
+UNROLL
         for (int h = 0; h < 2; h++) {
             __m512i q = split_twice(b->qs + 32 * h);
             accumulate64(&sums, _mm512_and_si512(shift_right(q, 0, 2), three), y + 128 * h, s + 8 * h);
@@ -338,7 +374,7 @@ static float rowdot_q8_k(const void *w, const struct act_row *x, int64_t k)
     const int16_t *y = x->y;
     for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-#pragma GCC unroll 8
+UNROLL
         for (int g = 0; g < 8; g++)
             accumulate(&sums, g, _mm512_cvtepi8_epi16(load256(b->qs + 32 * g)), y + 32 * g, _mm512_set1_ps(b->d * x->d[8 * i + g]));
     }
@@ -358,11 +394,11 @@ INLINE float rowdot_float(const uint8_t *w, const float *x, int64_t k, int64_t b
     __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
     for (; k >= 64; k -= 64, w += 64 * bytes, x += 64) {
         prefetch(w, (size_t)(64 * bytes));
-#pragma GCC unroll 4
+UNROLL
         for (int i = 0; i < 4; i++) sum[i] = _mm512_fmadd_ps(load(w + 16 * i * bytes), _mm512_loadu_ps(x + 16 * i), sum[i]);
     }
     for (; k >= 16; k -= 16, w += 16 * bytes, x += 16) sum[0] = _mm512_fmadd_ps(load(w), _mm512_loadu_ps(x), sum[0]);
-    float y = sum512(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]))), rest[16];
+    float y = sum_ps(fold(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])))), rest[16];
     t->to_f32(w, rest, k);
     for (int64_t i = 0; i < k; i++) y += rest[i] * x[i];
     return y;
