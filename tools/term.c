@@ -39,7 +39,7 @@ static void on_fatal(int sig)
 
 static bool prepare(int fd)
 {
-    static const int fatal[] = { SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGQUIT };
+    static const int fatal[] = { SIGSEGV, SIGABRT, SIGFPE, SIGILL, SIGQUIT };
     static bool done;
     struct sigaction sa = { .sa_handler = on_fatal, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER) };
     if (raw_fd >= 0) return true;
@@ -105,10 +105,22 @@ bool cli_signals_at_once(bool on)
     return before;
 }
 
+/* Reading a page that a mapped file no longer has: somebody truncated the model, or its disk fails. No state of ours can go on from here. */
+static void on_bus(int sig)
+{
+    static const char text[] = "cuanto: the model file became shorter, or unreadable, while it was in use\n";
+    term_restore();
+    ssize_t ignored = write(2, text, sizeof text - 1);
+    (void)ignored;
+    _exit(ERR_FORMAT);
+}
+
 void cli_signals(void)
 {
     static const int polite[] = { SIGINT, SIGHUP }; /* stay ignored if they came ignored: nohup, background jobs */
     struct sigaction sa = { .sa_handler = on_signal }, old;
+    struct sigaction bus = { .sa_handler = on_bus };
+    sigaction(SIGBUS, &bus, NULL);
     sigaction(SIGTERM, &sa, NULL);
     for (int i = 0; i < ARRAY_LEN(polite); i++)
         if (sigaction(polite[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(polite[i], &sa, NULL);
