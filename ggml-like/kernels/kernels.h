@@ -27,7 +27,7 @@
 
 enum {
     PANEL_ROWS = 16,     /* weight rows side by side */
-    PANEL_K = 1024,      /* columns in one panel: 16 KiB of codes and up to 12 of scales and sums stay in L1 while all tokens pass */
+    PANEL_K = 2048,      /* columns in one panel: 32 KiB of codes stays in L1/L2 while all tokens pass */
     TILE_TOKENS_MAX = 16,
 };
 
