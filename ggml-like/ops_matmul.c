@@ -1,6 +1,6 @@
 /* ops_matmul - embedding look-up, quantization of activations, and matmul on weights in their file layout.
  * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
- * In a precise plan the tiles run twice: over the activations, then over what their rounding to 8 bits left, itself rounded to 8 bits. The pair
+ * For few rows, and in a precise plan for any, the tiles run twice: over the activations, then over what their rounding to 8 bits left, itself rounded to 8 bits. The pair
  * holds about 15 bits, like the int16 row of one token, for twice the time. */
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/ops.h"
@@ -20,6 +20,17 @@ val op_embed(struct plan *p, val table, int64_t n_embd)
     return y;
 }
 
+static bool is_precise(const struct plan *p, bool f32) { return !f32 && (p->precise || p->pass_rows <= PRECISE_ROWS); }
+
+/* Room for the panels of any number of rows of x, so that it does not depend on this pass (plan_reset). */
+static size_t panels_bytes(const struct plan *p, const struct tensor *t, bool f32)
+{
+    int64_t most = plan_room(p, t->ne[1]), few = min_i64(most, PRECISE_ROWS);
+    size_t all = act_panel_bytes(p->k, t->ne[0], most, f32), pair = 2 * act_panel_bytes(p->k, t->ne[0], few, f32);
+    if (!f32 && p->precise) return 2 * all;
+    return !f32 && pair > all ? pair : all;
+}
+
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
  * for one row, packed into tiles for several. */
 static val quantized(struct plan *p, val x, bool f32)
@@ -28,8 +39,7 @@ static val quantized(struct plan *p, val x, bool f32)
     bool row = t->ne[1] == 1;
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    size_t panel = row ? 0 : act_panel_bytes(p->k, t->ne[0], plan_room(p, t->ne[1]), f32);
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : p->precise && !f32 ? 2 * panel : panel);
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : panels_bytes(p, t, f32));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;
     return q;
@@ -67,7 +77,7 @@ static void quant_one_row(const struct op_run *r, const struct op *op, int64_t k
     r->k->quant_row(&part, (const float *)op_data(r, op->src[0]) + begin, end - begin);
 }
 
-/* The panels of a precise plan's activations: rest lies behind main. */
+/* The panels of activations; rest, for precise matmuls, lies behind main. */
 struct act_pair { struct act_panel main, rest; };
 
 static struct act_pair act_pair_at(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
@@ -75,7 +85,7 @@ static struct act_pair act_pair_at(const struct op_run *r, val v, int64_t k, int
     struct act_pair q = { 0 };
     uint8_t *at = op_data(r, v);
     act_panel_place(r->k, &q.main, at, k, n, f32);
-    if (r->x->plan->precise && !f32) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
+    if (is_precise(r->x->plan, f32)) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
     return q;
 }
 

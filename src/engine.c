@@ -75,6 +75,7 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     plan_reset(p, rows, rows, en->head_rows);
     p->observe = en->observe != NULL;
     p->precise = en->precise;
+    p->pass_rows = en->body.pass_rows;
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     en->head_in = plan_input(p, hp->n_embd, rows);
     val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
@@ -356,7 +357,7 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
     for (int64_t done = 0; done < n_out;) {
         int64_t n = min_i64(en->head_rows, n_out - done);
-        if (en->shape_head != n) TRY(build_head(en, n, e));
+        if (en->shape_head != n || en->head.pass_rows != en->body.pass_rows) TRY(build_head(en, n, e));
         plan_bind(&en->head, en->head_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n };
         run_plan(en, &en->head, en->mem + en->body_bytes, &b);

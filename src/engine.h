@@ -19,7 +19,7 @@ struct engine_options {
     int n_threads;   /* 0 = cpu_info.n_threads_default */
     int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 40 MiB */
     const char *isa; /* use no ISA level above this one ("scalar", "avx2", ...); NULL = the strongest */
-    bool precise;              /* passes of several rows keep 15 bits of the activations, like single rows, for about twice the time */
+    bool precise;              /* passes of more than 64 rows too keep 15 bits of the activations, for about twice the time */
     observe_fn observe;
     void *observe_ctx;
 };

@@ -8,7 +8,7 @@
 #include "tests/tiny.h"
 #include <stdatomic.h>
 
-enum { N = 40 };
+enum { N = PRECISE_ROWS + 16 }; /* more rows than a small pass: prefill takes the fast tiles */
 
 static struct model *open_tiny(const struct tiny_options *o, const char *file)
 {
@@ -108,7 +108,7 @@ TEST(engine_equals_double_reference)
         test_begin("engine_equals_double_reference_%s", shapes[i].name);
         struct model *m = open_tiny(&shapes[i].o, "ref.gguf");
         struct engine *en = open_engine(m, 2, 0);
-        struct session *s = open_session(en, 64, "f32");
+        struct session *s = open_session(en, 128, "f32");
         int32_t t[N];
         pick_tokens(t, N, 7);
         reference_logits(m, t, N, want);
@@ -138,7 +138,7 @@ TEST(engine_quantized_matmuls_stay_close)
         struct tiny_options o = { .type = types[i], .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 512 };
         struct model *m = open_tiny(&o, "quant.gguf");
         struct engine *en = open_engine(m, 2, 0);
-        struct session *s = open_session(en, 64, "f32");
+        struct session *s = open_session(en, 128, "f32");
         int32_t t[N];
         pick_tokens(t, N, 9);
         reference_logits(m, t, N, want);
@@ -169,7 +169,7 @@ TEST(engine_precise_passes_equal_single_rows)
         struct engine *en = NULL;
         struct err e = { 0 };
         CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .precise = true }, &e) == OK, "%s", e.text);
-        struct session *s = open_session(en, 64, "f32");
+        struct session *s = open_session(en, 128, "f32");
         int32_t t[N];
         pick_tokens(t, N, 9);
         reference_logits(m, t, N, want);
@@ -190,7 +190,7 @@ TEST(engine_threads_do_not_change_a_bit)
     struct model *m = open_tiny(&o, "threads.gguf");
     for (int i = 0; i < ARRAY_LEN(threads); i++) {
         struct engine *en = open_engine(m, threads[i], 0);
-        struct session *s = open_session(en, 64, NULL);
+        struct session *s = open_session(en, 128, NULL);
         int32_t t[N];
         pick_tokens(t, N, 3);
         forward_all(s, en, t, N - 5, got);
@@ -218,7 +218,7 @@ static void compare_levels(const char *type, double tol)
         struct err e = { 0 };
         CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .isa = isa_table[i].name }, &e) == OK, "%s", e.text);
         CHECK_STR(engine_kernels(en)->name, isa_table[i].name);
-        struct session *s = open_session(en, 64, NULL);
+        struct session *s = open_session(en, 128, NULL);
         int32_t t[N];
         pick_tokens(t, N, 3);
         forward_all(s, en, t, N, got);
@@ -250,7 +250,7 @@ TEST(engine_segments_do_not_see_each_other)
     int32_t t[3][16];
     struct segment g[3];
     for (int i = 0; i < 3; i++) {
-        s[i] = open_session(en, 64, NULL);
+        s[i] = open_session(en, 128, NULL);
         pick_tokens(t[i], 16, (uint64_t)i);
         static float ignored[16 * TINY_TOKENS];
         if (i) forward_all(s[i], en, t[i], i * 2, ignored); /* different depths: 0, 2, 4 */
@@ -273,7 +273,7 @@ TEST(engine_wanted_rows_equal_all_rows)
     static float all[N * TINY_TOKENS], part[N * TINY_TOKENS];
     struct model *m = open_tiny(&(struct tiny_options){ .type = "q5_1" }, "wanted.gguf");
     struct engine *en = open_engine(m, 2, 0);
-    struct session *s = open_session(en, 64, NULL);
+    struct session *s = open_session(en, 128, NULL);
     int32_t t[N];
     pick_tokens(t, N, 5);
     forward_all(s, en, t, N, all);
@@ -298,7 +298,7 @@ TEST(engine_runs_every_shape_up_to_the_batch)
     struct model *m = open_tiny(&o, "shapes.gguf");
     for (int64_t batch = 1; batch <= BATCH; batch += 4) {
         struct engine *en = open_engine(m, 1, batch);
-        struct session *s = open_session(en, 64, NULL);
+        struct session *s = open_session(en, 128, NULL);
         int32_t t[BATCH];
         pick_tokens(t, BATCH, 1);
         for (int64_t n = 1; n <= batch; n++)
@@ -320,7 +320,7 @@ TEST(session_truncate_equals_a_fresh_session)
     static float fresh[8 * TINY_TOKENS], again[8 * TINY_TOKENS], ignored[N * TINY_TOKENS];
     struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_1" }, "trunc.gguf");
     struct engine *en = open_engine(m, 2, 16); /* N tokens need three passes */
-    struct session *a = open_session(en, 64, NULL), *b = open_session(en, 64, NULL);
+    struct session *a = open_session(en, 128, NULL), *b = open_session(en, 128, NULL);
     int32_t t[N], u[N];
     pick_tokens(t, N, 5);
     pick_tokens(u, N, 6);
@@ -350,10 +350,10 @@ TEST(session_kv_types_agree)
     pick_tokens(t, N, 5);
     size_t bytes[3];
     for (int i = 0; i < 3; i++) {
-        struct session *s = open_session(en, 64, types[i]);
+        struct session *s = open_session(en, 128, types[i]);
         forward_all(s, en, t, N, got[i]);
         bytes[i] = session_bytes(s);
-        CHECK(bytes[i] == model_state_bytes(m, 64, dtype_by_name(types[i])));
+        CHECK(bytes[i] == model_state_bytes(m, 128, dtype_by_name(types[i])));
         session_close(s);
     }
     float f16 = gap(got[1], got[0], N * TINY_TOKENS), q8 = gap(got[2], got[0], N * TINY_TOKENS);
@@ -389,7 +389,7 @@ TEST(engine_observer_sees_every_matmul_and_changes_nothing)
     struct engine *en = open_engine(m, 2, 0), *ob = NULL;
     struct seen seen = { 0 };
     CHECK(engine_open(&ob, m, &(struct engine_options){ .n_threads = 2, .observe = observer, .observe_ctx = &seen }, NULL) == OK);
-    struct session *s = open_session(en, 64, NULL), *so = open_session(ob, 64, NULL);
+    struct session *s = open_session(en, 128, NULL), *so = open_session(ob, 128, NULL);
     int32_t t[N];
     pick_tokens(t, N, 5);
     forward_all(s, en, t, N, plain);
@@ -409,7 +409,7 @@ TEST(engine_decoding_allocates_nothing)
     static float got[N * TINY_TOKENS];
     struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_0" }, "alloc.gguf");
     struct engine *en = open_engine(m, 2, 0);
-    struct session *s = open_session(en, 64, NULL);
+    struct session *s = open_session(en, 128, NULL);
     int32_t t[N];
     pick_tokens(t, N, 5);
     int64_t before = mem_count();
@@ -462,7 +462,7 @@ TEST(session_feed_stops_when_asked)
 {
     struct model *m = open_tiny(&(struct tiny_options){ 0 }, "stop.gguf");
     struct engine *en = open_engine(m, 1, 8);
-    struct session *s = open_session(en, 64, NULL);
+    struct session *s = open_session(en, 128, NULL);
     int32_t t[32] = { 0 };
     CHECK(session_feed(s, t, 32, stop_at_once, NULL, NULL) == ERR_INTERRUPTED);
     CHECK(session_pos(s) == 8);
