@@ -1,7 +1,7 @@
 /* ops_matmul - embedding look-up, quantization of activations, and matmul on weights in their file layout.
  * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
- * For few rows, and in a precise plan for any, the tiles run twice: over the activations, then over what their rounding to 8 bits left, itself rounded to 8 bits. The pair
- * holds about 15 bits, like the int16 row of one token, for twice the time. */
+ * For few rows, and in a precise plan for any, the tiles run twice: over the activations, then over what their rounding to 8 bits left,
+ * itself rounded to 8 bits. The pair holds about 15 bits, like the int16 row of one token, for twice the time. */
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/ops.h"
 #include <assert.h>
@@ -78,7 +78,9 @@ static void quant_one_row(const struct op_run *r, const struct op *op, int64_t k
 }
 
 /* The panels of activations; rest, for precise matmuls, lies behind main. */
-struct act_pair { struct act_panel main, rest; };
+struct act_pair {
+    struct act_panel main, rest;
+};
 
 static struct act_pair act_pair_at(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
 {
@@ -151,8 +153,8 @@ static void matmul_row(const struct op_run *r, const struct op *op, const struct
 }
 
 /* One panel against one tile of tokens, both parts of the activations. */
-static void panel_tile(const struct kernels *k, const struct panel *p, const struct act_pair *x, int64_t tile, int64_t k0, int m, float *out,
-                       int64_t stride, bool add)
+static void panel_tile(const struct kernels *k, const struct panel *p, const struct act_pair *x, int64_t tile, int64_t k0, int m,
+                       float *out, int64_t stride, bool add)
 {
     (p->group == 0 ? k->tile_f32 : k->tile)(k, p, &x->main, tile, k0, m, out, stride, add);
     if (x->rest.a) k->tile(k, p, &x->rest, tile, k0, m, out, stride, true);

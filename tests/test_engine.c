@@ -499,9 +499,7 @@ TEST(engine_survives_every_allocation_failure)
 }
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
-      T(engine_threads_do_not_change_a_bit),
-      T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other), T(engine_wanted_rows_equal_all_rows),
-      T(engine_runs_every_shape_up_to_the_batch),
-      T(session_truncate_equals_a_fresh_session), T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing),
-      T(engine_decoding_allocates_nothing), T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked),
-      T(engine_survives_every_allocation_failure));
+      T(engine_threads_do_not_change_a_bit), T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
+      T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(session_truncate_equals_a_fresh_session),
+      T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing),
+      T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked), T(engine_survives_every_allocation_failure));
