@@ -24,10 +24,12 @@ endif
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 ALL_CFLAGS = $(CFLAGS_COMMON) $(CFLAGS_$(config)) $(CFLAGS)
 LIBS := -lm -lpthread
+# One short line per step; V=1 shows the commands. `make -s` shows neither.
+show = $(if $(V),,@$(if $(findstring s,$(firstword -$(MAKEFLAGS))),,printf '  %-4s %s\n' $(1) $@;))
 
 # The first line of an ISA file says where and how it is compiled:  /* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
-ISA := $(foreach f,$(wildcard ggml-like/kernels/isa_*.c),$(if $(findstring arch: $(MACHINE) ,$(shell head -n 1 $(f))),$(f)))
-LIB := $(filter-out ggml-like/kernels/isa_%,$(wildcard ggml-like/*.c ggml-like/*/*.c)) $(ISA) $(wildcard src/*.c src/*/*.c quant/*.c)
+ISA := $(foreach f,$(wildcard ggml-like/kernels/isa_*.c quant/isa_*.c),$(if $(findstring arch: $(MACHINE) ,$(shell head -n 1 $(f))),$(f)))
+LIB := $(filter-out ggml-like/kernels/isa_% quant/isa_%,$(wildcard ggml-like/*.c ggml-like/*/*.c src/*.c src/*/*.c quant/*.c)) $(ISA)
 TOOLS := $(wildcard tools/*.c)
 TESTS := $(wildcard tests/*.c)
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -37,23 +39,23 @@ all: $(B)/cuanto
 
 $(B)/libcuanto.a: $(call obj,$(LIB))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call show,AR) ar rcs $@ $^
 $(B)/cuanto: $(call obj,$(TOOLS)) $(B)/libcuanto.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 	@test $@ != build/release/cuanto || ln -sf $@ cuanto
 # Tests link everything but main.
 $(B)/test: $(call obj,$(TESTS) $(filter-out tools/main.c,$(TOOLS))) $(B)/libcuanto.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libcuanto.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # Programs that the scripts in tests/oracle drive.
 $(B)/%: tests/oracle/%.c $(B)/libcuanto.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -DTEST_TMP='"$(B)/tmp"' -MMD -MP -c -o $@ $<
+	$(call show,CC) $(CC) $(ALL_CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -DTEST_TMP='"$(B)/tmp"' -MMD -MP -c -o $@ $<
 
 ## make test           all checks that need only a C compiler; ends with "N passed, N failed"
 test: $(B)/cuanto $(B)/test $(FUZZ:%=$(B)/fuzz_%)
@@ -78,7 +80,7 @@ FUZZ_CC ?= clang-14
 fuzz:
 	@mkdir -p build/fuzz/corpus_$(T)
 	$(FUZZ_CC) $(CFLAGS_COMMON) -O1 -DCUANTO_SCALAR=1 -fsanitize=fuzzer,address,undefined -o build/fuzz/$(T) tests/fuzz/fuzz_$(T).c \
-	  $(filter-out ggml-like/kernels/isa_%,$(LIB)) $(LIBS)
+	  $(filter-out ggml-like/kernels/isa_% quant/isa_%,$(LIB)) $(LIBS)
 	build/fuzz/$(T) -max_total_time=$(S) -timeout=10 build/fuzz/corpus_$(T) $(wildcard tests/fuzz/corpus/$(T))
 ## make oracle         the programs that tests/oracle/*.py compare with other engines
 oracle: $(B)/logits $(B)/tokens

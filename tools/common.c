@@ -50,7 +50,8 @@ static status only_file(const char *dir, char *path, size_t cap, struct err *e)
     for (struct dirent *f; (f = readdir(d));) {
         if (!has_suffix(f->d_name, ".gguf")) continue;
         size_t n = strlen(names);
-        if (n < sizeof names - 1) snprintf(names + n, sizeof names - n, "%s%s", found ? ", " : "", f->d_name);
+        if (snprintf(names + n, sizeof names - n, "%s%s", found ? ", " : "", f->d_name) >= (int)(sizeof names - n))
+            memcpy(names + sizeof names - 4, "...", 4);
         if (found++ == 0 && snprintf(path, cap, "%s/%s", dir, f->d_name) >= (int)cap) found = -1;
         if (found < 0) break;
     }
