@@ -6,8 +6,11 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "file bytes are used in place: little-endian machines only");
 
 const struct dtype *const dtypes[] = {
-    &dtype_f32, &dtype_f16, &dtype_bf16, &dtype_q4_0, &dtype_q4_1, &dtype_q5_0, &dtype_q5_1,
-    &dtype_q8_0, &dtype_q2_k, &dtype_q3_k, &dtype_q4_k, &dtype_q5_k, &dtype_q6_k, &dtype_q8_k,
+    &dtype_f32, &dtype_f16, &dtype_bf16, &dtype_f64, &dtype_i8, &dtype_i16, &dtype_i32, &dtype_i64,
+    &dtype_q4_0, &dtype_q4_1, &dtype_q5_0, &dtype_q5_1, &dtype_q8_0, &dtype_q8_1,
+    &dtype_q2_k, &dtype_q3_k, &dtype_q4_k, &dtype_q5_k, &dtype_q6_k, &dtype_q8_k,
+    &dtype_iq1_s, &dtype_iq1_m, &dtype_iq2_xxs, &dtype_iq2_xs, &dtype_iq2_s, &dtype_iq3_xxs, &dtype_iq3_s, &dtype_iq4_nl, &dtype_iq4_xs,
+    &dtype_tq1_0, &dtype_tq2_0, &dtype_q1_0, &dtype_q2_0, &dtype_mxfp4, &dtype_nvfp4,
 };
 const int dtype_count = ARRAY_LEN(dtypes);
 
@@ -28,19 +31,8 @@ const struct dtype *dtype_by_name(const char *name)
 /* Ids without a row. Sources: ggml.h for 0..47, ik_llama.cpp's ggml.h from 133 on. */
 static const struct { int first, last; const char *text; } other_ids[] = {
     { 4, 4, "removed type Q4_2" }, { 5, 5, "removed type Q4_3" },
-    { 9, 9, "Q8_1 (not supported by this build)" },
-    { 16, 16, "IQ2_XXS (not supported by this build)" }, { 17, 17, "IQ2_XS (not supported by this build)" },
-    { 18, 18, "IQ3_XXS (not supported by this build)" }, { 19, 19, "IQ1_S (not supported by this build)" },
-    { 20, 20, "IQ4_NL (not supported by this build)" }, { 21, 21, "IQ3_S (not supported by this build)" },
-    { 22, 22, "IQ2_S (not supported by this build)" }, { 23, 23, "IQ4_XS (not supported by this build)" },
-    { 24, 24, "I8 (not supported by this build)" }, { 25, 25, "I16 (not supported by this build)" },
-    { 26, 26, "I32 (not supported by this build)" }, { 27, 27, "I64 (not supported by this build)" },
-    { 28, 28, "F64 (not supported by this build)" }, { 29, 29, "IQ1_M (not supported by this build)" },
     { 31, 31, "removed type Q4_0_4_4" }, { 32, 32, "removed type Q4_0_4_8" }, { 33, 33, "removed type Q4_0_8_8" },
-    { 34, 34, "TQ1_0 (not supported by this build)" }, { 35, 35, "TQ2_0 (not supported by this build)" },
     { 36, 36, "removed type IQ4_NL_4_4" }, { 37, 37, "removed type IQ4_NL_4_8" }, { 38, 38, "removed type IQ4_NL_8_8" },
-    { 39, 39, "MXFP4 (not supported by this build)" }, { 40, 40, "NVFP4 (not supported by this build)" },
-    { 41, 41, "Q1_0 (not supported by this build)" }, { 42, 42, "Q2_0 (not supported by this build)" },
     { 133, 133, "Q6_0 (made by ik_llama.cpp)" }, { 134, 134, "IQ1_BN (made by ik_llama.cpp)" },
     { 135, 135, "IQ2_BN (made by ik_llama.cpp)" }, { 137, 137, "IQ2_K (made by ik_llama.cpp)" },
     { 138, 138, "IQ3_K (made by ik_llama.cpp)" }, { 139, 139, "IQ4_K (made by ik_llama.cpp)" },

@@ -60,15 +60,6 @@ static void buf_end(struct buf *b)
 
 enum pattern { RANDOM, ALL_ONES, ALL_ZEROS, DENORMAL, ZERO_SCALE, PATTERNS };
 
-/* where a block keeps its half floats; 0xff: none */
-static const struct { int id; uint8_t at[2]; } half_at[] = {
-    { GGUF_Q4_0, { 0, 0 } }, { GGUF_Q4_1, { 0, 2 } }, { GGUF_Q5_0, { 0, 0 } }, { GGUF_Q5_1, { 0, 2 } }, { GGUF_Q8_0, { 0, 0 } },
-    { GGUF_Q2_K, { offsetof(struct block_q2_k, d), offsetof(struct block_q2_k, dmin) } },
-    { GGUF_Q3_K, { offsetof(struct block_q3_k, d), offsetof(struct block_q3_k, d) } },
-    { GGUF_Q4_K, { 0, 2 } }, { GGUF_Q5_K, { 0, 2 } },
-    { GGUF_Q6_K, { offsetof(struct block_q6_k, d), offsetof(struct block_q6_k, d) } },
-};
-
 static float pattern_scale(enum pattern p, uint64_t *seed)
 {
     if (p == ZERO_SCALE) return 0.0f;
@@ -80,19 +71,17 @@ static void fill_blocks(const struct dtype *t, uint8_t *w, int64_t n_blocks, enu
 {
     for (int64_t b = 0; b < n_blocks; b++, w += t->block_bytes) {
         for (int i = 0; i < t->block_bytes; i++) w[i] = p == ALL_ONES ? 0xff : p == ALL_ZEROS ? 0 : (uint8_t)test_rand(seed);
-        if (t->gguf_id == GGUF_Q8_K) {
-            float d = p == DENORMAL ? 0x1p-140f : pattern_scale(p, seed);
-            memcpy(w, &d, sizeof d);
-        }
         if (t->group_len == 0) {
             float x = p == DENORMAL && t->gguf_id != GGUF_F16 ? 0x1p-130f : pattern_scale(p, seed);
             dtype_from_f32(t, &x, w, 1);
         }
-        for (int i = 0; i < ARRAY_LEN(half_at); i++)
-            for (int j = 0; half_at[i].id == t->gguf_id && j < 2; j++) {
-                uint16_t h = f32_to_f16(pattern_scale(p, seed));
-                memcpy(w + half_at[i].at[j], &h, sizeof h);
-            }
+        if (!t->split) continue;
+        struct parts parts; /* scales of the pattern in place of random ones, which may be NaN */
+        t->split(w, &parts);
+        parts.d32 = p == DENORMAL ? 0x1p-140f : pattern_scale(p, seed);
+        parts.d = f32_to_f16(pattern_scale(p, seed)), parts.dmin = f32_to_f16(pattern_scale(p, seed));
+        if (t->gguf_id == GGUF_MXFP4) parts.d = p == ZERO_SCALE ? 0 : p == DENORMAL ? parts.d % 2 : 110 + parts.d % 20;
+        t->join(&parts, w);
     }
 }
 

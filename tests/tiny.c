@@ -156,6 +156,7 @@ static status put_weight(struct gguf_writer *w, const struct tiny_options *o, co
     int64_t ne0 = size_of(o, r->ne0), ne1 = size_of(o, r->ne1) + dropped(o->reshape, name);
     const struct dtype *type = dtype_by_name(vector ? "f32" : o->type);
     if (ne0 % type->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not fit %s", name, (long long)ne0, type->gguf_name);
+    if (!type->pack) return err_set(e, ERR_USAGE, "%s: %s has no pack", name, type->gguf_name);
     tensor_shape(&t, type, ne0, ne1, 1, 1);
     float *x = arena_alloc(a, (size_t)(ne0 * ne1) * sizeof *x);
     void *data = arena_alloc(a, tensor_bytes(&t));

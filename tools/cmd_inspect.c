@@ -160,6 +160,9 @@ static float bad_value(const struct dtype *t, const void *block)
     for (int i = 0; i < t->block_len / t->group_len; i++) {
         if (!isfinite(c.scale[i])) return c.scale[i];
         if (t->has_min && !isfinite(c.min[i])) return c.min[i];
+        if (isfinite(c.scale[i] * 128.0f)) continue; /* a finite scale of float type may still overflow with its codes: MXFP4 */
+        for (int k = i * t->group_len; k < (i + 1) * t->group_len; k++)
+            if (!isfinite(c.scale[i] * (float)c.code[k])) return c.scale[i] * (float)c.code[k];
     }
     return 0;
 }

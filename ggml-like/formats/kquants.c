@@ -17,6 +17,8 @@
  *          weight 128h + 32k + l: nibble k / 2 of ql[64h + 32(k % 2) + l], plus 16 * bits 2k.. of qh[32h + l].  w = (d * scale) * (q - 32)
  *   q8_k  292 bytes                     d f32, qs[256] int8, bsums[16] int16 (sums of 16 codes; ignored here).  w = d * q
  *
+ * struct parts: sc and m per group as stored (q3_k 0..63, q6_k the int8 as a byte), q unsigned; q8_k: d32, q the int8 as a byte,
+ * join makes the sums.
  * pack rounds to nearest with absmax or min/max scales. It does not search for better scales: that is the work of quant/. */
 #include "ggml-like/formats/formats.h"
 #include <math.h>
@@ -270,27 +272,187 @@ static void pack_q8_k(const float *x, void *block)
     }
 }
 
+/* ---- join and split ---- */
+
+/* codes of two bits, four to a byte, 32 apart: q2_k, q3_k */
+static void join_pairs(const uint16_t *q, uint8_t qs[64])
+{
+    for (int h = 0; h < 2; h++, q += 128)
+        for (int l = 0; l < 32; l++)
+            qs[32 * h + l] = (uint8_t)((q[l] & 3) | (q[l + 32] & 3) << 2 | (q[l + 64] & 3) << 4 | (q[l + 96] & 3) << 6);
+}
+
+/* low nibble 32 before the high one: q4_k, q5_k */
+static void join_halves(const uint16_t *q, uint8_t qs[128])
+{
+    for (int c = 0; c < 4; c++, q += 64)
+        for (int l = 0; l < 32; l++) qs[32 * c + l] = (uint8_t)((q[l] & 15) | (q[l + 32] & 15) << 4);
+}
+
+/* bit `at` of weight 32j + l is bit j of to[l] */
+static void join_bits(const uint16_t *q, uint8_t to[32], int at)
+{
+    uint16_t sum[32] = { 0 }; /* 16 bits wide as q: the loops become vectors */
+    for (int j = 0; j < 8; j++)
+        for (int l = 0; l < 32; l++) sum[l] |= (uint16_t)((q[32 * j + l] >> at & 1) << j);
+    for (int l = 0; l < 32; l++) to[l] = (uint8_t)sum[l];
+}
+
+static void join_scale_min(uint8_t s[12], const uint8_t sc[8], const uint8_t m[8])
+{
+    for (int g = 0; g < 4; g++) {
+        s[g] = (uint8_t)(sc[g] | sc[g + 4] >> 4 << 6);
+        s[g + 4] = (uint8_t)(m[g] | m[g + 4] >> 4 << 6);
+        s[g + 8] = (uint8_t)((sc[g + 4] & 15) | (m[g + 4] & 15) << 4);
+    }
+}
+
+static void split_scale_min(struct parts *p, const uint8_t s[12])
+{
+    for (int g = 0; g < 8; g++) {
+        int scale, min;
+        unpack_scale_min(s, g, &scale, &min);
+        p->sc[g] = (uint8_t)scale, p->m[g] = (uint8_t)min;
+    }
+}
+
+static void join_q2_k(const struct parts *p, void *block)
+{
+    struct block_q2_k *b = block;
+    b->d = p->d, b->dmin = p->dmin;
+    for (int g = 0; g < 16; g++) b->scales[g] = (uint8_t)(p->sc[g] | p->m[g] << 4);
+    join_pairs(p->q, b->qs);
+}
+
+static void split_q2_k(const void *block, struct parts *p)
+{
+    const struct block_q2_k *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->dmin };
+    for (int g = 0; g < 16; g++) p->sc[g] = b->scales[g] & 15, p->m[g] = b->scales[g] >> 4;
+    for (int i = 0; i < 256; i++) p->q[i] = b->qs[i / 128 * 32 + i % 32] >> i / 32 % 4 * 2 & 3;
+}
+
+static void join_q3_k(const struct parts *p, void *block)
+{
+    struct block_q3_k *b = block;
+    b->d = p->d;
+    for (int g = 0; g < 8; g++) b->scales[g] = (uint8_t)((p->sc[g] & 15) | (p->sc[g + 8] & 15) << 4);
+    for (int g = 0; g < 4; g++)
+        b->scales[8 + g] = (uint8_t)(p->sc[g] >> 4 | p->sc[g + 4] >> 4 << 2 | p->sc[g + 8] >> 4 << 4 | p->sc[g + 12] >> 4 << 6);
+    join_pairs(p->q, b->qs);
+    join_bits(p->q, b->hmask, 2);
+}
+
+static void split_q3_k(const void *block, struct parts *p)
+{
+    const struct block_q3_k *b = block;
+    *p = (struct parts){ .d = b->d };
+    for (int g = 0; g < 16; g++) p->sc[g] = (uint8_t)((b->scales[g % 8] >> g / 8 * 4 & 15) | (b->scales[8 + g % 4] >> g / 4 * 2 & 3) << 4);
+    for (int i = 0; i < 256; i++)
+        p->q[i] = (uint16_t)((b->qs[i / 128 * 32 + i % 32] >> i / 32 % 4 * 2 & 3) | (b->hmask[i % 32] >> i / 32 & 1) << 2);
+}
+
+static void join_q4_k(const struct parts *p, void *block)
+{
+    struct block_q4_k *b = block;
+    b->d = p->d, b->dmin = p->dmin;
+    join_scale_min(b->scales, p->sc, p->m);
+    join_halves(p->q, b->qs);
+}
+
+static void split_q4_k(const void *block, struct parts *p)
+{
+    const struct block_q4_k *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->dmin };
+    split_scale_min(p, b->scales);
+    for (int i = 0; i < 256; i++) p->q[i] = b->qs[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15;
+}
+
+static void join_q5_k(const struct parts *p, void *block)
+{
+    struct block_q5_k *b = block;
+    b->d = p->d, b->dmin = p->dmin;
+    join_scale_min(b->scales, p->sc, p->m);
+    join_halves(p->q, b->qs);
+    join_bits(p->q, b->qh, 4);
+}
+
+static void split_q5_k(const void *block, struct parts *p)
+{
+    const struct block_q5_k *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->dmin };
+    split_scale_min(p, b->scales);
+    for (int i = 0; i < 256; i++)
+        p->q[i] = (uint16_t)((b->qs[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15) | (b->qh[i % 32] >> i / 32 & 1) << 4);
+}
+
+static void join_q6_k(const struct parts *p, void *block)
+{
+    struct block_q6_k *b = block;
+    b->d = p->d;
+    memcpy(b->scales, p->sc, sizeof b->scales);
+    for (int h = 0; h < 2; h++)
+        for (int l = 0; l < 32; l++) {
+            const uint16_t *q = p->q + 128 * h + l;
+            b->ql[64 * h + l] = (uint8_t)((q[0] & 15) | (q[64] & 15) << 4);
+            b->ql[64 * h + 32 + l] = (uint8_t)((q[32] & 15) | (q[96] & 15) << 4);
+            b->qh[32 * h + l] = (uint8_t)(q[0] >> 4 | q[32] >> 4 << 2 | q[64] >> 4 << 4 | q[96] >> 4 << 6);
+        }
+}
+
+static void split_q6_k(const void *block, struct parts *p)
+{
+    const struct block_q6_k *b = block;
+    *p = (struct parts){ .d = b->d };
+    memcpy(p->sc, b->scales, sizeof b->scales);
+    for (int i = 0; i < 256; i++) {
+        int h = i / 128, k = i / 32 % 4, l = i % 32;
+        p->q[i] = (uint16_t)((b->ql[64 * h + 32 * (k % 2) + l] >> k / 2 * 4 & 15) | (b->qh[32 * h + l] >> 2 * k & 3) << 4);
+    }
+}
+
+static void join_q8_k(const struct parts *p, void *block)
+{
+    struct block_q8_k *b = block;
+    b->d = p->d32;
+    for (int g = 0; g < 16; g++) {
+        int sum = 0;
+        for (int i = g * 16; i < (g + 1) * 16; i++) sum += b->qs[i] = (int8_t)p->q[i];
+        b->bsums[g] = (int16_t)sum;
+    }
+}
+
+static void split_q8_k(const void *block, struct parts *p)
+{
+    const struct block_q8_k *b = block;
+    *p = (struct parts){ .d32 = b->d };
+    for (int i = 0; i < 256; i++) p->q[i] = (uint8_t)b->qs[i];
+}
+
 const struct dtype dtype_q2_k = {
     .name = "q2_k", .gguf_name = "Q2_K", .gguf_id = GGUF_Q2_K, .block_len = 256, .block_bytes = sizeof(struct block_q2_k),
-    .group_len = 16, .has_min = true, .code_bias = 1, .code_max = 2, .unpack = unpack_q2_k, .pack = pack_q2_k,
+    .group_len = 16, .has_min = true, .code_bias = 1, .code_max = 2,
+    .unpack = unpack_q2_k, .pack = pack_q2_k, .join = join_q2_k, .split = split_q2_k,
 };
 const struct dtype dtype_q3_k = {
     .name = "q3_k", .gguf_name = "Q3_K", .gguf_id = GGUF_Q3_K, .block_len = 256, .block_bytes = sizeof(struct block_q3_k),
-    .group_len = 16, .code_max = 4, .unpack = unpack_q3_k, .pack = pack_q3_k,
+    .group_len = 16, .code_max = 4, .unpack = unpack_q3_k, .pack = pack_q3_k, .join = join_q3_k, .split = split_q3_k,
 };
 const struct dtype dtype_q4_k = {
     .name = "q4_k", .gguf_name = "Q4_K", .gguf_id = GGUF_Q4_K, .block_len = 256, .block_bytes = sizeof(struct block_q4_k),
-    .group_len = 32, .has_min = true, .code_bias = 8, .code_max = 8, .unpack = unpack_q4_k, .pack = pack_q4_k,
+    .group_len = 32, .has_min = true, .code_bias = 8, .code_max = 8,
+    .unpack = unpack_q4_k, .pack = pack_q4_k, .join = join_q4_k, .split = split_q4_k,
 };
 const struct dtype dtype_q5_k = {
     .name = "q5_k", .gguf_name = "Q5_K", .gguf_id = GGUF_Q5_K, .block_len = 256, .block_bytes = sizeof(struct block_q5_k),
-    .group_len = 32, .has_min = true, .code_bias = 16, .code_max = 16, .unpack = unpack_q5_k, .pack = pack_q5_k,
+    .group_len = 32, .has_min = true, .code_bias = 16, .code_max = 16,
+    .unpack = unpack_q5_k, .pack = pack_q5_k, .join = join_q5_k, .split = split_q5_k,
 };
 const struct dtype dtype_q6_k = {
     .name = "q6_k", .gguf_name = "Q6_K", .gguf_id = GGUF_Q6_K, .block_len = 256, .block_bytes = sizeof(struct block_q6_k),
-    .group_len = 16, .code_max = 32, .unpack = unpack_q6_k, .pack = pack_q6_k,
+    .group_len = 16, .code_max = 32, .unpack = unpack_q6_k, .pack = pack_q6_k, .join = join_q6_k, .split = split_q6_k,
 };
 const struct dtype dtype_q8_k = {
     .name = "q8_k", .gguf_name = "Q8_K", .gguf_id = GGUF_Q8_K, .block_len = 256, .block_bytes = sizeof(struct block_q8_k),
-    .group_len = 32, .code_max = 128, .unpack = unpack_q8_k, .pack = pack_q8_k,
+    .group_len = 32, .code_max = 128, .unpack = unpack_q8_k, .pack = pack_q8_k, .join = join_q8_k, .split = split_q8_k,
 };

@@ -5,6 +5,8 @@
  *   q5_0    d     qh[4] qs[16]                 w = d * (q - 16)             q = nibble + 16 * bit i of qh (u32), code = q - 16
  *   q5_1    d     m     qh[4]  qs[16]          w = d * q + m                code = q
  *   q8_0    d     qs[32] int8                  w = d * q                    code = q
+ *   q8_1    d     s     qs[32] int8            w = d * q                    code = q; s = d * sum(q), ignored here
+ * struct parts: d; dmin = m (q8_1: s); q unsigned, q8: the byte.
  * pack is round to nearest with the scale from the largest magnitude (q4_0, q5_0: the largest value gets the code -8 / -16, so that
  * the asymmetric range is used whole) or from min and max. It equals the reference quantizer of ggml (quantize_row_*_ref) bit for bit
  * on finite input; the codes of NaN and of blocks with infinities are defined but meaningless. */
@@ -156,23 +158,142 @@ static void pack_q8_0(const float *x, void *block)
     b->d = f32_to_f16(d);
 }
 
+/* ---- join and split ---- */
+
+static void join_qs(const struct parts *p, uint8_t qs[16])
+{
+    for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((p->q[i] & 15) | (p->q[i + 16] & 15) << 4);
+}
+
+static uint32_t join_qh(const struct parts *p)
+{
+    uint32_t qh = 0;
+    for (int i = 0; i < 32; i++) qh |= (uint32_t)(p->q[i] >> 4) << i;
+    return qh;
+}
+
+static void split_qs(struct parts *p, const uint8_t qs[16], uint32_t qh)
+{
+    for (int i = 0; i < 16; i++) {
+        p->q[i] = (uint16_t)((qs[i] & 15) | (qh >> i & 1) << 4);
+        p->q[i + 16] = (uint16_t)((qs[i] >> 4) | (qh >> (i + 16) & 1) << 4);
+    }
+}
+
+static void join_q4_0(const struct parts *p, void *block)
+{
+    struct block_q4_0 *b = block;
+    b->d = p->d;
+    join_qs(p, b->qs);
+}
+
+static void split_q4_0(const void *block, struct parts *p)
+{
+    const struct block_q4_0 *b = block;
+    *p = (struct parts){ .d = b->d };
+    split_qs(p, b->qs, 0);
+}
+
+static void join_q4_1(const struct parts *p, void *block)
+{
+    struct block_q4_1 *b = block;
+    b->d = p->d, b->m = p->dmin;
+    join_qs(p, b->qs);
+}
+
+static void split_q4_1(const void *block, struct parts *p)
+{
+    const struct block_q4_1 *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->m };
+    split_qs(p, b->qs, 0);
+}
+
+static void join_q5_0(const struct parts *p, void *block)
+{
+    struct block_q5_0 *b = block;
+    b->d = p->d, b->qh = join_qh(p);
+    join_qs(p, b->qs);
+}
+
+static void split_q5_0(const void *block, struct parts *p)
+{
+    const struct block_q5_0 *b = block;
+    *p = (struct parts){ .d = b->d };
+    split_qs(p, b->qs, b->qh);
+}
+
+static void join_q5_1(const struct parts *p, void *block)
+{
+    struct block_q5_1 *b = block;
+    b->d = p->d, b->m = p->dmin, b->qh = join_qh(p);
+    join_qs(p, b->qs);
+}
+
+static void split_q5_1(const void *block, struct parts *p)
+{
+    const struct block_q5_1 *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->m };
+    split_qs(p, b->qs, b->qh);
+}
+
+static void join_q8_0(const struct parts *p, void *block)
+{
+    struct block_q8_0 *b = block;
+    b->d = p->d;
+    for (int i = 0; i < 32; i++) b->qs[i] = (int8_t)p->q[i];
+}
+
+static void split_q8_0(const void *block, struct parts *p)
+{
+    const struct block_q8_0 *b = block;
+    *p = (struct parts){ .d = b->d };
+    for (int i = 0; i < 32; i++) p->q[i] = (uint8_t)b->qs[i];
+}
+
+static void join_q8_1(const struct parts *p, void *block)
+{
+    struct block_q8_1 *b = block;
+    b->d = p->d, b->s = p->dmin;
+    for (int i = 0; i < 32; i++) b->qs[i] = (int8_t)p->q[i];
+}
+
+static void split_q8_1(const void *block, struct parts *p)
+{
+    const struct block_q8_1 *b = block;
+    *p = (struct parts){ .d = b->d, .dmin = b->s };
+    for (int i = 0; i < 32; i++) p->q[i] = (uint8_t)b->qs[i];
+}
+
+static void unpack_q8_1(const void *block, struct codes *out)
+{
+    const struct block_q8_1 *b = block;
+    memcpy(out->code, b->qs, sizeof b->qs);
+    set_scale(out, b->d);
+}
+
 const struct dtype dtype_q4_0 = {
     .name = "q4_0", .gguf_name = "Q4_0", .gguf_id = GGUF_Q4_0, .block_len = 32, .block_bytes = sizeof(struct block_q4_0),
-    .group_len = 32, .code_max = 8, .unpack = unpack_q4_0, .pack = pack_q4_0,
+    .group_len = 32, .code_max = 8, .unpack = unpack_q4_0, .pack = pack_q4_0, .join = join_q4_0, .split = split_q4_0,
 };
 const struct dtype dtype_q4_1 = {
     .name = "q4_1", .gguf_name = "Q4_1", .gguf_id = GGUF_Q4_1, .block_len = 32, .block_bytes = sizeof(struct block_q4_1),
-    .group_len = 32, .has_min = true, .code_bias = 8, .code_max = 8, .unpack = unpack_q4_1, .pack = pack_q4_1,
+    .group_len = 32, .has_min = true, .code_bias = 8, .code_max = 8,
+    .unpack = unpack_q4_1, .pack = pack_q4_1, .join = join_q4_1, .split = split_q4_1,
 };
 const struct dtype dtype_q5_0 = {
     .name = "q5_0", .gguf_name = "Q5_0", .gguf_id = GGUF_Q5_0, .block_len = 32, .block_bytes = sizeof(struct block_q5_0),
-    .group_len = 32, .code_max = 16, .unpack = unpack_q5_0, .pack = pack_q5_0,
+    .group_len = 32, .code_max = 16, .unpack = unpack_q5_0, .pack = pack_q5_0, .join = join_q5_0, .split = split_q5_0,
 };
 const struct dtype dtype_q5_1 = {
     .name = "q5_1", .gguf_name = "Q5_1", .gguf_id = GGUF_Q5_1, .block_len = 32, .block_bytes = sizeof(struct block_q5_1),
-    .group_len = 32, .has_min = true, .code_bias = 16, .code_max = 16, .unpack = unpack_q5_1, .pack = pack_q5_1,
+    .group_len = 32, .has_min = true, .code_bias = 16, .code_max = 16,
+    .unpack = unpack_q5_1, .pack = pack_q5_1, .join = join_q5_1, .split = split_q5_1,
 };
 const struct dtype dtype_q8_0 = {
     .name = "q8_0", .gguf_name = "Q8_0", .gguf_id = GGUF_Q8_0, .block_len = 32, .block_bytes = sizeof(struct block_q8_0),
-    .group_len = 32, .code_max = 128, .unpack = unpack_q8_0, .pack = pack_q8_0,
+    .group_len = 32, .code_max = 128, .unpack = unpack_q8_0, .pack = pack_q8_0, .join = join_q8_0, .split = split_q8_0,
+};
+const struct dtype dtype_q8_1 = {
+    .name = "q8_1", .gguf_name = "Q8_1", .gguf_id = GGUF_Q8_1, .block_len = 32, .block_bytes = sizeof(struct block_q8_1),
+    .group_len = 32, .code_max = 128, .unpack = unpack_q8_1, .join = join_q8_1, .split = split_q8_1,
 };
