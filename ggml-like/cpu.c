@@ -54,6 +54,12 @@ static const struct cpuid_bit cpuid_bits[] = {
     { 7, 1, EAX, 5, STATE_AVX512, CPU_AVX512_BF16 }, { 7, 0, ECX, 1, STATE_AVX512, CPU_AVX512_VBMI },
 };
 
+#if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: the AVX-512 level made of other instructions */
+enum { EMULATED = CPU_AVX512 | CPU_AVX512_VNNI };
+#else
+enum { EMULATED = 0 };
+#endif
+
 static uint64_t detect_features(void)
 {
     uint32_t r[4];
@@ -68,7 +74,7 @@ static uint64_t detect_features(void)
         named |= b->feature;
         if (!has) missing |= b->feature;
     }
-    return named & ~missing;
+    return (named & ~missing) | EMULATED;
 }
 #elif defined(__aarch64__) && defined(__linux__)
 /* Source: Linux, Documentation/arch/arm64/elf_hwcaps.rst. */

@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
@@ -110,6 +111,58 @@ void file_close(struct file *f)
 {
     if (f->size) mem_unmap((void *)(uintptr_t)f->data, f->size); /* a mapping and a copy end the same way */
     *f = (struct file){ 0 };
+}
+
+/* ---- reading in pieces ---- */
+
+status file_reader_open(struct file_reader *r, const char *path, struct err *e)
+{
+    struct stat st;
+    *r = (struct file_reader){ .fd = -1 };
+    int fd;
+    TRY(open_regular(path, &fd, &st, e));
+    size_t n = strlen(path) + 1;
+    char *copy = mem_alloc(n);
+    if (!copy) {
+        close(fd);
+        return err_oom(e, path, n);
+    }
+    memcpy(copy, path, n);
+    *r = (struct file_reader){ fd, copy, (uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
+                               (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec };
+    return OK;
+}
+
+void file_reader_close(struct file_reader *r)
+{
+    if (r->path) close(r->fd);
+    mem_free(r->path);
+    *r = (struct file_reader){ .fd = -1 };
+}
+
+status file_reader_read(struct file_reader *r, void *p, size_t n, size_t offset, struct err *e)
+{
+    for (size_t at = 0; at < n;) {
+        ssize_t got = pread(r->fd, (char *)p + at, n - at < IO_MAX ? n - at : IO_MAX, (off_t)(offset + at));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return err_errno(e, ERR_FILE, r->path, "cannot read", errno);
+        if (got == 0)
+            return err_set(e, ERR_FILE, "%s: ends at byte %zu, expected %zu (shortened while reading)", r->path, offset + at, offset + n);
+        at += (size_t)got;
+    }
+    return OK;
+}
+
+void file_reader_want(struct file_reader *r, size_t n, size_t offset) { (void)!posix_fadvise(r->fd, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED); }
+
+void file_reader_drop(struct file_reader *r, size_t n, size_t offset) { (void)!posix_fadvise(r->fd, (off_t)offset, (off_t)n, POSIX_FADV_DONTNEED); }
+
+status file_reader_unchanged(struct file_reader *r, struct err *e)
+{
+    struct stat st;
+    if (fstat(r->fd, &st) != 0) return err_errno(e, ERR_FILE, r->path, "cannot examine", errno);
+    if ((uint64_t)st.st_size == r->size && (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == r->mtime_ns) return OK;
+    return err_set(e, ERR_FORMAT, "%s: changed while it was being read", r->path);
 }
 
 static status too_large(const char *path, size_t max, struct err *e)
@@ -225,14 +278,15 @@ static void forget(struct file_out *f)
     *f = (struct file_out){ .fd = -1 };
 }
 
-static status copy_names(struct file_out *f, const char *path, struct err *e)
+static status copy_names(struct file_out *f, const char *path, bool with_pid, struct err *e)
 {
     size_t n = strlen(path), cap = n + sizeof ".part-" + 20;
     f->path = mem_alloc(n + 1);
     f->part = mem_alloc(cap);
     if (!f->path || !f->part) return err_oom(e, path, cap);
     memcpy(f->path, path, n + 1);
-    snprintf(f->part, cap, "%s.part-%lld", path, (long long)getpid());
+    if (with_pid) snprintf(f->part, cap, "%s.part-%lld", path, (long long)getpid());
+    else snprintf(f->part, cap, "%s.part", path);
     return OK;
 }
 
@@ -242,7 +296,7 @@ status file_create(struct file_out *f, const char *path, struct err *e)
     char real[PATH_MAX];
     mode_t mode;
     TRY(resolve_target(path, real, &mode, e));
-    status s = copy_names(f, real, e);
+    status s = copy_names(f, real, true, e);
     if (s == OK && (f->fd = open_part(f->part)) < 0) s = err_errno(e, code_of(errno), f->part, "cannot create", errno);
     if (s != OK) {
         forget(f);
@@ -317,6 +371,100 @@ void file_abort(struct file_out *f)
     if (f->fd >= 0) close(f->fd);
     unlink(f->part);
     forget(f);
+}
+
+/* ---- writing in pieces ---- */
+
+status file_part(struct file_out *f, const char *path, bool *existed, struct err *e)
+{
+    *f = (struct file_out){ .fd = -1 };
+    char real[PATH_MAX];
+    mode_t mode;
+    struct stat st;
+    TRY(resolve_target(path, real, &mode, e));
+    status s = copy_names(f, real, false, e);
+    if (s == OK) {
+        *existed = lstat(f->part, &st) == 0;
+        f->fd = open(f->part, O_RDWR | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (f->fd < 0) s = err_errno(e, code_of(errno), f->part, "cannot create", errno);
+        else if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode)) s = err_set(e, ERR_USAGE, "%s: not a regular file", f->part);
+        else if (flock(f->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+            s = err_set(e, ERR_RUNTIME, "%s: another process is writing it", f->part);
+    }
+    if (s != OK) file_leave(f);
+    else if (mode) (void)!fchmod(f->fd, mode);
+    return s;
+}
+
+status file_write_at(struct file_out *f, const void *p, size_t n, size_t offset, struct err *e)
+{
+    const char *at = p;
+    while (n > 0) {
+        ssize_t put = pwrite(f->fd, at, n < IO_MAX ? n : IO_MAX, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return err_errno(e, ERR_RUNTIME, f->part, "cannot write", errno);
+        at += put;
+        offset += (size_t)put;
+        n -= (size_t)put;
+    }
+    return OK;
+}
+
+status file_read_at(struct file_out *f, void *p, size_t n, size_t offset, size_t *got, struct err *e)
+{
+    for (*got = 0; *got < n;) {
+        ssize_t r = pread(f->fd, (char *)p + *got, n - *got < IO_MAX ? n - *got : IO_MAX, (off_t)(offset + *got));
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0) return err_errno(e, ERR_RUNTIME, f->part, "cannot read", errno);
+        if (r == 0) break;
+        *got += (size_t)r;
+    }
+    return OK;
+}
+
+status file_flush(struct file_out *f, struct err *e)
+{
+    return fsync_retry(f->fd) == 0 ? OK : err_errno(e, ERR_RUNTIME, f->part, "cannot flush to disk", errno);
+}
+
+status file_resize(struct file_out *f, size_t size, struct err *e)
+{
+    int r;
+    do r = ftruncate(f->fd, (off_t)size);
+    while (r != 0 && errno == EINTR);
+    return r == 0 ? OK : err_errno(e, ERR_RUNTIME, f->part, "cannot set its size", errno);
+}
+
+void file_forget_cache(struct file_out *f) { (void)!posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED); }
+
+void file_leave(struct file_out *f)
+{
+    if (f->fd >= 0) close(f->fd);
+    forget(f);
+}
+
+/* ---- facts ---- */
+
+bool file_stat(const char *path, struct file_facts *facts)
+{
+    struct stat st;
+    *facts = (struct file_facts){ 0 };
+    if (stat(path, &st) != 0) return false;
+    *facts = (struct file_facts){ (uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_blocks * 512,
+                                  S_ISREG(st.st_mode) };
+    return true;
+}
+
+uint64_t file_room(const char *path)
+{
+    char dir[PATH_MAX + 1];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    struct statvfs v;
+    if (n >= PATH_MAX) return UINT64_MAX;
+    memcpy(dir, path, n);
+    memcpy(dir + n, ".", 2);
+    return statvfs(dir, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : UINT64_MAX;
 }
 
 /* ---- anonymous memory ---- */

@@ -31,6 +31,33 @@ status file_write(struct file_out *f, const void *p, size_t n, struct err *e) MU
 status file_commit(struct file_out *f, struct err *e) MUST_USE;
 void file_abort(struct file_out *f); /* accepts a committed one */
 
+/* A file that grows piece by piece, in any order, by several threads, over several runs: "<path>.part" until file_commit renames it over path.
+ * file_part - opens it, or creates it; *existed tells which. ERR_RUNTIME when another process has it open. */
+status file_part(struct file_out *f, const char *path, bool *existed, struct err *e) MUST_USE;
+status file_write_at(struct file_out *f, const void *p, size_t n, size_t offset, struct err *e) MUST_USE;
+/* file_read_at - *got < n where the part ends early. */
+status file_read_at(struct file_out *f, void *p, size_t n, size_t offset, size_t *got, struct err *e) MUST_USE;
+status file_flush(struct file_out *f, struct err *e) MUST_USE;                /* what was written is on disk when it returns */
+status file_resize(struct file_out *f, size_t size, struct err *e) MUST_USE;  /* gaps read as zeros */
+void file_forget_cache(struct file_out *f);                                   /* after file_flush: the next read comes from the disk */
+void file_leave(struct file_out *f);                                          /* closes, keeps the part; accepts a closed one */
+
+/* A file read in pieces, by several threads: what streams a file larger than memory uses, where a mapping would fill it, and where a failing disk
+ * must be an error and not a signal. */
+struct file_reader { int fd; char *path; uint64_t dev, ino, size; int64_t mtime_ns; };
+status file_reader_open(struct file_reader *r, const char *path, struct err *e) MUST_USE;
+void file_reader_close(struct file_reader *r); /* accepts a closed one: fd -1, path NULL */
+status file_reader_read(struct file_reader *r, void *p, size_t n, size_t offset, struct err *e) MUST_USE; /* all n bytes, or ERR_FILE */
+void file_reader_want(struct file_reader *r, size_t n, size_t offset);      /* a hint: soon */
+void file_reader_drop(struct file_reader *r, size_t n, size_t offset);      /* a hint: not again; frees the system's cache of these bytes */
+/* file_reader_unchanged - ERR_FORMAT when size or time are no longer what they were at open. */
+status file_reader_unchanged(struct file_reader *r, struct err *e) MUST_USE;
+
+/* file_stat - what stands at path: false when nothing does. dev and ino of the file that a link leads to. */
+struct file_facts { uint64_t dev, ino, size, allocated; bool regular; };
+bool file_stat(const char *path, struct file_facts *facts);
+uint64_t file_room(const char *path); /* free bytes where path is or would be; UINT64_MAX when not known */
+
 /* mem_map/mem_unmap - zeroed anonymous pages, touched lazily (KV caches). NULL when refused. */
 void *mem_map(size_t bytes) MUST_USE;
 void mem_unmap(void *p, size_t bytes);

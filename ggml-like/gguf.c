@@ -1,4 +1,4 @@
-/* gguf - the reader. Knows bytes, keys and tensor views; no key has a meaning here except general.alignment and split.count.
+/* gguf - the reader. Knows bytes, keys and tensor views; no key has a meaning here except general.alignment and split.*.
  * Two passes over the keys and two over the tensor infos: the first proves every length against the bytes left, the second stores.
  * So memory is only ever allocated for records that exist, and after open no bound needs another check.
  * Look-ups and duplicate checks use sorted orders, not hashes: no choice of names makes them slow. */
@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    KV_MAX = 65536, TENSOR_MAX = 1000000,
+    KV_MAX = 65536, TENSOR_MAX = 1000000, PARTS_MAX = 999,
     KEY_LEN_MAX = 65535, NAME_LEN_MAX = 255,
     KV_BYTES_MIN = 8 + 1 + 4 + 1,              /* a one-byte key with a one-byte value */
     TENSOR_BYTES_MIN = 8 + 1 + 4 + 8 + 4 + 8,  /* one-byte name, one dimension */
@@ -330,16 +330,6 @@ static status read_alignment(struct reader *r, struct gguf *g)
     return OK;
 }
 
-static status refuse_split(struct reader *r, const struct gguf *g)
-{
-    struct err e = { 0 };
-    int64_t count = 1;
-    gguf_get_i64(g, "split.count", 0, INT64_MAX, &count, &e);
-    if (e.code) return fail(r, "%s", e.text);
-    if (count <= 1) return OK;
-    return fail(r, "split.count is %lld: this is one part of a split model, join the parts into one file first", (long long)count);
-}
-
 /* ---- tensors ---- */
 
 static status fail_shape(struct reader *r, const uint64_t ne[4], uint32_t n_dims, const char *what)
@@ -465,7 +455,6 @@ static status parse(struct reader *r, struct gguf *g)
     TRY(read_header(r, g));
     TRY(read_keys(r, g));
     TRY(read_alignment(r, g));
-    TRY(refuse_split(r, g));
     return read_tensors(r, g);
 }
 
@@ -479,27 +468,163 @@ status gguf_check_header(struct gguf *g, const uint8_t *data, size_t n, size_t s
     return st;
 }
 
+/* ---- split models ----
+ * Keys of every part: split.no (from 0), split.count, split.tensors.count (of all parts together). Source: llama.cpp, tools/gguf-split. */
+
+struct split { int64_t no, count, tensors; }; /* count 1: not split; tensors -1: not said */
+
+static status read_split(struct reader *r, const struct gguf *g, struct split *s)
+{
+    struct err bad = { 0 };
+    *s = (struct split){ .count = 1, .tensors = -1 };
+    gguf_get_i64(g, "split.count", 0, PARTS_MAX, &s->count, &bad);
+    gguf_get_i64(g, "split.no", 0, PARTS_MAX, &s->no, &bad);
+    gguf_get_i64(g, "split.tensors.count", 0, TENSOR_MAX, &s->tensors, &bad);
+    if (bad.code) return fail(r, "%s", bad.text);
+    if (s->count > 1 && s->no >= s->count)
+        return fail(r, "split.no is %lld, but split.count is %lld", (long long)s->no, (long long)s->count);
+    return OK;
+}
+
 status gguf_parse(struct gguf *g, const uint8_t *data, size_t size, const char *name, struct err *e)
 {
-    return gguf_check_header(g, data, size, size, name, e);
+    struct reader r = { .path = name, .e = e };
+    struct split s;
+    TRY(gguf_check_header(g, data, size, size, name, e));
+    status st = read_split(&r, g, &s);
+    if (st == OK && s.count > 1)
+        st = fail(&r, "split.count is %lld: this is one part of a split model, open the file of the first part", (long long)s.count);
+    if (st != OK) gguf_close(g);
+    return st;
+}
+
+/* The path of part `no`; NULL, with the reason in e, where `path` does not end like the name of part `from` of `count`. */
+static char *part_path(struct reader *r, struct arena *mem, int64_t from, int64_t no, int64_t count)
+{
+    char end[48], want[48];
+    size_t n = strlen(r->path), m = (size_t)snprintf(end, sizeof end, "-%05lld-of-%05lld.gguf", (long long)from + 1, (long long)count);
+    if (n < m || strcmp(r->path + n - m, end) != 0) {
+        fail(r, "part %lld of %lld, but its name does not end in %s: the other parts cannot be found", (long long)from + 1, (long long)count, end);
+        return NULL;
+    }
+    char *path = arena_strdup(mem, r->path, n);
+    if (!path) err_oom(r->e, "names of parts", n);
+    else snprintf(want, sizeof want, "-%05lld-of-%05lld.gguf", (long long)no + 1, (long long)count), memcpy(path + n - m, want, m);
+    return path;
+}
+
+/* What all parts must have in common. Only the first needs to name its architecture. */
+static status check_part(struct reader *r, const struct gguf *first, const struct split *s, const struct gguf *g, int64_t no)
+{
+    struct split p;
+    struct str want = { 0 }, have = { 0 };
+    char a[64], b[64];
+    TRY(read_split(r, g, &p));
+    if (g->version != first->version) return fail(r, "GGUF version is %u, that of the first part %u", g->version, first->version);
+    if (p.count != s->count) return fail(r, "split.count is %lld, that of the first part %lld", (long long)p.count, (long long)s->count);
+    if (p.no != no) return fail(r, "split.no is %lld, expected %lld", (long long)p.no, (long long)no);
+    if (p.tensors != s->tensors && p.tensors >= 0)
+        return fail(r, "split.tensors.count is %lld, that of the first part %lld", (long long)p.tensors, (long long)s->tensors);
+    gguf_get_str(first, "general.architecture", &want, NULL);
+    if (gguf_get_str(g, "general.architecture", &have, NULL) && compare_str(want, have) != 0)
+        return fail(r, "general.architecture is '%s', that of the first part '%s'", printable(have, a), printable(want, b));
+    return OK;
+}
+
+static status open_part(struct reader *r, struct gguf *g, struct gguf *part, const struct split *s, int64_t no, bool use_mmap)
+{
+    struct file *f = &g->more[no - 1];
+    struct reader at = { .path = part_path(r, &g->meta, 0, no, s->count), .e = r->e };
+    if (!at.path) return r->e->code;
+    TRY(file_open(f, at.path, use_mmap, r->e));
+    g->n_more = (int)no; /* gguf_close closes what is open */
+    TRY(gguf_check_header(part, f->data, f->size, f->size, at.path, r->e));
+    return check_part(&at, g, s, part, no);
+}
+
+/* g takes the tensors of all parts behind its own. */
+static status append_tensors(struct reader *r, struct gguf *g, const struct gguf *part, int n_parts, const struct split *s)
+{
+    int64_t n = g->n_tensors;
+    struct tensor *t;
+    char name[64];
+    for (int i = 0; i < n_parts; i++) n += part[i].n_tensors;
+    if (s->tensors >= 0 && n != s->tensors)
+        return fail(r, "split.tensors.count is %lld, but the %d parts hold %lld", (long long)s->tensors, n_parts + 1, (long long)n);
+    if (n > TENSOR_MAX) return fail(r, "the parts hold %lld tensors, at most %d are accepted", (long long)n, TENSOR_MAX);
+    TRY(alloc(g, "tensors", n, sizeof *t, &t, r->e));
+    TRY(alloc(g, "tensors", n, sizeof *g->tensor_order, &g->tensor_order, r->e));
+    if (g->n_tensors) memcpy(t, g->tensor, (size_t)g->n_tensors * sizeof *t);
+    for (int i = 0; i < n_parts; i++)
+        for (int64_t j = 0; j < part[i].n_tensors; j++) {
+            struct tensor *to = &t[g->n_tensors++];
+            *to = part[i].tensor[j];
+            to->name = arena_strdup(&g->meta, to->name, strlen(to->name));
+            if (!to->name) return err_oom(r->e, "tensor names", 1);
+        }
+    g->tensor = t;
+    TRY(sort_order(g, g->tensor_order, n, t, compare_names, r->e));
+    for (int64_t i = 1; i < n; i++)
+        if (compare_names(t, g->tensor_order[i - 1], g->tensor_order[i]) == 0)
+            return fail(r, "tensor '%s' stands in two parts", printable(str_of(t[g->tensor_order[i]].name), name));
+    return OK;
+}
+
+static status open_parts(struct reader *r, struct gguf *g, const struct split *s, bool use_mmap)
+{
+    if (s->no > 0) {
+        const char *first = part_path(r, &g->meta, s->no, 0, s->count), *slash = first ? strrchr(first, '/') : NULL;
+        if (!first) return r->e->code;
+        return fail(r, "this is part %lld of %lld, open the first part: %s", (long long)s->no + 1, (long long)s->count, slash ? slash + 1 : first);
+    }
+    int n = (int)s->count - 1;
+    struct gguf *part = mem_calloc((size_t)n, sizeof *part);
+    if (!part) return err_oom(r->e, "parts", (size_t)n * sizeof *part);
+    status st = alloc(g, "parts", n, sizeof *g->more, &g->more, r->e);
+    for (int i = 0; st == OK && i < n; i++) st = open_part(r, g, &part[i], s, i + 1, use_mmap);
+    if (st == OK) st = append_tensors(r, g, part, n, s);
+    for (int i = 0; i < n; i++) gguf_close(&part[i]); /* their files belong to g */
+    mem_free(part);
+    return st;
 }
 
 status gguf_open(struct gguf *g, const char *path, bool use_mmap, struct err *e)
 {
     *g = (struct gguf){ 0 };
+    struct err own = { 0 }, *err = e ? e : &own;
+    struct reader r = { .path = path, .e = err };
     struct file f = { 0 };
-    TRY(file_open(&f, path, use_mmap, e));
-    status st = gguf_parse(g, f.data, f.size, path, e);
-    if (st == OK) g->file = f;
-    else file_close(&f);
+    struct split s;
+    TRY(file_open(&f, path, use_mmap, err));
+    status st = gguf_check_header(g, f.data, f.size, f.size, path, err);
+    g->file = f;
+    if (st == OK) st = read_split(&r, g, &s);
+    if (st == OK && s.count > 1) st = open_parts(&r, g, &s, use_mmap);
+    if (st != OK) gguf_close(g);
     return st;
 }
 
 void gguf_close(struct gguf *g)
 {
+    for (int i = 0; i < g->n_more; i++) file_close(&g->more[i]);
     arena_free(&g->meta);
     file_close(&g->file);
     *g = (struct gguf){ 0 };
+}
+
+const struct file *gguf_file_of(const struct gguf *g, const struct tensor *t)
+{
+    uintptr_t at = (uintptr_t)t->data;
+    for (int i = 0; i < g->n_more; i++)
+        if (at - (uintptr_t)g->more[i].data < g->more[i].size) return &g->more[i];
+    return &g->file;
+}
+
+size_t gguf_bytes(const struct gguf *g)
+{
+    size_t n = g->file.size; /* mapped side by side: the sum cannot wrap */
+    for (int i = 0; i < g->n_more; i++) n += g->more[i].size;
+    return n;
 }
 
 /* ---- look-ups ---- */

@@ -18,19 +18,23 @@ struct gguf_kv {
     const uint8_t *data;   /* first value byte (unaligned); strings: u64 length + bytes each */
 };
 
+/* A model may be split over files NAME-00001-of-0000N.gguf, each a GGUF of its own; the first has the keys. */
 struct gguf {
-    struct file file;
+    struct file file;           /* the first, or only one */
+    struct file *more;          /* parts 2 .. of a split model, [n_more] */
+    int n_more;
     struct arena meta;
     uint32_t version;
     size_t alignment, data_offset;
     int64_t n_kv, n_tensors;
     struct gguf_kv *kv;
-    struct tensor *tensor;      /* file order; data points into the mapping; names NUL-terminated copies */
+    struct tensor *tensor;      /* file order, part after part; data points into the mapping; names NUL-terminated copies */
     int32_t *kv_order, *tensor_order; /* indices sorted by key and by name, internal */
 };
 
 /* gguf_open - ERR_FILE / ERR_FORMAT / ERR_MEMORY; text names path, field or tensor, offset, found and expected. Recognises and names
- * what is not GGUF: empty file, git-lfs pointer, zip, safetensors, HTML, big-endian GGUF, v1. */
+ * what is not GGUF: empty file, git-lfs pointer, zip, safetensors, HTML, big-endian GGUF, v1. The first part of a split model opens them all:
+ * a missing part is named, so is the first part when another one was given. */
 status gguf_open(struct gguf *g, const char *path, bool use_mmap, struct err *e) MUST_USE;
 /* gguf_parse - the same over bytes the caller keeps alive (fuzzing, tests). name stands for the path in errors. */
 status gguf_parse(struct gguf *g, const uint8_t *data, size_t size, const char *name, struct err *e) MUST_USE;
@@ -38,6 +42,9 @@ status gguf_parse(struct gguf *g, const uint8_t *data, size_t size, const char *
  * touched afterwards. The writer runs it over what it is about to write. */
 status gguf_check_header(struct gguf *g, const uint8_t *data, size_t n, size_t size, const char *name, struct err *e) MUST_USE;
 void gguf_close(struct gguf *g);
+/* gguf_file_of - the file that holds the data of t, which belongs to g; gguf_bytes - all files together. */
+const struct file *gguf_file_of(const struct gguf *g, const struct tensor *t);
+size_t gguf_bytes(const struct gguf *g);
 
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);
 struct tensor *gguf_tensor(const struct gguf *g, const char *name);
@@ -77,3 +84,15 @@ void gguf_put_kv(struct gguf_writer *w, const struct gguf_kv *kv);              
 /* gguf_put_tensor - data must live until finish. */
 void gguf_put_tensor(struct gguf_writer *w, const struct tensor *t);
 status gguf_writer_finish(struct gguf_writer *w, struct err *e) MUST_USE; /* frees w */
+
+/* A header without its data, for files whose tensors are written piece by piece by somebody else: collect as above (tensor data may be NULL),
+ * then gguf_header_finish instead of gguf_writer_finish. `name` stands in errors. */
+struct gguf_header {
+    uint8_t *data;     /* [n] the first n bytes of the file, padding before the first tensor included */
+    size_t n;
+    size_t *offset;    /* [n_tensors] where each tensor's bytes go, from the start of the file; gaps are zeros */
+    size_t size;       /* of the whole file */
+};
+status gguf_header_open(struct gguf_writer **out, const char *name, struct err *e) MUST_USE;
+status gguf_header_finish(struct gguf_writer *w, struct gguf_header *h, struct err *e) MUST_USE; /* frees w */
+void gguf_header_free(struct gguf_header *h); /* accepts a zeroed one */

@@ -11,7 +11,8 @@ struct buf {
 };
 
 struct gguf_writer {
-    struct file_out out;
+    struct file_out out;               /* of a header alone: closed */
+    const char *name;                  /* for errors */
     struct buf kv;                     /* the key section as it will stand in the file */
     struct arena names;
     struct tensor *tensor;             /* names in the arena, data is the caller's */
@@ -56,16 +57,30 @@ static void free_writer(struct gguf_writer *w)
     mem_free(w);
 }
 
-status gguf_writer_open(struct gguf_writer **out, const char *path, struct err *e)
+status gguf_header_open(struct gguf_writer **out, const char *name, struct err *e)
 {
     *out = NULL;
     struct gguf_writer *w = mem_calloc(1, sizeof *w);
     if (!w) return err_oom(e, "GGUF writer", sizeof *w);
     arena_init(&w->names, 0);
     w->alignment = 32;
-    status st = file_create(&w->out, path, e);
-    if (st == OK) *out = w;
-    else free_writer(w);
+    w->out.fd = -1;
+    w->name = arena_strdup(&w->names, name, strlen(name));
+    if (w->name) {
+        *out = w;
+        return OK;
+    }
+    free_writer(w);
+    return err_oom(e, "GGUF writer", strlen(name));
+}
+
+status gguf_writer_open(struct gguf_writer **out, const char *path, struct err *e)
+{
+    TRY(gguf_header_open(out, path, e));
+    status st = file_create(&(*out)->out, path, e);
+    if (st == OK) return OK;
+    free_writer(*out);
+    *out = NULL;
     return st;
 }
 
@@ -192,8 +207,8 @@ static status put_tensor_info(struct buf *b, const struct tensor *t, uint64_t of
     return buf_u64(b, offset, e);
 }
 
-/* The whole header, padded to the start of the data. *size = bytes of the whole file. */
-static status build_header(const struct gguf_writer *w, struct buf *b, size_t *size, struct err *e)
+/* The whole header, padded to the start of the data. at [n_tensors] = offsets from there; *size = bytes of the whole file. */
+static status build_header(const struct gguf_writer *w, struct buf *b, size_t *at, size_t *size, struct err *e)
 {
     uint8_t head[HEADER_BYTES] = { 'G', 'G', 'U', 'F', 3 };
     memcpy(head + 8, &w->n_tensors, 8);
@@ -203,6 +218,7 @@ static status build_header(const struct gguf_writer *w, struct buf *b, size_t *s
     size_t offset = 0;
     for (int64_t i = 0; i < w->n_tensors; i++) {
         TRY(put_tensor_info(b, &w->tensor[i], offset, e));
+        at[i] = offset;
         if (!add_size(offset, tensor_bytes(&w->tensor[i]), &offset) || !pad_size(offset, w->alignment, &offset))
             return err_oom(e, w->tensor[i].name, SIZE_MAX);
     }
@@ -226,21 +242,48 @@ static status write_data(struct gguf_writer *w, struct err *e)
     return OK;
 }
 
-status gguf_writer_finish(struct gguf_writer *w, struct err *e)
+/* Builds the header and lets the reader check it. */
+static status layout(struct gguf_writer *w, struct gguf_header *h, struct err *e)
 {
-    struct buf header = { 0 };
+    struct buf b = { 0 };
     struct gguf check;
-    size_t size = 0;
+    *h = (struct gguf_header){ 0 };
     status st = w->first.code;
     if (st != OK) err_set(e, st, "%s", w->first.text);
-    if (st == OK) st = build_header(w, &header, &size, e);
-    if (st == OK) st = gguf_check_header(&check, header.p, header.n, size, w->out.path, e);
+    if (st == OK && !(h->offset = mem_calloc((size_t)w->n_tensors, sizeof *h->offset))) st = err_oom(e, w->name, (size_t)w->n_tensors * 8);
+    if (st == OK) st = build_header(w, &b, h->offset, &h->size, e);
+    h->data = b.p, h->n = b.n;
+    if (st == OK) st = gguf_check_header(&check, h->data, h->n, h->size, w->name, e);
     if (st == OK) gguf_close(&check);
-    if (st == OK) st = file_write(&w->out, header.p, header.n, e);
+    for (int64_t i = 0; st == OK && i < w->n_tensors; i++) h->offset[i] += h->n;
+    if (st != OK) gguf_header_free(h);
+    return st;
+}
+
+void gguf_header_free(struct gguf_header *h)
+{
+    mem_free(h->data);
+    mem_free(h->offset);
+    *h = (struct gguf_header){ 0 };
+}
+
+status gguf_header_finish(struct gguf_writer *w, struct gguf_header *h, struct err *e)
+{
+    status st = layout(w, h, e);
+    file_abort(&w->out);
+    free_writer(w);
+    return st;
+}
+
+status gguf_writer_finish(struct gguf_writer *w, struct err *e)
+{
+    struct gguf_header header;
+    status st = layout(w, &header, e);
+    if (st == OK) st = file_write(&w->out, header.data, header.n, e);
     if (st == OK) st = write_data(w, e);
     if (st == OK) st = file_commit(&w->out, e);
     if (st != OK) file_abort(&w->out);
-    mem_free(header.p);
+    gguf_header_free(&header);
     free_writer(w);
     return st;
 }

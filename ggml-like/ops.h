@@ -23,9 +23,11 @@ val op_scale(struct plan *p, val x, float s);
 val op_softcap(struct plan *p, val x, float cap);  /* cap * tanh(x / cap) */
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */
 val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form */
-val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n] */
+val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extra columns (plan_extra) */
 /* op_matmul_rows - only the first n rows of w (padded vocabularies). */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n);
+
+val op_cols(struct plan *p, val x, val index);     /* columns `index` (I32 [n]) of x -> [rows][n] */
 
 /* op_rope_table - cos/sin of the batch positions [n_rows][n_rot]; reused when the same spec was asked for before. */
 val op_rope_table(struct plan *p, const struct rope_spec *spec);
@@ -60,3 +62,4 @@ void op_run_rope_table(const struct op_run *r, const struct op *op);
 void op_run_rope(const struct op_run *r, const struct op *op);
 void op_run_kv_store(const struct op_run *r, const struct op *op);
 void op_run_attn(const struct op_run *r, const struct op *op);
+void op_run_cols(const struct op_run *r, const struct op *op);

@@ -45,13 +45,20 @@ static val quantized(struct plan *p, val x, bool f32)
     return q;
 }
 
-val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
+static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
 {
     assert(shape(p, w)->ne[0] == shape(p, x)->ne[0] && n <= shape(p, w)->ne[1]);
     val q = quantized(p, x, is_float(shape(p, w)->type));
     val y = plan_temp(p, n, shape(p, x)->ne[1]);
-    plan_op(p, OP_MATMUL, y, w, q, p->observe ? x : VAL_NONE);
+    plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     return y;
+}
+
+val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
+{
+    val y = matmul(p, w, x, n, p->observe), extra = p->val[w].extra;
+    if (extra == VAL_NONE) return y;
+    return op_add(p, y, matmul(p, extra, op_cols(p, x, p->val[w].index), n, false));
 }
 
 val op_matmul(struct plan *p, val w, val x) { return op_matmul_rows(p, w, x, shape(p, w)->ne[1]); }

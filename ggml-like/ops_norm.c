@@ -16,6 +16,13 @@ val op_rows(struct plan *p, val x)
     return y;
 }
 
+val op_cols(struct plan *p, val x, val index)
+{
+    val y = plan_temp(p, shape(p, index)->ne[0], shape(p, x)->ne[1]);
+    plan_op(p, OP_COLS, y, x, index, VAL_NONE);
+    return y;
+}
+
 val op_head_norm(struct plan *p, val x, val w, float eps, int64_t head_dim)
 {
     assert(shape(p, x)->ne[0] % head_dim == 0 && (w == VAL_NONE || shape(p, w)->ne[0] == head_dim));
@@ -67,6 +74,18 @@ void op_run_rows(const struct op_run *r, const struct op *op)
     int64_t begin, end;
     pool_range(t->ne[1], 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) memcpy(y + i * t->ne[0], x + r->x->batch->out[i] * t->ne[0], t->nb[1]);
+}
+
+void op_run_cols(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *t = shape(r->x->plan, op->dst), *from = shape(r->x->plan, op->src[0]);
+    const float *x = op_data(r, op->src[0]);
+    const int32_t *index = op_data(r, op->src[1]);
+    float *y = op_data(r, op->dst);
+    int64_t begin, end;
+    pool_range(t->ne[1], 1, r->ith, r->nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t j = 0; j < t->ne[0]; j++) y[i * t->ne[0] + j] = x[i * from->ne[0] + index[j]];
 }
 
 void op_run_rms_norm(const struct op_run *r, const struct op *op)

@@ -23,6 +23,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_ROPE] = { "rope", op_run_rope, true },
     [OP_KV_STORE] = { "kv_store", op_run_kv_store, false },
     [OP_ATTN] = { "attention", op_run_attn, false },
+    [OP_COLS] = { "columns", op_run_cols, false },
 };
 
 const char *op_name(enum op_kind kind) { return op_table[kind].name; }
@@ -73,12 +74,19 @@ static val new_value(struct plan *p, struct value v)
 {
     assert(p->n_val < p->cap_val); /* plan_reserve comes first */
     v.last = -1;
-    v.quant = VAL_NONE;
+    v.quant = v.extra = v.index = VAL_NONE;
     p->val[p->n_val] = v;
     return p->n_val++;
 }
 
 val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t }); }
+
+void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index)
+{
+    val x = plan_weight(p, extra), i = plan_weight(p, index);
+    p->val[w].extra = x;
+    p->val[w].index = i;
+}
 
 static struct value f32_value(int64_t ne0, int64_t ne1)
 {
@@ -237,8 +245,9 @@ static int64_t now_ns(void)
 
 static void observe(const struct op_run *r, const struct op *op)
 {
+    if (op->src[2] == VAL_NONE) return; /* the extra part of a matmul that was shown */
     const struct value *x = &r->x->plan->val[op->src[2]];
-    r->x->observe(r->x->observe_ctx, &r->x->plan->val[op->src[0]].t, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0]);
+    r->x->observe(r->x->observe_ctx, &r->x->plan->val[op->src[0]].t, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0], r->ith, r->nth);
 }
 
 static void run_thread(void *ctx, int ith, int nth)
@@ -251,7 +260,7 @@ static void run_thread(void *ctx, int ith, int nth)
     for (r.index = 0; r.index < p->n_op; r.index++) {
         const struct op *op = &p->op[r.index];
         if (op->wait) pool_barrier(x->pool);
-        if (x->observe && op->kind == OP_MATMUL && ith == 0) observe(&r, op);
+        if (x->observe && op->kind == OP_MATMUL) observe(&r, op);
         op_table[op->kind].run(&r, op);
         if (timed) {
             int64_t t1 = now_ns();

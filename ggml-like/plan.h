@@ -13,7 +13,7 @@ enum { VAL_NONE = -1, OP_SRC = 4, PRECISE_ROWS = 64 };
 
 enum op_kind {
     OP_EMBED, OP_ROWS, OP_RMS_NORM, OP_ADD, OP_BIAS, OP_SCALE, OP_SOFTCAP, OP_SILU_MUL, OP_GELU_MUL,
-    OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_KINDS
+    OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_COLS, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -47,6 +47,7 @@ struct value {
     int32_t last;          /* index of the last op that reads or writes it */
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     val quant;             /* the quantized form of this value once some matmul asked for it */
+    val extra, index;      /* weights: what op_matmul adds, extra [rows][n] times the n columns `index` (I32) of its input; VAL_NONE: nothing */
 };
 
 struct plan {
@@ -76,6 +77,8 @@ enum { PLAN_CHUNK = 256 };
 status plan_reserve(struct plan *p, int32_t n, struct err *e) MUST_USE;
 /* plan_weight / plan_temp / plan_input - new values. An input's bytes are the caller's: bound with plan_bind before running. */
 val plan_weight(struct plan *p, const struct tensor *t);
+/* plan_extra - w, whose columns `index` are zero, is completed by them: see value.extra. */
+void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index);
 val plan_temp(struct plan *p, int64_t ne0, int64_t ne1);        /* f32 [ne1][ne0] */
 val plan_temp_bytes(struct plan *p, size_t bytes);              /* opaque */
 val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0] */
@@ -96,8 +99,8 @@ struct batch {
     int n_seg;
 };
 
-/* Called on thread 0 before a matmul: weight, its float input [n][k]. */
-typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k);
+/* Called on every thread (ith of nth) before a matmul: weight, its float input [n][k]. */
+typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth);
 
 struct plan_exec {
     const struct plan *plan;

@@ -34,7 +34,11 @@ const struct hparam_row common_hparams[] = {
 val weight(const struct build *b, int il, enum weight_id id)
 {
     const struct tensor *t = model_weight(b->m, il, id);
-    return t ? plan_weight(b->p, t) : VAL_NONE;
+    if (!t) return VAL_NONE;
+    val w = plan_weight(b->p, t);
+    const struct outlier_columns *o = model_outliers(b->m, il, id);
+    if (o) plan_extra(b->p, w, &o->weight, &o->index);
+    return w;
 }
 
 val rope(const struct build *b, int il, val x)
@@ -60,6 +64,10 @@ val attention(const struct build *b, int il, val q, val k, val v)
     return op_attention(b->p, &s, q, k, v);
 }
 
-val last_rows(const struct build *b, int il, val x) { return il + 1 == b->m->hp.n_layer ? op_rows(b->p, x) : x; }
+val last_rows(const struct build *b, int il, val x)
+{
+    bool last = il + 1 == b->m->hp.n_layer;
+    return last && !b->p->observe ? op_rows(b->p, x) : x; /* an observer sees all rows of every layer */
+}
 
 val norm(const struct build *b, val x, val w) { return op_rms_norm(b->p, x, w, b->m->hp.eps); }

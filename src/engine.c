@@ -57,6 +57,7 @@ static status build_body(struct engine *en, int64_t rows, int64_t out, struct er
         x = en->m->arch->layer(&b, il, x);
     }
     TRY(plan_reserve(p, PLAN_CHUNK, e));
+    if (p->observe) x = op_rows(p, x);
     x = norm(&b, x, weight(&b, -1, W_OUTPUT_NORM));
     plan_keep(p, x);
     TRY(plan_finish(p, e));

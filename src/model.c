@@ -207,6 +207,45 @@ static status check_vector(const struct tensor *t, struct err *e)
     return check_finite(t, e);
 }
 
+static status check_index(const struct tensor *t, int64_t n_cols, struct err *e)
+{
+    const int32_t *index = t->data;
+    for (int64_t i = 0, after = -1; i < t->ne[0]; after = index[i++])
+        if (index[i] <= after || index[i] >= n_cols)
+            return err_set(e, ERR_FORMAT, "%s: element %lld is %d, expected more than %lld and less than %lld", t->name, (long long)i, index[i],
+                           (long long)after, (long long)n_cols);
+    return OK;
+}
+
+/* The columns that stand beside the matrix `name` ("<base>.weight"), if the file has them. Rows of an embedding table are read one by one,
+ * not multiplied: there they would be lost. */
+static status bind_outliers(struct model *m, const struct weight_row *r, int il, const char *name, const struct tensor *w, int64_t *n_bound,
+                            struct err *e)
+{
+    char side[112], have[64];
+    int base = (int)(strlen(name) - strlen(".weight"));
+    struct outlier_columns *o = r->id < W_LAYER_COUNT ? &m->layer[il].outlier[r->id] : &m->outlier[r->id - W_LAYER_COUNT];
+    snprintf(side, sizeof side, "%.*s.outlier.weight", base, name);
+    const struct tensor *part = gguf_tensor(&m->g, side);
+    snprintf(side, sizeof side, "%.*s.outlier.index", base, name);
+    const struct tensor *index = gguf_tensor(&m->g, side);
+    if (!part && !index) return OK;
+    if (!part || !index) return err_set(e, ERR_FORMAT, "%s: %.*s.outlier.%s is missing", name, base, name, part ? "index" : "weight");
+    if (r->id == W_EMBD) return err_set(e, ERR_FORMAT, "%s: an embedding table with outlier columns is not supported", name);
+    if (index->type->gguf_id != GGUF_I32 || index->ne[0] < 1 || index->ne[0] > w->ne[0] || tensor_rows(index) != 1)
+        return err_set(e, ERR_FORMAT, "%s: is %s %s, expected I32 with 1 to %lld elements", index->name, index->type->gguf_name,
+                       tensor_shape_text(index, have), (long long)w->ne[0]);
+    if (part->type->gguf_id != GGUF_F16 && part->type->gguf_id != GGUF_F32)
+        return err_set(e, ERR_FORMAT, "%s: type is %s, expected F16 or F32", part->name, part->type->gguf_name);
+    if (part->ne[0] != index->ne[0] || part->ne[1] != w->ne[1] || part->ne[2] != 1 || part->ne[3] != 1)
+        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", part->name, tensor_shape_text(part, have), (long long)index->ne[0],
+                       (long long)w->ne[1]);
+    TRY(check_index(index, w->ne[0], e));
+    *o = (struct outlier_columns){ *part, *index };
+    *n_bound += 2;
+    return OK;
+}
+
 static status bind_weight(struct model *m, const struct weight_row *r, int il, int64_t *n_bound, struct err *e)
 {
     char name[96], have[64];
@@ -224,16 +263,20 @@ static status bind_weight(struct model *m, const struct weight_row *r, int il, i
     if (r->ne1 == DIM_1) TRY(check_vector(t, e));
     *dst = *t;
     ++*n_bound;
-    return OK;
+    return r->ne1 == DIM_1 ? OK : bind_outliers(m, r, il, name, t, n_bound, e);
 }
+
+static bool same_place(const struct tensor *a, const struct tensor *b) { return a->type && a->data == b->data; }
 
 static bool used(const struct model *m, const struct tensor *t)
 {
     for (int i = 0; i < W_COUNT - W_LAYER_COUNT; i++)
-        if (m->w[i].type && m->w[i].data == t->data) return true;
+        if (same_place(&m->w[i], t) || same_place(&m->outlier[i].weight, t) || same_place(&m->outlier[i].index, t)) return true;
     for (int64_t il = 0; il < m->hp.n_layer; il++)
-        for (int i = 0; i < W_LAYER_COUNT; i++)
-            if (m->layer[il].w[i].type && m->layer[il].w[i].data == t->data) return true;
+        for (int i = 0; i < W_LAYER_COUNT; i++) {
+            const struct layer *l = &m->layer[il];
+            if (same_place(&l->w[i], t) || same_place(&l->outlier[i].weight, t) || same_place(&l->outlier[i].index, t)) return true;
+        }
     return false;
 }
 
@@ -373,7 +416,7 @@ void model_info(const struct model *m, struct model_info *o)
         .n_ff = l->n_ff,
         .n_vocab = m->hp.n_vocab,
         .n_ctx_train = m->hp.n_ctx_train,
-        .file_bytes = m->g.file.size,
+        .file_bytes = gguf_bytes(&m->g),
         .note = m->note,
     };
     struct str name;
@@ -390,6 +433,10 @@ void model_info(const struct model *m, struct model_info *o)
             if (!t->type) continue;
             o->token_bytes += tensor_bytes(t);
             if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t);
+            const struct outlier_columns *extra = model_outliers(m, (int)il, (enum weight_id)i);
+            if (!extra) continue;
+            o->token_bytes += tensor_bytes(&extra->weight) + tensor_bytes(&extra->index);
+            o->token_macs += (uint64_t)tensor_elements(&extra->weight);
         }
     const struct tensor *head = model_weight(m, -1, W_OUTPUT), *embd = model_weight(m, -1, W_EMBD);
     o->token_bytes += tensor_bytes(head) + embd->nb[1];

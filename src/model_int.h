@@ -3,9 +3,15 @@
 #include "src/arch.h"
 #include "src/model.h"
 
+/* Columns of a matrix kept apart from it, whose places in it are zero: <base>.outlier.weight [n, rows], <base>.outlier.index I32 [n], rising. */
+struct outlier_columns {
+    struct tensor weight, index; /* type NULL = none */
+};
+
 struct layer {
     struct layer_params hp;
     struct tensor w[W_LAYER_COUNT]; /* type NULL = the file has none */
+    struct outlier_columns outlier[W_LAYER_COUNT];
 };
 
 struct model {
@@ -15,6 +21,7 @@ struct model {
     struct hparams hp;
     struct layer *layer; /* [n_layer] */
     struct tensor w[W_COUNT - W_LAYER_COUNT];
+    struct outlier_columns outlier[W_COUNT - W_LAYER_COUNT];
     struct tokenizer *tok;
     char note[160];
 };
@@ -23,4 +30,10 @@ static inline const struct tensor *model_weight(const struct model *m, int il, e
 {
     const struct tensor *t = id < W_LAYER_COUNT ? &m->layer[il].w[id] : &m->w[id - W_LAYER_COUNT];
     return t->type ? t : NULL;
+}
+
+static inline const struct outlier_columns *model_outliers(const struct model *m, int il, enum weight_id id)
+{
+    const struct outlier_columns *o = id < W_LAYER_COUNT ? &m->layer[il].outlier[id] : &m->outlier[id - W_LAYER_COUNT];
+    return o->weight.type ? o : NULL;
 }

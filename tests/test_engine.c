@@ -373,9 +373,10 @@ struct seen {
     double sum;
     bool head;
 };
-static void observer(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k)
+static void observer(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth)
 {
     struct seen *s = ctx;
+    if (ith != 0) return;
     s->calls++;
     s->rows += n;
     if (!strcmp(w->name, "output.weight")) s->head = true;

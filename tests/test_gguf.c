@@ -556,7 +556,7 @@ TEST(gguf_refuses_parts_of_split_models)
 {
     struct bytes b;
     put_head(&b, 3, 0, 1), put_text(&b, "split.count"), put_u32(&b, KV_U16), put(&b, "\5\0", 2);
-    REFUSED(&b, "split.count is 5", "join the parts");
+    REFUSED(&b, "split.count is 5", "open the file of the first part");
     put_head(&b, 3, 0, 1), put_text(&b, "split.count"), put_u32(&b, KV_U16), put(&b, "\1\0", 2);
     ACCEPTED(&b);
     put_head(&b, 3, 0, 1), put_text(&b, "split.count"), put_u32(&b, KV_STR), put_text(&b, "5");

@@ -13,6 +13,8 @@
     X(engine) \
     X(file) \
     X(gguf) \
+    X(gguf_split) \
+    X(importance) \
     X(json) \
     X(kernels_matmul) \
     X(kernels_vec) \

@@ -1,5 +1,7 @@
 /* buffer - see buffer.h. Doubles its memory, so that appending costs constant time per byte. */
 #include "tools/buffer.h"
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 bool buffer_reserve(struct buffer *b, size_t more)
@@ -26,6 +28,20 @@ bool buffer_insert(struct buffer *b, size_t at, const char *s, size_t n)
 }
 
 bool buffer_append(struct buffer *b, const char *s, size_t n) { return buffer_insert(b, b->n, s, n); }
+
+bool buffer_put(struct buffer *b, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0 || !buffer_reserve(b, (size_t)n)) return false;
+    va_start(ap, fmt);
+    vsnprintf(b->p + b->n, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    b->n += (size_t)n;
+    return true;
+}
 
 bool buffer_set(struct buffer *b, const char *s, size_t n)
 {

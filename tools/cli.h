@@ -36,6 +36,19 @@ struct cli {
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
+    /* quantizing */
+    const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type;
+    const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */
+    int64_t bits;
+    bool dry_run, resume, verify, pure, allow_requantize, overwrite, keep_outliers, sha256;
+    /* importance, comparing */
+    const char *calibration, *base_logits, *fail_if[16]; int n_fail_if;
+    bool legacy, quick;
+    const char *ram;
+    const char *merge[16]; int n_merge;
+    bool process_output, no_ppl;
+    int64_t from_chunk;
+    observe_fn observe; void *observe_ctx;  /* not options: runtime_open hands them to the engine */
 };
 
 /* One option. Its environment twin is CUANTO_<NAME> (upper case, - becomes _). Every flag has an opposite: --no-NAME, or --NAME without "no-". */
@@ -67,8 +80,8 @@ struct command {
     int (*run)(struct cli *c);       /* returns the exit code */
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
-extern const struct command command_run, command_chat, command_perplexity, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_completion, command_version, command_help;
+extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
+    command_doctor, command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
  * (128 + signal for ERR_INTERRUPTED, which prints nothing). */

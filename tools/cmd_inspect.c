@@ -245,7 +245,11 @@ static void print_keys(const struct gguf *g)
     }
 }
 
-static uint64_t file_offset(const struct gguf *g, const struct tensor *t) { return (uint64_t)((const uint8_t *)t->data - g->file.data); }
+/* In its own part of a split model. */
+static uint64_t file_offset(const struct gguf *g, const struct tensor *t)
+{
+    return (uint64_t)((const uint8_t *)t->data - gguf_file_of(g, t)->data);
+}
 
 static void print_tensors(const struct gguf *g)
 {
@@ -333,11 +337,22 @@ static void print_memory(const struct inspection *in)
                    size_text(in->memory[i].total, total));
 }
 
+/* Bytes of the data part that no tensor covers, padding aside: legal, but they cost disk and download. 0 for split models. */
+static size_t unused_bytes(const struct gguf *g)
+{
+    size_t room = g->file.size - g->data_offset, used = 0;
+    for (int64_t i = 0; i < g->n_tensors; i++) used += (tensor_bytes(&g->tensor[i]) + g->alignment - 1) & ~(g->alignment - 1);
+    return g->n_more == 0 && room > used ? room - used : 0;
+}
+
 static void print_text(const struct inspection *in)
 {
     char text[128], size[32];
     double p = (double)in->n_params;
-    out_printf("file           %s, %s, GGUF v%u\n", in->path, size_text(in->g.file.size, size), in->g.version);
+    out_printf("file           %s, %s, GGUF v%u\n", in->path, size_text(gguf_bytes(&in->g), size), in->g.version);
+    if (in->g.n_more) out_printf("parts          %d files\n", in->g.n_more + 1);
+    size_t unused = unused_bytes(&in->g);
+    if (unused) out_printf("unused         %s that no tensor covers\n", size_text(unused, size));
     out_printf("architecture   %s\n", in->arch.n ? clean(in->arch, text, sizeof text) : "(not given)");
     if (in->name.n) out_printf("name           %s\n", clean(in->name, text, sizeof text));
     out_printf("parameters     %.2f %s\n", p < 1e9 ? p * 1e-6 : p * 1e-9, p < 1e9 ? "M" : "B");
@@ -393,7 +408,7 @@ static void facts_json(struct json_out *o, const struct inspection *in)
 {
     char line[160];
     json_put_cstr(o, "file", in->path);
-    json_put_i64(o, "file_bytes", (int64_t)in->g.file.size);
+    json_put_i64(o, "file_bytes", (int64_t)gguf_bytes(&in->g));
     json_put_i64(o, "gguf_version", in->g.version);
     put_text(o, "architecture", in->arch);
     put_text(o, "name", in->name);

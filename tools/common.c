@@ -97,7 +97,8 @@ int64_t runtime_default_ctx(const struct model *m)
 
 static status open_engine(struct runtime *r, const struct cli *c, struct err *e)
 {
-    struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch, .isa = c->isa, .precise = c->precise };
+    struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch, .isa = c->isa, .precise = c->precise, .observe = c->observe,
+                                .observe_ctx = c->observe_ctx };
     return engine_open(&r->engine, r->model, &o, e);
 }
 

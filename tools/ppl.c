@@ -56,3 +56,66 @@ void kld_row(const struct kernels *k, const float *logits, int64_t n_vocab, uint
         out[i] = (uint16_t)(code < 65535 ? (code + 12582912.0f) - 12582912.0f : 65535); /* half to even, as there; rintf costs a call */
     }
 }
+
+/* ---- logits files ---- */
+
+static const char kld_magic[8] = { '_', 'l', 'o', 'g', 'i', 't', 's', '_' };
+enum { HEAD_BYTES = sizeof kld_magic + 3 * sizeof(int32_t), VOCAB_MAX = 1 << 24, CTX_MAX = 1 << 24 };
+
+status kld_write_head(struct file_out *f, int64_t n_ctx, int64_t n_vocab, int64_t n_chunks, const int32_t *tokens, struct err *e)
+{
+    const int32_t head[3] = { (int32_t)n_ctx, (int32_t)n_vocab, (int32_t)n_chunks };
+    TRY(file_write(f, kld_magic, sizeof kld_magic, e));
+    TRY(file_write(f, head, sizeof head, e));
+    return file_write(f, tokens, (size_t)(n_chunks * n_ctx) * sizeof *tokens, e);
+}
+
+/* What a file with this head is long; SIZE_MAX when that does not fit. */
+static size_t kld_file_bytes(const struct kld_file *f)
+{
+    size_t tokens, rows, row, all;
+    if (!mul_size((size_t)f->n_chunks, (size_t)f->n_ctx * sizeof(int32_t), &tokens)) return SIZE_MAX;
+    if (!mul_size((size_t)ppl_scored(f->n_ctx), f->row_words * sizeof(uint16_t), &row)) return SIZE_MAX;
+    if (!mul_size((size_t)f->n_chunks, row, &rows) || !add_size(tokens, rows, &all) || !add_size(all, HEAD_BYTES, &all)) return SIZE_MAX;
+    return all;
+}
+
+static status kld_parse(struct kld_file *f, const char *path, struct err *e)
+{
+    int32_t head[3];
+    const uint8_t *p = f->file.data;
+    if (f->file.size < HEAD_BYTES || memcmp(p, kld_magic, sizeof kld_magic) != 0)
+        return err_set(e, ERR_FORMAT, "%s: no logits file: it does not begin with _logits_", path);
+    memcpy(head, p + sizeof kld_magic, sizeof head);
+    if (head[0] < PPL_CTX_MIN || head[0] > CTX_MAX)
+        return err_set(e, ERR_FORMAT, "%s: context is %d, expected %d to %d", path, head[0], PPL_CTX_MIN, CTX_MAX);
+    if (head[1] < 1 || head[1] > VOCAB_MAX) return err_set(e, ERR_FORMAT, "%s: vocabulary is %d, expected 1 to %d", path, head[1], VOCAB_MAX);
+    if (head[2] < 1) return err_set(e, ERR_FORMAT, "%s: number of chunks is %d, expected 1 or more", path, head[2]);
+    f->n_ctx = head[0], f->n_vocab = head[1], f->n_chunks = head[2];
+    f->row_words = kld_row_words(f->n_vocab);
+    size_t need = kld_file_bytes(f);
+    if (need != f->file.size)
+        return err_set(e, ERR_FORMAT, "%s: %zu bytes, but %d chunks of %d tokens with a vocabulary of %d make %zu: %s", path, f->file.size, head[2],
+                       head[0], head[1], need, need > f->file.size ? "the file was cut short" : "it has bytes too many");
+    f->tokens = (const int32_t *)(const void *)(p + HEAD_BYTES);
+    f->rows = (const uint16_t *)(const void *)(f->tokens + f->n_chunks * f->n_ctx);
+    for (int64_t i = 0; i < f->n_chunks * f->n_ctx; i++)
+        if (f->tokens[i] < 0 || f->tokens[i] >= f->n_vocab)
+            return err_set(e, ERR_FORMAT, "%s: token %lld is %d, expected 0 to %d", path, (long long)i, f->tokens[i], head[1] - 1);
+    return OK;
+}
+
+status kld_file_open(struct kld_file *f, const char *path, struct err *e)
+{
+    *f = (struct kld_file){ 0 };
+    TRY(file_open(&f->file, path, true, e));
+    status st = kld_parse(f, path, e);
+    if (st != OK) kld_file_close(f);
+    return st;
+}
+
+void kld_file_close(struct kld_file *f)
+{
+    file_close(&f->file);
+    *f = (struct kld_file){ 0 };
+}

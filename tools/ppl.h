@@ -1,8 +1,8 @@
-/* ppl - the arithmetic of perplexity, equal to llama-perplexity's: windows, sums, and one row of its logits file. Pure: no files, no model.
+/* ppl - the arithmetic of perplexity, equal to llama-perplexity's: windows, sums, and its logits file. Knows no model.
  * A text of n_tokens is cut into chunks of n_ctx, the remainder dropped. In each chunk the tokens at positions n_ctx/2 + 1 .. n_ctx - 1 are
  * scored, each from the logits one position before: the first half of a chunk is context only. */
 #pragma once
-#include "ggml-like/base.h"
+#include "ggml-like/file.h"
 
 struct kernels;
 
@@ -28,3 +28,16 @@ double ppl_error(const struct ppl_sum *s);   /* value * sqrt((E[nll^2] - E[nll]^
  * ln p[i] = scale * code[i] + min_log_prob; logits below max - 16 get code 0. */
 size_t kld_row_words(int64_t n_vocab);       /* u16 words of one row, header included */
 void kld_row(const struct kernels *k, const float *logits, int64_t n_vocab, uint16_t *out);
+status kld_write_head(struct file_out *f, int64_t n_ctx, int64_t n_vocab, int64_t n_chunks, const int32_t *tokens, struct err *e) MUST_USE;
+
+/* A logits file opened for reading: sizes and token ids are checked, rows are not. */
+struct kld_file {
+    struct file file;
+    int64_t n_ctx, n_vocab, n_chunks;
+    const int32_t *tokens;   /* [n_chunks][n_ctx], each in 0 .. n_vocab - 1 */
+    const uint16_t *rows;    /* [n_chunks][n_scored][row_words] */
+    size_t row_words;
+};
+/* kld_file_open - ERR_FILE; ERR_FORMAT names what is wrong: magic, a number out of range, a token id, the size found and the size its head needs. */
+status kld_file_open(struct kld_file *f, const char *path, struct err *e) MUST_USE;
+void kld_file_close(struct kld_file *f); /* accepts a zeroed struct */

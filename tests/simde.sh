@@ -1,0 +1,28 @@
+#!/bin/sh
+# The AVX-512 kernels on any x86-64 CPU with AVX2: their files are compiled without AVX-512 against the SIMDe headers and must pass the claims
+# about kernels that the real ones pass. Proves arithmetic and indices, not speed or instruction selection. Takes a minute, most of it to compile
+# the tiles. Needs pip, or SIMDE=FOLDER that holds simde/.
+set -eu
+cd "$(dirname "$0")/.."
+cc=${CC:-cc} build=${B:-build/simde}
+if [ -z "${SIMDE:-}" ]; then
+    SIMDE=$build/cmeel.prefix/include
+    if [ ! -d "$SIMDE/simde" ]; then
+        mkdir -p "$build"
+        python3 -m pip download -q --no-deps -d "$build" cmeel-simde==0.8.2
+        python3 -m zipfile -e "$build"/cmeel_simde-0.8.2-*.whl "$build"
+    fi
+fi
+make_test() { make -s -j2 CC="$cc" B="$build" CFLAGS=-DCUANTO_EMULATE_AVX512 "$build/test"; }
+make_test
+for f in ggml-like/kernels/isa_avx512*.c quant/isa_avx512*.c; do
+    [ -f "$f" ] || continue
+    $cc -std=c11 -D_GNU_SOURCE -Itests/simde -isystem "$SIMDE" -I. -O1 -fno-math-errno -ffp-contract=off -mavx2 -mfma -mf16c -w -Wno-psabi \
+        -c "$f" -o "$build/${f%.c}.o"
+done
+make_test # links again
+if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o 2>/dev/null | grep -q zmm; then
+    echo "simde.sh: AVX-512 instructions are left" >&2
+    exit 1
+fi
+exec "$build/test" kernels_matmul

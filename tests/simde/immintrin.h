@@ -1,0 +1,74 @@
+/* immintrin - stands before the compiler's own header when tests/simde.sh builds the AVX-512 level for a CPU without AVX-512: the 512-bit
+ * intrinsics become those of SIMDe, and those that SIMDe 0.8.2 lacks or gets wrong (masked loads and stores touch all lanes) are loops. */
+#pragma once
+#include_next <immintrin.h>
+#ifdef __clang__
+#define __mmask64 simde__mmask64
+#endif
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <stdint.h>
+#include <string.h>
+
+/* lane i of the result, of type To, is lane i of v, of type From */
+#define SHIM_CONVERT(name, result, To, source, From, lanes)    \
+    static inline result shim_##name(source v)                 \
+    {                                                          \
+        From in[lanes];                                        \
+        To out[lanes];                                         \
+        result r;                                              \
+        memcpy(in, &v, sizeof in);                             \
+        for (int i = 0; i < (lanes); i++) out[i] = (To)in[i];  \
+        memcpy(&r, out, sizeof out);                           \
+        return r;                                              \
+    }
+SHIM_CONVERT(cvtepi32_epi16, __m256i, int16_t, __m512i, int32_t, 16)
+SHIM_CONVERT(cvtepi8_epi32, __m512i, int32_t, __m128i, int8_t, 16)
+SHIM_CONVERT(cvtepu8_epi32, __m512i, int32_t, __m128i, uint8_t, 16)
+SHIM_CONVERT(cvtepu8_epi16, __m512i, int16_t, __m256i, uint8_t, 32)
+#undef SHIM_CONVERT
+
+static inline __m512 shim_movehdup_ps(__m512 v)
+{
+    float x[16];
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < 16; i += 2) x[i] = x[i + 1];
+    memcpy(&v, x, sizeof x);
+    return v;
+}
+
+static inline int shim_reduce_add_epi32(__m512i v)
+{
+    int32_t x[16], sum = 0;
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < 16; i++) sum += x[i];
+    return sum;
+}
+
+static inline __m512 shim_maskz_loadu_ps(unsigned mask, const float *p)
+{
+    float x[16];
+    __m512 v;
+    for (int i = 0; i < 16; i++) x[i] = mask >> i & 1 ? p[i] : 0.0f;
+    memcpy(&v, x, sizeof x);
+    return v;
+}
+
+static inline void shim_mask_storeu_ps(float *p, unsigned mask, __m512 v)
+{
+    float x[16];
+    memcpy(x, &v, sizeof x);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) p[i] = x[i];
+}
+
+#define _mm512_cvtepi32_epi16 shim_cvtepi32_epi16
+#define _mm512_cvtepi8_epi32 shim_cvtepi8_epi32
+#define _mm512_cvtepu8_epi32 shim_cvtepu8_epi32
+#define _mm512_cvtepu8_epi16 shim_cvtepu8_epi16
+#define _mm512_movehdup_ps shim_movehdup_ps
+#define _mm512_reduce_add_epi32 shim_reduce_add_epi32
+#undef _mm512_maskz_loadu_ps
+#define _mm512_maskz_loadu_ps shim_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#define _mm512_mask_storeu_ps shim_mask_storeu_ps
