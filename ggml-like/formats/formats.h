@@ -55,6 +55,11 @@ extern const uint16_t iq2_xxs_grid[256], iq2_xs_grid[512], iq2_s_grid[1024], iq1
 extern const int8_t iq1_levels[4], iq2_levels[4], iq3_xxs_levels[8], iq3_s_levels[8]; /* level number -> magnitude (IQ1: value) */
 extern const int8_t iq4_levels[16], e2m1_levels[16];                                  /* q -> value; e2m1 doubled */
 
+/* The same codebooks as vectors of elements without their signs, for kernels: 47 KiB, of which a row touches one. int16 because it is
+ * multiplied by int16; iq1, 8 times the level, in bytes because 32 KiB would fill a first-level cache. */
+extern const int16_t iq2_xxs_vectors[256][8], iq2_xs_vectors[512][8], iq2_s_vectors[1024][8], iq3_xxs_vectors[256][4], iq3_s_vectors[512][4];
+extern const int8_t iq1_vectors[2048][8];
+
 /* entry_code_8/4 - element i of a vector, without its sign */
 static inline int8_t entry_code_8(const int8_t levels[4], uint16_t entry, int i) { return levels[entry >> 2 * i & 3]; }
 static inline int8_t entry_code_4(const int8_t levels[8], uint16_t entry, int i) { return levels[entry >> 3 * i & 7]; }
@@ -64,7 +69,6 @@ static inline uint8_t signs_of_7(uint32_t stored)
     uint32_t s = stored & 127;
     return (uint8_t)(s | (uint32_t)__builtin_parity(s) << 7);
 }
-
 
 extern const struct dtype dtype_f32, dtype_f16, dtype_bf16, dtype_f64, dtype_i8, dtype_i16, dtype_i32, dtype_i64;
 extern const struct dtype dtype_q4_0, dtype_q4_1, dtype_q5_0, dtype_q5_1, dtype_q8_0, dtype_q8_1;

@@ -165,10 +165,17 @@ static void join_qs(const struct parts *p, uint8_t qs[16])
     for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((p->q[i] & 15) | (p->q[i + 16] & 15) << 4);
 }
 
+/* Bit 4 of each q. Four at a time: the product brings bits 0, 16, 32, 48 together at 48..51, and no other two meet. One by one this was a fifth of the
+ * time of quantizing to Q5_1. */
 static uint32_t join_qh(const struct parts *p)
 {
     uint32_t qh = 0;
-    for (int i = 0; i < 32; i++) qh |= (uint32_t)(p->q[i] >> 4) << i;
+    for (int i = 0; i < 32; i += 4) {
+        uint64_t four;
+        memcpy(&four, p->q + i, sizeof four);
+        four = (four >> 4 & 0x0001000100010001u) * 0x0001000200040008u;
+        qh |= (uint32_t)(four >> 48 & 15) << i;
+    }
     return qh;
 }
 

@@ -5,6 +5,8 @@
 void kernels_init_avx2(struct kernels *k)
 {
     kernels_init_avx2_matmul(k);
+    kernels_init_avx2_unpack(k);
     kernels_init_avx2_rowdot(k);
+    kernels_init_avx2_rowdot_iq(k);
     kernels_init_avx2_vec(k);
 }

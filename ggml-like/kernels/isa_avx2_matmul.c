@@ -1,185 +1,17 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
-/* isa_avx2_matmul - the several-token slots for AVX2: unpack, panel_build, quant_tile, and the tiles of 16 rows x 4 tokens.
- * unpack_chunk is the only part that knows formats; panels and tiles see codes and floats. */
+/* isa_avx2_matmul - the several-token slots for AVX2: panel_build, quant_tile, and the tiles of 16 rows x 4 tokens. Panels and tiles see
+ * codes and floats; formats are known to isa_avx2_unpack.c only. */
 #include "ggml-like/kernels/avx2_blocks.h"
 #include "ggml-like/kernels/levels.h"
 #include <assert.h>
 
 enum { NT = 4, CHUNK = 256 };
 
-/* ---- unpack: n blocks (together at most 256 weights) to codes, scales and mins, equal to dtype->unpack bit for bit ---- */
-
-typedef void unpack_fn(const uint8_t *w, int n, struct codes *out);
-
-INLINE void put(struct codes *out, int at, __m256i v) { _mm256_store_si256((__m256i *)(out->code + at), v); }
-
-INLINE __m256 negated(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
-
-INLINE void put_scales(const uint8_t *w, int n, size_t stride, struct codes *out)
-{
-    if (n == 8) {
-        _mm256_store_ps(out->scale, scales8(w, stride));
-    } else {
-        for (int b = 0; b < n; b++) {
-            uint16_t d;
-            memcpy(&d, w + (size_t)b * stride, sizeof d);
-            out->scale[b] = half_to_float(d);
-        }
-    }
-    for (int b = 0; b < n; b++) out->min[b] = 0.0f;
-}
-
-INLINE void put_scales_min(const uint8_t *w, int n, size_t stride, struct codes *out)
-{
-    if (n == 8) {
-        __m256 min;
-        _mm256_store_ps(out->scale, scales8_min(w, stride, &min));
-        _mm256_store_ps(out->min, min);
-        return;
-    }
-    for (int b = 0; b < n; b++) {
-        uint16_t head[2];
-        memcpy(head, w + (size_t)b * stride, sizeof head);
-        out->scale[b] = half_to_float(head[0]), out->min[b] = half_to_float(head[1]);
-    }
-}
-
-static void chunk_q4_0(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q4_0 *b = (const void *)w;
-    for (int i = 0; i < n; i++) put(out, 32 * i, _mm256_sub_epi8(nibbles32(b[i].qs), _mm256_set1_epi8(8)));
-    put_scales(w, n, sizeof *b, out);
-}
-
-static void chunk_q4_1(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q4_1 *b = (const void *)w;
-    for (int i = 0; i < n; i++) put(out, 32 * i, nibbles32(b[i].qs));
-    put_scales_min(w, n, sizeof *b, out);
-}
-
-static void chunk_q5_0(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q5_0 *b = (const void *)w;
-    for (int i = 0; i < n; i++) put(out, 32 * i, codes_q5_0(b[i].qs, b[i].qh));
-    put_scales(w, n, sizeof *b, out);
-}
-
-static void chunk_q5_1(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q5_1 *b = (const void *)w;
-    for (int i = 0; i < n; i++) put(out, 32 * i, codes_q5_1(b[i].qs, b[i].qh));
-    put_scales_min(w, n, sizeof *b, out);
-}
-
-static void chunk_q8_0(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q8_0 *b = (const void *)w;
-    for (int i = 0; i < n; i++) put(out, 32 * i, load256(b[i].qs));
-    put_scales(w, n, sizeof *b, out);
-}
-
-static void chunk_q2_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q2_k *b = (const void *)w;
-    for (int h = 0; h < 2; h++) {
-        __m256i qs = load256(b->qs + 32 * h);
-        put(out, 128 * h, two_bits(qs, 0));
-        put(out, 128 * h + 32, two_bits(qs, 2));
-        put(out, 128 * h + 64, two_bits(qs, 4));
-        put(out, 128 * h + 96, two_bits(qs, 6));
-    }
-    __m128i s = load128(b->scales), mask = _mm_set1_epi8(15);
-    struct scales16 scale = scales16(_mm_and_si128(s, mask), half_to_float(b->d));
-    struct scales16 min = scales16(_mm_and_si128(_mm_srli_epi16(s, 4), mask), half_to_float(b->dmin));
-    _mm256_store_ps(out->scale, scale.low);
-    _mm256_store_ps(out->scale + 8, scale.high);
-    _mm256_store_ps(out->min, negated(min.low));
-    _mm256_store_ps(out->min + 8, negated(min.high));
-}
-
-/* 16 scales without mins: d times signed bytes */
-INLINE void put_scales16(struct codes *out, float d, __m128i s)
-{
-    struct scales16 scale = scales16(s, d);
-    _mm256_store_ps(out->scale, scale.low);
-    _mm256_store_ps(out->scale + 8, scale.high);
-    _mm256_store_ps(out->min, _mm256_setzero_ps());
-    _mm256_store_ps(out->min + 8, _mm256_setzero_ps());
-}
-
-static void chunk_q3_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q3_k *b = (const void *)w;
-    __m256i hmask = load256(b->hmask), four = _mm256_set1_epi8(4);
-#define GROUP(g) put(out, 32 * (g), _mm256_sub_epi8(codes_q3_k(load256(b->qs + (g) / 4 * 32), hmask, g), four))
-    GROUP(0), GROUP(1), GROUP(2), GROUP(3), GROUP(4), GROUP(5), GROUP(6), GROUP(7);
-#undef GROUP
-    put_scales16(out, half_to_float(b->d), scales_q3_k(b->scales));
-}
-
-static void chunk_q4_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q4_k *b = (const void *)w;
-    for (int c = 0; c < 4; c++) {
-        __m256i qs = load256(b->qs + 32 * c);
-        put(out, 64 * c, nibble(qs, 0));
-        put(out, 64 * c + 32, nibble(qs, 4));
-    }
-    __m256 min;
-    _mm256_store_ps(out->scale, scales_q4_k(b->scales, w, &min));
-    _mm256_store_ps(out->min, negated(min));
-}
-
-static void chunk_q5_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q5_k *b = (const void *)w;
-    __m256i qh = load256(b->qh);
-#define GROUP(g) put(out, 32 * (g), codes_q5_k(load256(b->qs + (g) / 2 * 32), qh, g))
-    GROUP(0), GROUP(1), GROUP(2), GROUP(3), GROUP(4), GROUP(5), GROUP(6), GROUP(7);
-#undef GROUP
-    __m256 min;
-    _mm256_store_ps(out->scale, scales_q4_k(b->scales, w, &min));
-    _mm256_store_ps(out->min, negated(min));
-}
-
-static void chunk_q6_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q6_k *b = (const void *)w;
-    __m256i bias = _mm256_set1_epi8(32);
-    for (int h = 0; h < 2; h++) {
-        __m256i ql[2] = { load256(b->ql + 64 * h), load256(b->ql + 64 * h + 32) }, qh = load256(b->qh + 32 * h);
-        put(out, 128 * h, _mm256_sub_epi8(codes_q6_k(ql[0], qh, 0), bias));
-        put(out, 128 * h + 32, _mm256_sub_epi8(codes_q6_k(ql[1], qh, 1), bias));
-        put(out, 128 * h + 64, _mm256_sub_epi8(codes_q6_k(ql[0], qh, 2), bias));
-        put(out, 128 * h + 96, _mm256_sub_epi8(codes_q6_k(ql[1], qh, 3), bias));
-    }
-    put_scales16(out, half_to_float(b->d), load128(b->scales));
-}
-
-static void chunk_q8_k(const uint8_t *w, int n, struct codes *out)
-{
-    const struct block_q8_k *b = (const void *)w;
-    for (int i = 0; i < CHUNK; i += 32) put(out, i, load256(b->qs + i));
-    _mm256_store_ps(out->scale, _mm256_set1_ps(b->d));
-    _mm256_store_ps(out->min, _mm256_setzero_ps());
-}
-
-/* X(enum name, function) */
-#define UNPACKERS(X)                                                                                                                  \
-    X(GGUF_Q4_0, q4_0) X(GGUF_Q4_1, q4_1) X(GGUF_Q5_0, q5_0) X(GGUF_Q5_1, q5_1) X(GGUF_Q8_0, q8_0) X(GGUF_Q2_K, q2_k)                  \
-    X(GGUF_Q3_K, q3_k) X(GGUF_Q4_K, q4_k) X(GGUF_Q5_K, q5_k) X(GGUF_Q6_K, q6_k) X(GGUF_Q8_K, q8_k)
-#define ONE_BLOCK(id, name) \
-    static void unpack_##name(const void *block, struct codes *out) { chunk_##name(block, 1, out); }
-UNPACKERS(ONE_BLOCK)
-#define CHUNK_ROW(id, name) [id] = chunk_##name,
-static unpack_fn *const unpack_chunk[DTYPE_IDS] = { UNPACKERS(CHUNK_ROW) };
-
-/* Formats without a function above: block by block through the slot. */
+/* Formats without a function for chunks: block by block through the slot. */
 static void chunk_any(const struct kernels *k, const struct dtype *t, const uint8_t *w, int n, struct codes *out)
 {
-    if (unpack_chunk[t->gguf_id]) {
-        unpack_chunk[t->gguf_id](w, n, out);
+    if (avx2_unpack[t->gguf_id]) {
+        avx2_unpack[t->gguf_id](w, n, out);
         return;
     }
     int groups = t->block_len / t->group_len;
@@ -652,8 +484,6 @@ void kernels_init_avx2_matmul(struct kernels *k)
 {
     k->tile_tokens = NT;
     k->quant_row = quant_row;
-#define UNPACK_SLOT(id, name) k->unpack[id] = unpack_##name;
-    UNPACKERS(UNPACK_SLOT)
     k->panel_build = panel_build;
     k->quant_tile = quant_tile;
     k->pack_tile_f32 = pack_tile_f32;

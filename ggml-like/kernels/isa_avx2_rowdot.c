@@ -3,27 +3,7 @@
  * superblock. Per chunk the scales come together into one register, are multiplied by the activation scales and parked in s[]; then each
  * group of 32 (or 16) is one int32 register, converted and multiplied by its s. A constant added to all codes, and the mins, cost one FMA a
  * chunk through the sums of the activations. One row at a time: two interleaved rows lose up to half the DRAM bandwidth. */
-#include "ggml-like/kernels/avx2_blocks.h"
-#include "ggml-like/kernels/levels.h"
-
-enum { CHUNK = 256, AHEAD = 4096 }; /* bytes between the reader and its prefetch: none 6.0, 1 KiB 8.4, 2 KiB 9.5, 4-6 KiB 9.9 GB/s (q4_0) */
-
-/* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
-INLINE void prefetch(const uint8_t *w, size_t bytes)
-{
-#pragma GCC unroll 8
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
-}
-
-struct sums {
-    __m256 even, odd; /* two chains: the FMA latency of one would bound the loop */
-    __m256 offset;    /* constants and mins */
-    float tail;       /* offsets of the blocks after the last whole chunk */
-};
-
-INLINE float sums_total(const struct sums *s) { return sum_ps(_mm256_add_ps(_mm256_add_ps(s->even, s->odd), s->offset)) + s->tail; }
-
-INLINE __m256i load_y(const int16_t *y) { return _mm256_loadu_si256((const __m256i *)y); }
+#include "ggml-like/kernels/avx2_rowdot.h"
 
 /* ---- integer dots of 32 weights; natural order ---- */
 
@@ -49,20 +29,6 @@ INLINE __m256i dot_q8(const int8_t qs[32], const int16_t *y)
 {
     __m256i a = _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(qs)), load_y(y));
     return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(qs + 16)), load_y(y + 16)));
-}
-
-INLINE void accumulate(struct sums *s, int b, __m256i dot, __m256 scale)
-{
-    __m256 v = _mm256_cvtepi32_ps(dot);
-    if (b % 2) s->odd = _mm256_fmadd_ps(v, scale, s->odd);
-    else s->even = _mm256_fmadd_ps(v, scale, s->even);
-}
-
-/* sums of y over 8 blocks of 32 */
-INLINE __m256 sums32(const int32_t *sum)
-{
-    __m256i s = _mm256_hadd_epi32(load256(sum), load256(sum + 8));
-    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(s, 0xd8));
 }
 
 /* ---- formats with blocks of 32 ---- */
@@ -203,22 +169,6 @@ static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
 }
 
 /* ---- superblocks with groups of 16 ---- */
-
-/* parks 16 scales times the activation scales of their 32 columns */
-INLINE void park16(float s[16], struct scales16 scale, const float *dx)
-{
-    __m256 x = _mm256_loadu_ps(dx);
-    _mm256_store_ps(s, _mm256_mul_ps(scale.low, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))));
-    _mm256_store_ps(s + 8, _mm256_mul_ps(scale.high, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
-}
-
-/* offset += times * m * sum over 16 groups; m is parked */
-INLINE void offsets16(struct sums *sums, const float m[16], float times, const int32_t *sum)
-{
-    __m256 a = _mm256_mul_ps(_mm256_load_ps(m), _mm256_cvtepi32_ps(load256(sum)));
-    a = _mm256_fmadd_ps(_mm256_load_ps(m + 8), _mm256_cvtepi32_ps(load256(sum + 8)), a);
-    sums->offset = _mm256_fmadd_ps(a, _mm256_set1_ps(times), sums->offset);
-}
 
 /* two groups: 32 codes in split order, s = their two parked scales */
 INLINE void accumulate16(struct sums *sums, __m256i codes, const int16_t *y, const float *s)

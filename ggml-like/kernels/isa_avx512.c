@@ -8,4 +8,5 @@ void kernels_init_avx512(struct kernels *k)
     kernels_init_avx512_panel(k);
     kernels_init_avx512_tile(k);
     kernels_init_avx512_rowdot(k);
+    kernels_init_avx512_rowdot_iq(k);
 }

@@ -7,10 +7,13 @@ void kernels_init_ref_matmul(struct kernels *k);
 void kernels_init_ref_vec(struct kernels *k);
 void kernels_init_avx2_matmul(struct kernels *k);
 void kernels_init_avx2_rowdot(struct kernels *k);
+void kernels_init_avx2_rowdot_iq(struct kernels *k);
+void kernels_init_avx2_unpack(struct kernels *k);
 void kernels_init_avx2_vec(struct kernels *k);
 void kernels_init_avx512_act(struct kernels *k);
 void kernels_init_avx512_panel(struct kernels *k);
 void kernels_init_avx512_rowdot(struct kernels *k);
+void kernels_init_avx512_rowdot_iq(struct kernels *k);
 void kernels_init_avx512_tile(struct kernels *k);
 
 /* The arrays of one tile from column k0 on (k0 % 32 == 0), nt = tile_tokens:

@@ -62,6 +62,25 @@ static inline void shim_mask_storeu_ps(float *p, unsigned mask, __m512 v)
         if (mask >> i & 1) p[i] = x[i];
 }
 
+static inline __m512i shim_mask_sub_epi16(__m512i v, uint32_t mask, __m512i a, __m512i b)
+{
+    int16_t r[32], x[32], y[32];
+    memcpy(r, &v, sizeof r), memcpy(x, &a, sizeof x), memcpy(y, &b, sizeof y);
+    for (int i = 0; i < 32; i++)
+        if (mask >> i & 1) r[i] = (int16_t)(x[i] - y[i]);
+    memcpy(&v, r, sizeof r);
+    return v;
+}
+
+static inline __m512i shim_mulhi_epu16(__m512i a, __m512i b)
+{
+    uint16_t x[32], y[32];
+    memcpy(x, &a, sizeof x), memcpy(y, &b, sizeof y);
+    for (int i = 0; i < 32; i++) x[i] = (uint16_t)((uint32_t)x[i] * y[i] >> 16);
+    memcpy(&a, x, sizeof x);
+    return a;
+}
+
 #define _mm512_cvtepi32_epi16 shim_cvtepi32_epi16
 #define _mm512_cvtepi8_epi32 shim_cvtepi8_epi32
 #define _mm512_cvtepu8_epi32 shim_cvtepu8_epi32
@@ -72,3 +91,7 @@ static inline void shim_mask_storeu_ps(float *p, unsigned mask, __m512 v)
 #define _mm512_maskz_loadu_ps shim_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #define _mm512_mask_storeu_ps shim_mask_storeu_ps
+#undef _mm512_mask_sub_epi16
+#define _mm512_mask_sub_epi16 shim_mask_sub_epi16
+#undef _mm512_mulhi_epu16
+#define _mm512_mulhi_epu16 shim_mulhi_epu16

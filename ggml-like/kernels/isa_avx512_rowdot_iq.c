@@ -1,0 +1,174 @@
+/* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni */
+/* isa_avx512_rowdot_iq - row-dots for AVX-512 of the formats with uneven levels, trits and bits. The walk is that of isa_avx512_rowdot.c.
+ * Codebooks, nvfp4 and q2_0 keep their AVX2 row-dots: what they do is load and collect short vectors, and 512-bit registers, filled in four
+ * or eight steps, with two ports in place of three, were 12 % faster (iq3_xxs, busy core) to 17 % slower (iq2_xxs, free core) on Sapphire
+ * Rapids. 256-bit registers with VNNI lost 20 % to the 512-bit ones in the formats with levels. */
+#include "ggml-like/kernels/avx2_words.h"
+#include "ggml-like/kernels/avx512_rowdot.h"
+
+INLINE float total(const struct sums *s) { return sums_total(s, 1.0f, 1.0f); }
+
+/* parks 8 scales times the activation scales */
+INLINE __m256 park8(float s[16], __m256 scale, const float *dx)
+{
+    __m256 v = _mm256_mul_ps(scale, _mm256_loadu_ps(dx));
+    park(s, _mm512_castps256_ps512(v));
+    return v;
+}
+
+/* 32 codes with one scale */
+INLINE void accumulate32(struct sums *sums, int g, __m512i words, const int16_t *y, const float *s)
+{
+    accumulate(sums, g, words, y + 32 * g, _mm512_set1_ps(s[g]));
+}
+
+/* ---- 16 levels: a permutation of a register of words looks them up and widens them. It reads five bits of each index, so the table stands
+ * twice and low nibbles need no mask. ---- */
+
+INLINE __m512i level_words(const int8_t levels[16]) { return _mm512_cvtepi8_epi16(load_twice(levels)); }
+
+/* words 16h + i = byte i shifted down to nibble h */
+INLINE __m512i nibble_indices(const uint8_t qs[16])
+{
+    const char z = -128;
+    __m512i low = _mm512_broadcast_i32x4(_mm_setr_epi8(0, z, 1, z, 2, z, 3, z, 4, z, 5, z, 6, z, 7, z)), zero = _mm512_setzero_si512();
+    __m512i at = _mm512_add_epi8(low, _mm512_mask_blend_epi64(0xcc, zero, _mm512_set1_epi16(8)));
+    __m512i v = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(qs)), at);
+    return _mm512_srlv_epi16(v, _mm512_mask_blend_epi64(0xf0, zero, _mm512_set1_epi16(4)));
+}
+
+INLINE __m512i levels32(const uint8_t qs[16], __m512i table) { return _mm512_permutexvar_epi16(nibble_indices(qs), table); }
+
+static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = sums_zero();
+    const struct block_iq4_xs *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    __m512i table = level_words(iq4_levels);
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        _Alignas(64) float s[16];
+        prefetch((const uint8_t *)b, sizeof *b);
+        park8(s, scales_iq4_xs(b), x->d + 8 * i);
+UNROLL
+        for (int g = 0; g < 8; g++) accumulate32(&sums, g, levels32(b->qs + 16 * g, table), y, s);
+    }
+    return total(&sums);
+}
+
+/* Blocks of 32: qs = where their codes start. */
+INLINE float rowdot_levels(const uint8_t *w, const struct act_row *x, int64_t k, const int8_t levels[16], size_t bytes, size_t qs,
+                           __m256 (*scales8_of)(const uint8_t *), float (*scale_of)(const uint8_t *))
+{
+    struct sums sums = sums_zero();
+    const int16_t *y = x->y;
+    const float *d = x->d;
+    __m512i table = level_words(levels);
+    for (; k >= CHUNK; k -= CHUNK, w += 8 * bytes, y += CHUNK, d += 8) {
+        _Alignas(64) float s[16];
+        prefetch(w, 8 * bytes);
+        park8(s, scales8_of(w), d);
+UNROLL
+        for (int g = 0; g < 8; g++) accumulate32(&sums, g, levels32(w + (size_t)g * bytes + qs, table), y, s);
+    }
+    for (; k > 0; k -= 32, w += bytes, y += 32, d++) accumulate(&sums, 0, levels32(w + qs, table), y, _mm512_set1_ps(scale_of(w) * d[0]));
+    return total(&sums);
+}
+
+INLINE __m256 scales8_iq4_nl(const uint8_t *w) { return scales8(w, sizeof(struct block_iq4_nl)); }
+INLINE float scale_iq4_nl(const uint8_t *w) { return half_to_float(((const struct block_iq4_nl *)w)->d); }
+
+#define LEVELS(name, table)                                                                                                              \
+    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
+    {                                                                                                                                    \
+        return rowdot_levels(w, x, k, table, sizeof(struct block_##name), offsetof(struct block_##name, qs), scales8_##name, scale_##name); \
+    }
+LEVELS(iq4_nl, iq4_levels)
+LEVELS(mxfp4, e2m1_levels)
+
+/* ---- trits, bits: one scale a block, the constant -1 of all codes through the sums of the activations ---- */
+
+/* takes in -scale * sum over 8 groups of 32; returns scale times the activation scales */
+INLINE __m256 minus_one(struct sums *sums, uint16_t scale, const float *dx, const int32_t *sum)
+{
+    __m256 v = _mm256_mul_ps(_mm256_set1_ps(half_to_float(scale)), _mm256_loadu_ps(dx));
+    __m512 each_twice = _mm512_permutexvar_ps(load512(first_twice), _mm512_castps256_ps512(v));
+    sums->offset = _mm512_fnmadd_ps(each_twice, sums16(sum), sums->offset);
+    return v;
+}
+
+INLINE __m512i two_halves(__m256i low, __m256i high) { return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1); }
+
+/* digits of bytes in the high halves of words: 0..2 */
+INLINE __m512i digits32(__m512i v, __m512i power) { return _mm512_mulhi_epu16(_mm512_mullo_epi16(v, power), _mm512_set1_epi16(3)); }
+
+static float rowdot_tq1_0(const void *w, const struct act_row *x, int64_t k)
+{
+    static const short power[5] = { 1, 3, 9, 27, 81 };
+    struct sums sums = sums_zero();
+    const struct block_tq1_0 *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        _Alignas(64) float s[16];
+        prefetch((const uint8_t *)b, sizeof *b);
+        park(s, _mm512_castps256_ps512(minus_one(&sums, b->d, x->d + 8 * i, x->sum + 16 * i)));
+        struct trits t = open_tq1_0(b);
+        __m512i first = two_halves(t.v[0], t.v[1]), second = two_halves(t.v[2], t.v[2]), last = two_halves(t.v[2], t.last);
+UNROLL
+        for (int g = 0; g < 5; g++) accumulate32(&sums, g, digits32(first, _mm512_set1_epi16(power[g])), y, s);
+        accumulate32(&sums, 5, digits32(second, two_halves(_mm256_set1_epi16(1), _mm256_set1_epi16(3))), y, s);
+        accumulate32(&sums, 6, digits32(second, two_halves(_mm256_set1_epi16(9), _mm256_set1_epi16(27))), y, s);
+        __m256i tail = _mm256_setr_epi16(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27);
+        accumulate32(&sums, 7, digits32(last, two_halves(_mm256_set1_epi16(81), tail)), y, s);
+    }
+    return total(&sums);
+}
+
+/* Codes stay where they are in their bytes, 4^n times too large: their scales make up for it, which is exact. */
+static float rowdot_tq2_0(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = sums_zero();
+    const struct block_tq2_0 *b = w, *end = b + k / CHUNK;
+    const int16_t *y = x->y;
+    __m256 quarter = _mm256_setr_ps(1.0f, 0x1p-2f, 0x1p-4f, 0x1p-6f, 1.0f, 0x1p-2f, 0x1p-4f, 0x1p-6f);
+    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+        _Alignas(64) float s[16];
+        prefetch((const uint8_t *)b, sizeof *b);
+        park(s, _mm512_castps256_ps512(_mm256_mul_ps(minus_one(&sums, b->d, x->d + 8 * i, x->sum + 16 * i), quarter)));
+UNROLL
+        for (int g = 0; g < 8; g++) {
+            __m512i v = _mm512_cvtepu8_epi16(load256(b->qs + g / 4 * 32));
+            accumulate32(&sums, g, _mm512_and_si512(v, _mm512_set1_epi16((short)(3 << g % 4 * 2))), y, s);
+        }
+    }
+    return total(&sums);
+}
+
+/* bit set: code 1, clear: -1. The masked difference makes their negatives out of 1. */
+static float rowdot_q1_0(const void *w, const struct act_row *x, int64_t k)
+{
+    struct sums sums = sums_zero();
+    const struct block_q1_0 *b = w, *end = b + k / 128;
+    const int16_t *y = x->y;
+    const float *d = x->d;
+    __m512i one = _mm512_set1_epi16(1);
+    for (; b < end; b++, y += 128, d += 4) {
+        float scale = -half_to_float(b->d);
+        prefetch((const uint8_t *)b, 1);
+UNROLL
+        for (int g = 0; g < 4; g++) {
+            __m512i words = _mm512_mask_sub_epi16(one, load_u32(b->qs + 4 * g), _mm512_setzero_si512(), one);
+            accumulate(&sums, g, words, y + 32 * g, _mm512_set1_ps(scale * d[g]));
+        }
+    }
+    return total(&sums);
+}
+
+void kernels_init_avx512_rowdot_iq(struct kernels *k)
+{
+    k->rowdot[GGUF_IQ4_NL] = rowdot_iq4_nl;
+    k->rowdot[GGUF_IQ4_XS] = rowdot_iq4_xs;
+    k->rowdot[GGUF_MXFP4] = rowdot_mxfp4;
+    k->rowdot[GGUF_TQ1_0] = rowdot_tq1_0;
+    k->rowdot[GGUF_TQ2_0] = rowdot_tq2_0;
+    k->rowdot[GGUF_Q1_0] = rowdot_q1_0;
+}
