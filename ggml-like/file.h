@@ -25,6 +25,7 @@ status file_text(const char *path, size_t max, char **out, size_t *n, struct err
 struct file_out {
     int fd; /* -1 when closed */
     char *path, *part;
+    bool keeps; /* made by file_part: a commit that fails leaves the part */
 };
 status file_create(struct file_out *f, const char *path, struct err *e) MUST_USE;
 status file_write(struct file_out *f, const void *p, size_t n, struct err *e) MUST_USE;
@@ -32,7 +33,8 @@ status file_commit(struct file_out *f, struct err *e) MUST_USE;
 void file_abort(struct file_out *f); /* accepts a committed one */
 
 /* A file that grows piece by piece, in any order, by several threads, over several runs: "<path>.part" until file_commit renames it over path.
- * file_part - opens it, or creates it; *existed tells which. ERR_RUNTIME when another process has it open. */
+ * file_part - opens it, or creates it; *existed tells which. ERR_RUNTIME when another process has it open. For a symbolic link, the part is
+ * beside the file it leads to (file_target). */
 status file_part(struct file_out *f, const char *path, bool *existed, struct err *e) MUST_USE;
 status file_write_at(struct file_out *f, const void *p, size_t n, size_t offset, struct err *e) MUST_USE;
 /* file_read_at - *got < n where the part ends early. */
@@ -56,8 +58,15 @@ status file_reader_unchanged(struct file_reader *r, struct err *e) MUST_USE;
 /* file_stat - what stands at path: false when nothing does. dev and ino of the file that a link leads to. */
 struct file_facts { uint64_t dev, ino, size, allocated; bool regular; };
 bool file_stat(const char *path, struct file_facts *facts);
+/* file_target - what a write to path would replace: path itself, or the file that a symbolic link leads to. False when it is too long for cap, or
+ * leads nowhere. */
+bool file_target(const char *path, char *target, size_t cap);
 uint64_t file_room(const char *path); /* free bytes where path is or would be; UINT64_MAX when not known */
+/* file_write_speed - bytes a second that reach the disk where path would be, without what each flush costs by itself: from some writes of `bytes`
+ * and a quarter of that to an unnamed file. 0 when not known. */
+double file_write_speed(const char *path, size_t bytes);
 
 /* mem_map/mem_unmap - zeroed anonymous pages, touched lazily (KV caches). NULL when refused. */
 void *mem_map(size_t bytes) MUST_USE;
 void mem_unmap(void *p, size_t bytes);
+size_t mem_touched(const void *p, size_t bytes); /* of these, in memory now, in whole pages. 0 when not known */

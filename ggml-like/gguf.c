@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-    KV_MAX = 65536, TENSOR_MAX = 1000000, PARTS_MAX = 999,
+    KV_MAX = 65536, TENSOR_MAX = 1000000,
     KEY_LEN_MAX = 65535, NAME_LEN_MAX = 255,
     KV_BYTES_MIN = 8 + 1 + 4 + 1,              /* a one-byte key with a one-byte value */
     TENSOR_BYTES_MIN = 8 + 1 + 4 + 8 + 4 + 8,  /* one-byte name, one dimension */
@@ -477,8 +477,8 @@ static status read_split(struct reader *r, const struct gguf *g, struct split *s
 {
     struct err bad = { 0 };
     *s = (struct split){ .count = 1, .tensors = -1 };
-    gguf_get_i64(g, "split.count", 0, PARTS_MAX, &s->count, &bad);
-    gguf_get_i64(g, "split.no", 0, PARTS_MAX, &s->no, &bad);
+    gguf_get_i64(g, "split.count", 0, GGUF_PARTS_MAX, &s->count, &bad);
+    gguf_get_i64(g, "split.no", 0, GGUF_PARTS_MAX, &s->no, &bad);
     gguf_get_i64(g, "split.tensors.count", 0, TENSOR_MAX, &s->tensors, &bad);
     if (bad.code) return fail(r, "%s", bad.text);
     if (s->count > 1 && s->no >= s->count)

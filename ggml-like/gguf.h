@@ -18,6 +18,7 @@ struct gguf_kv {
     const uint8_t *data;   /* first value byte (unaligned); strings: u64 length + bytes each */
 };
 
+enum { GGUF_PARTS_MAX = 999 }; /* of a split model */
 /* A model may be split over files NAME-00001-of-0000N.gguf, each a GGUF of its own; the first has the keys. */
 struct gguf {
     struct file file;           /* the first, or only one */

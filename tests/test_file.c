@@ -354,6 +354,39 @@ TEST(file_create_survives_allocation_failure)
     }
 }
 
+TEST(file_target_follows_a_link)
+{
+    const char *link = test_tmp("link-to"), *file = test_tmp("linked");
+    char target[4096], real[4096];
+    unlink(link), unlink(file);
+    CHECK(file_target(file, target, sizeof target) && !strcmp(target, file)); /* nothing there yet */
+    CHECK(symlink("linked", link) == 0 && !file_target(link, target, sizeof target));
+    put(file, "x", 1);
+    CHECK(realpath(file, real) && file_target(link, target, sizeof target) && !strcmp(target, real));
+    CHECK(!file_target(file, target, strlen(file)));
+    unlink(link), unlink(file);
+}
+
+TEST(file_write_speed_leaves_nothing)
+{
+    const char *dir = test_tmp("speed"), *path = test_tmp("speed/x");
+    mkdir(dir, 0700);
+    double speed = file_write_speed(path, 1 << 18);
+    CHECK_MSG(speed == 0 || (speed > 1e3 && speed < 1e12), "%g", speed);
+    CHECK(rmdir(dir) == 0);
+    CHECK(file_write_speed(path, 1 << 18) == 0);
+}
+
+TEST(mem_touched_counts_pages)
+{
+    size_t n = 64 * (size_t)sysconf(_SC_PAGESIZE);
+    char *p = mem_map(n);
+    CHECK(p && mem_touched(p, n) == 0);
+    p[5] = p[n - 1] = 1;
+    CHECK(mem_touched(p, n) == n / 32 && mem_touched(p + 7, 1) == n / 64);
+    mem_unmap(p, n);
+}
+
 TEST(mem_map_is_zero_and_lazy)
 {
     size_t n = (size_t)1 << 33; /* 8 GiB of address space, of which two pages are touched */
@@ -378,4 +411,5 @@ SUITE(file, T(file_missing_is_refused), T(file_directory_is_refused), T(file_dev
       T(file_commit_replaces_and_abort_leaves_the_target), T(file_create_refuses_bad_targets), T(file_create_follows_a_link_and_keeps_it),
       T(file_part_of_a_crashed_run_is_replaced_and_a_live_one_is_not), T(file_write_failure_names_the_path_and_keeps_the_target),
       T(file_write_reports_a_full_disk), T(file_commit_failure_removes_the_part), T(file_create_survives_allocation_failure),
-      T(mem_map_is_zero_and_lazy));
+      T(file_target_follows_a_link), T(file_write_speed_leaves_nothing),
+      T(mem_touched_counts_pages), T(mem_map_is_zero_and_lazy));

@@ -8,6 +8,7 @@
     X(base) \
     X(chat) \
     X(cli) \
+    X(compare) \
     X(cpu) \
     X(dtype) \
     X(engine) \
@@ -21,6 +22,11 @@
     X(measure) \
     X(model) \
     X(pool) \
+    X(quant_basic) \
+    X(quant_iq) \
+    X(quant_search) \
+    X(quant_level) \
+    X(quantize) \
     X(sampler) \
     X(template) \
     X(tokenizer)

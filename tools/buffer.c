@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "ggml-like/file.h"
+#include "tools/term.h"
 
 bool buffer_reserve(struct buffer *b, size_t more)
 {
@@ -55,6 +57,40 @@ void buffer_remove(struct buffer *b, size_t at, size_t n)
     memmove(b->p + at, b->p + at + n, b->n - at - n);
     b->n -= n;
     b->p[b->n] = 0;
+}
+
+bool buffer_html(struct buffer *b, const char *s)
+{
+    static const struct { char c; const char *as; } escapes[] = { { '&', "&amp;" }, { '<', "&lt;" }, { '>', "&gt;" }, { '"', "&quot;" }, { '\'', "&#39;" } };
+    bool ok = true;
+    size_t n = strlen(s);
+    while (n > 0) {
+        uint32_t cp;
+        int len = utf8_next(s, n, &cp), i = 0;
+        while (i < ARRAY_LEN(escapes) && escapes[i].c != *s) i++;
+        if (i < ARRAY_LEN(escapes)) ok = buffer_put(b, "%s", escapes[i].as) && ok;
+        else if (cp < 32 || cp == 127 || cp == 0xfffd) ok = buffer_put(b, "&#xfffd;") && ok;
+        else ok = buffer_append(b, s, (size_t)len) && ok;
+        s += len, n -= (size_t)len;
+    }
+    return ok;
+}
+
+bool buffer_csv(struct buffer *b, const char *s)
+{
+    bool ok = buffer_put(b, *s && strchr("=+-@", *s) ? "\"'" : "\"");
+    for (; *s; s++) ok = (*s == '"' ? buffer_put(b, "\"\"") : buffer_append(b, s, 1)) && ok;
+    return buffer_put(b, "\"") && ok;
+}
+
+status buffer_save(const struct buffer *b, const char *path, struct err *e)
+{
+    struct file_out f;
+    TRY(file_create(&f, path, e));
+    status st = file_write(&f, b->p, b->n, e);
+    if (st == OK) st = file_commit(&f, e);
+    file_abort(&f);
+    return st;
 }
 
 void buffer_free(struct buffer *b)

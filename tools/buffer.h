@@ -10,4 +10,7 @@ bool buffer_append(struct buffer *b, const char *s, size_t n);
 bool buffer_put(struct buffer *b, const char *fmt, ...) PRINTF_LIKE(2, 3);          /* printf at the end */
 bool buffer_set(struct buffer *b, const char *s, size_t n);
 void buffer_remove(struct buffer *b, size_t at, size_t n);
+bool buffer_html(struct buffer *b, const char *s);  /* as text of a page: escaped; what is no UTF-8 and control characters become U+FFFD */
+bool buffer_csv(struct buffer *b, const char *s);   /* as a field: in quotes, quotes doubled. A leading = + - @ gets a ' in front: no formulas */
+status buffer_save(const struct buffer *b, const char *path, struct err *e) MUST_USE; /* atomically */
 void buffer_free(struct buffer *b);

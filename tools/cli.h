@@ -37,10 +37,10 @@ struct cli {
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
     /* quantizing */
-    const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type;
+    const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type, *keep_outliers;
     const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */
     int64_t bits;
-    bool dry_run, resume, verify, pure, allow_requantize, overwrite, keep_outliers, sha256;
+    bool dry_run, resume, verify, pure, allow_requantize, overwrite, sha256;
     /* importance, comparing */
     const char *calibration, *base_logits, *fail_if[16]; int n_fail_if;
     bool legacy, quick;
@@ -65,6 +65,7 @@ struct opt {
     double lo, hi;            /* numbers: allowed range, checked; both 0 = any */
     const char *choices;      /* OPT_STR: "a|b|c" or NULL */
     const char *help;         /* one line */
+    const char *implied;      /* the value of a bare --name: then another one is only given as --name=VALUE. NULL: a value must follow */
 };
 struct opt_group { const char *title; const struct opt *rows; int n; };
 /* Shared groups, opt.c. common: quiet verbose color json.  model: ctx kv-type no-mmap check pre.  cpu: threads batch isa.
@@ -76,12 +77,13 @@ struct command {
     const char *usage;               /* "cuanto run MODEL [PROMPT...] [options]" */
     const char *examples;            /* up to three runnable lines, separated by newlines */
     const struct opt_group *const *groups; /* NULL-terminated; a row in an earlier group hides one of the same name in a later group */
+    void (*more)(void);              /* prints a last section of the help, or NULL */
     int min_args, max_args;          /* positionals, model included; -1 = any */
     int (*run)(struct cli *c);       /* returns the exit code */
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_importance, command_completion, command_version, command_help;
+    command_doctor, command_quantize, command_recommend, command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
  * (128 + signal for ERR_INTERRUPTED, which prints nothing). */
@@ -100,11 +102,19 @@ enum { RUNTIME_DEFAULT_CTX = -1 }; /* as n_ctx: runtime_default_ctx of the model
  * on stderr unless quiet: model, type, size | context and KV size | threads and why | SIMD level. On failure everything is closed. */
 status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e) MUST_USE;
 void runtime_close(struct runtime *r);
+/* format_name - what to call the format of a file: the mix that it says it is ("Q4_K_M"), else `dominant`, the type of most of its bytes. */
+const char *format_name(const struct gguf *g, const char *dominant);
 /* default context: min(training length, 4096) */
 int64_t runtime_default_ctx(const struct model *m);
 /* model_find - the file that a model argument means: a path, a directory with exactly one .gguf, or a name (with or without .gguf) in
  * $CUANTO_MODELS (colon list) or ./models. ERR_FILE lists the places searched. */
 status model_find(const char *name, char *path, size_t cap, struct err *e) MUST_USE;
+
+/* output_apart - before the work: ERR_USAGE when one of the n others (inputs or other outputs; model names or paths, NULL ones left out) is the file that
+ * `path` would replace, whether it is there yet or not. path NULL: nothing to check. what: the option, for messages. */
+status output_apart(const char *what, const char *path, const char *const *other, int n, struct err *e) MUST_USE;
+/* output_check - the same, and `path` can be written (ERR_FILE, ERR_RUNTIME). */
+status output_check(const char *what, const char *path, const char *const *other, int n, struct err *e) MUST_USE;
 
 /* ---- term.c: terminal, progress, signals ---- */
 extern volatile int cli_interrupted;      /* set by SIGINT / SIGTERM: the signal number. Long loops look at it */
@@ -121,9 +131,10 @@ bool out_printf(const char *fmt, ...) PRINTF_LIKE(1, 2);
 bool out_flush(void);                     /* writes are buffered; main flushes at the end */
 int out_status(void);                     /* exit code for a failed stdout: 0 ok, 141 EPIPE, 1 others (message printed once) */
 
-/* bar - progress on stderr: "prefill  42% |####    | 860/2048  412 tok/s  ETA 3s", at most 10 times a second on a terminal, one line per
- * 10 % or 30 s elsewhere, nothing when quiet. bar_end erases it (terminal) or leaves the last line. */
-struct bar { const char *label, *unit; int64_t total; double start, shown; int last; bool quiet, tty; };
+/* bar - progress on stderr: "prefill  42% |####    | 860/2048 tok  412 tok/s  ETA 3s", at most 10 times a second on a terminal, one line per
+ * 10 % or 30 s elsewhere, nothing when quiet. before: of what is done, the part that an earlier run did; rate and ETA leave it out.
+ * bar_end erases it (terminal) or leaves the last line. */
+struct bar { const char *label, *unit; int64_t total, before; double start, since, shown; int last; bool quiet, tty; };
 void bar_begin(struct bar *b, const struct cli *c, const char *label, const char *unit, int64_t total);
 void bar_update(struct bar *b, int64_t done, const char *extra); /* extra may be NULL; done = 0 shows at once on a terminal */
 void bar_end(struct bar *b);

@@ -150,8 +150,9 @@ static struct load load_of(const struct bench *b, const struct test *t)
 static void model_text(const struct bench *b, char buf[64])
 {
     double p = (double)b->info.n_params;
-    if (p < 1e9) snprintf(buf, 64, "%s %.0fM %s", b->info.arch, p * 1e-6, b->info.type);
-    else snprintf(buf, 64, "%s %.1fB %s", b->info.arch, p * 1e-9, b->info.type);
+    const char *format = format_name(model_gguf(b->r.model), b->info.type);
+    if (p < 1e9) snprintf(buf, 64, "%s %.0fM %s", b->info.arch, p * 1e-6, format);
+    else snprintf(buf, 64, "%s %.1fB %s", b->info.arch, p * 1e-9, format);
 }
 
 /* Columns, widths and rounding of llama-bench. */

@@ -324,8 +324,9 @@ static enum next do_context(struct talk *t, const char *arg, int *code)
 
 static enum next do_stats(struct talk *t, const char *arg, int *code)
 {
-    fprintf(stderr, "%lld answers | read %lld tokens at %.1f tok/s, %lld more came from the cache | wrote %lld tokens at %.1f tok/s | seed %llu\n",
-            (long long)t->n_turns, (long long)t->n_prompt, per_second(t->n_prompt, t->prompt_ms), (long long)t->n_reused, (long long)t->n_answer,
+    fprintf(stderr, "%lld %s | read %lld tokens at %.1f tok/s, %lld more came from the cache | wrote %lld tokens at %.1f tok/s | seed %llu\n",
+            (long long)t->n_turns, t->n_turns == 1 ? "answer" : "answers",
+            (long long)t->n_prompt, per_second(t->n_prompt, t->prompt_ms), (long long)t->n_reused, (long long)t->n_answer,
             per_second(t->n_answer, t->answer_ms), (unsigned long long)t->gen.seed);
     return GO_ON;
 }

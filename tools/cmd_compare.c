@@ -166,7 +166,7 @@ static status open_side(struct job *j, struct side *s, const char *model, int64_
     TRY(runtime_open(&s->r, &s->c, n_ctx, e));
     model_info(s->r.model, &s->info);
     s->figures.path = model;
-    s->figures.type = s->info.type;
+    s->figures.type = format_name(model_gguf(s->r.model), s->info.type);
     s->figures.bytes = (double)s->info.file_bytes;
     s->figures.bpw = s->info.bpw;
     return OK;
@@ -244,12 +244,12 @@ static status use_file(struct job *j, struct err *e)
 
 static status open_models(struct job *j, const char *text, size_t n, struct err *e)
 {
-    const char *name[MODELS_MAX + 2] = { j->c->model };
-    int n_names = 1, at = 0;
-    for (int i = 0; i < j->c->n_args && n_names < MODELS_MAX + 2; i++) name[n_names++] = j->c->args[i];
-    j->n_models = n_names - !j->from_file;
-    if (j->n_models > MODELS_MAX) return err_set(e, ERR_USAGE, "more than %d models to compare", MODELS_MAX);
-    if (j->n_models < 1) return err_set(e, ERR_USAGE, "nothing to compare with %s: cuanto compare REF MODEL...", name[0]);
+    const char *name[MODELS_MAX + 1] = { j->c->model };
+    int n_models = j->c->n_args + j->from_file, at = 0;
+    if (n_models > MODELS_MAX) return err_set(e, ERR_USAGE, "%d models to compare, at most %d", n_models, MODELS_MAX);
+    if (n_models < 1) return err_set(e, ERR_USAGE, "nothing to compare with %s: cuanto compare REF MODEL...", name[0]);
+    for (int i = 0; i < j->c->n_args; i++) name[i + 1] = j->c->args[i];
+    j->n_models = n_models;
     if (j->from_file) TRY(use_file(j, e));
     else TRY(open_reference(j, name[at++], text, n, e));
     for (int m = 0; m < j->n_models; m++) {
@@ -305,9 +305,21 @@ static status open_readers(struct job *j, struct err *e)
     }
     char kept[32], all[32];
     if (!j->c->quiet)
-        fprintf(stderr, "%lld chunks of %lld, %d at once | logits of the reference %s, memory besides weights %s\n", (long long)j->w.n_chunks,
-                (long long)j->w.n_ctx, j->n_seq, size_text(j->logits_bytes, kept), size_text(bytes, all));
+        fprintf(stderr, "%lld %s of %lld, %d at once | logits of the reference %s, memory besides weights %s\n", (long long)j->w.n_chunks,
+                j->w.n_chunks == 1 ? "chunk" : "chunks", (long long)j->w.n_ctx, j->n_seq, size_text(j->logits_bytes, kept), size_text(bytes, all));
     return OK;
+}
+
+/* Hours of work must not end at a read-only folder, nor in place of a model. */
+static status check_outputs(const struct job *j, struct err *e)
+{
+    const struct cli *c = j->c;
+    const char *other[MODELS_MAX + 4] = { c->model, c->base_logits, c->n_file ? c->file[0] : NULL };
+    int n = 3;
+    for (int i = 0; i < c->n_args && n < ARRAY_LEN(other) - 1; i++) other[n++] = c->args[i];
+    TRY(output_check("--save-logits", c->save_logits, other, n, e));
+    other[n++] = c->save_logits;
+    return output_check("-o", c->output, other, n, e);
 }
 
 static status prepare(struct job *j, struct err *e)
@@ -315,6 +327,7 @@ static status prepare(struct job *j, struct err *e)
     char *text = NULL;
     size_t n = 0;
     for (int i = 0; i < j->c->n_fail_if; i++) TRY(gate_parse(&j->gate[i], j->c->fail_if[i], e));
+    TRY(check_outputs(j, e));
     j->from_file = j->c->base_logits != NULL;
     if (j->from_file && j->c->n_file) return err_set(e, ERR_USAGE, "-f %s: the logits file %s holds its own tokens", j->c->file[0], j->c->base_logits);
     if (j->from_file && j->c->save_logits) return err_set(e, ERR_USAGE, "--save-logits: the reference is not run when --base-logits is given");
@@ -383,16 +396,6 @@ static status summarise(struct job *j, struct comparison *r, struct compared *mo
     return OK;
 }
 
-static status write_file(const char *path, const struct buffer *b, struct err *e)
-{
-    struct file_out f = { .fd = -1 };
-    status st = file_create(&f, path, e);
-    if (st == OK) st = file_write(&f, b->p, b->n, e);
-    if (st == OK) st = file_commit(&f, e);
-    file_abort(&f);
-    return st;
-}
-
 /* With -o the file gets the format asked for and stdout the text. */
 static status print_result(const struct job *j, const struct comparison *r, struct err *e)
 {
@@ -400,7 +403,7 @@ static status print_result(const struct job *j, const struct comparison *r, stru
     enum compare_format f = compare_format(j->c->json ? "json" : j->c->format, j->c->output);
     status st = compare_report(r, f, &b) ? OK : err_oom(e, "report", b.n);
     if (st == OK && j->c->output) {
-        st = write_file(j->c->output, &b, e);
+        st = buffer_save(&b, j->c->output, e);
         b.n = 0;
         if (st == OK && !compare_report(r, COMPARE_TEXT, &b)) st = err_oom(e, "report", b.n);
     }
@@ -409,7 +412,7 @@ static status print_result(const struct job *j, const struct comparison *r, stru
     return st;
 }
 
-/* Every condition that holds is told, for every model. */
+/* Every condition is told for every model; quiet: those that hold. */
 static status check_gates(const struct job *j, const struct comparison *r)
 {
     status st = OK;
@@ -417,9 +420,13 @@ static status check_gates(const struct job *j, const struct comparison *r)
     for (int m = 0; m < r->n_models; m++)
         for (int i = 0; i < j->c->n_fail_if; i++) {
             const struct gate *g = &j->gate[i];
-            if (!gate_fails(g, &r->model[m])) continue;
-            fprintf(stderr, "cuanto: %s: %s is %.6g, which fails '%s'\n", r->model[m].path, g->metric->name, metric_value(g->metric, &r->model[m]), g->text);
-            st = ERR_GATE;
+            const char *sign = g->less ? g->equal ? "<=" : "<" : g->equal ? ">=" : ">";
+            double v = metric_value(g->metric, &r->model[m]);
+            bool fails = gate_fails(g, &r->model[m]);
+            if (fails) st = ERR_GATE;
+            if (fails && isnan(v)) fprintf(stderr, "gate: %s: %s is not known, limit %s %.6g: failed\n", r->model[m].path, g->metric->name, sign, g->limit);
+            else if (fails) fprintf(stderr, "gate: %s: %s %.6g %s %.6g: failed\n", r->model[m].path, g->metric->name, v, sign, g->limit);
+            else if (!j->c->quiet) fprintf(stderr, "gate: %s: %s %.6g, not %s %.6g: passed\n", r->model[m].path, g->metric->name, v, sign, g->limit);
         }
     return st;
 }

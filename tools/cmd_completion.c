@@ -18,6 +18,7 @@ static void each_spelling(const struct opt *o, void (*word)(const char *w, size_
 static void print_word(const char *w, size_t n) { out_printf(" %.*s", (int)n, w); }
 
 static bool takes_file(const struct opt *o) { return o->value && strstr(o->value, "FILE"); }
+static bool value_follows(const struct opt *o) { return o->kind != OPT_FLAG && !o->implied; }
 
 static void print_choices(const struct opt *o)
 {
@@ -48,7 +49,7 @@ static void bash_value_cases(const struct command *cmd)
 {
     const struct opt *o;
     for (int i = 0; (o = opt_at(cmd, i, NULL)); i++) {
-        if (o->kind == OPT_FLAG) continue;
+        if (!value_follows(o)) continue;
         out_printf("        %s:--%s", cmd->name, o->name);
         for (const char *a = o->alias; a && *a;) {
             size_t n = strcspn(a, " ");
@@ -110,7 +111,7 @@ static void zsh_spec(const char *w, size_t n)
     out_printf(" \\\n        '%s%.*s[", o->kind == OPT_LIST ? "*" : "", (int)n, w);
     zsh_text(o->help);
     out_printf("]");
-    if (o->kind != OPT_FLAG) {
+    if (value_follows(o)) {
         out_printf(":%s:", o->name);
         if (o->choices) out_printf("("), print_choices(o), out_printf(")");
         else if (takes_file(o)) out_printf("_files");
@@ -156,8 +157,8 @@ static void fish_script(void)
         for (int k = 0; (o = opt_at(cmd, k, NULL)); k++) {
             out_printf("complete -c cuanto -n '__fish_seen_subcommand_from %s'", cmd->name);
             each_spelling(o, fish_word);
-            if (o->kind != OPT_FLAG) out_printf(" -r");
-            if (o->kind != OPT_FLAG && !takes_file(o)) out_printf(" -f");
+            if (value_follows(o)) out_printf(" -r");
+            if (value_follows(o) && !takes_file(o)) out_printf(" -f");
             if (o->choices) out_printf(" -a '"), print_choices(o), out_printf("'");
             out_printf(" -d '"), print_quoted(o->help), out_printf("'\n");
         }

@@ -14,14 +14,14 @@ static void print_examples(const char *text)
     }
 }
 
-/* "-n, --n-predict N" */
+/* "-n, --n-predict N", "--explain[=REGEX]" */
 static void spelling(const struct opt *o, char *buf, size_t cap)
 {
     const char *a = o->alias;
     size_t n = a ? strcspn(a, " ") : 0;
     bool is_short = n == 2 && a[0] == '-';
-    snprintf(buf, cap, "%s%.*s%s--%s%s%s", is_short ? "" : "    ", is_short ? 2 : 0, is_short ? a : "", is_short ? ", " : "", o->name, o->value ? " " : "",
-             o->value ? o->value : "");
+    snprintf(buf, cap, "%s%.*s%s--%s%s%s%s", is_short ? "" : "    ", is_short ? 2 : 0, is_short ? a : "", is_short ? ", " : "", o->name,
+             o->implied ? "[=" : o->value ? " " : "", o->value ? o->value : "", o->implied ? "]" : "");
 }
 
 static void print_option(const struct cli *defaults, const struct opt *o)
@@ -57,12 +57,13 @@ void help_command(const struct command *cmd)
         if (group != before) out_printf("\n%s:\n", group->title);
         print_option(&defaults, o);
     }
+    if (cmd->more) cmd->more();
     out_printf("\nEvery option has a twin in the environment (--top-k: CUANTO_TOP_K); the command line wins. --show-config prints the values in force.\n");
 }
 
 static void help_overview(void)
 {
-    out_printf("cuanto - run, measure and inspect language models in GGUF files, on the CPU\n\n"
+    out_printf("cuanto - run, quantize, measure and inspect language models in GGUF files, on the CPU\n\n"
                "Usage: cuanto COMMAND [MODEL] [arguments] [options]\n\nCommands:\n");
     for (int i = 0; commands[i]; i++) out_printf("  %-12s %s\n", commands[i]->name, commands[i]->brief);
     out_printf("\nFirst steps:\n"

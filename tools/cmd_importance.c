@@ -12,8 +12,9 @@
 #include "tools/opt.h"
 #include "tools/ppl.h"
 #include "tools/report.h"
+#include "tools/windows.h"
 
-enum { DEFAULT_CTX = 512, SEQS_MAX = 16, TEXT_MAX = 1 << 30, COLUMN_GRAIN = 16, SAVE_SECONDS = 600, PPL_SUSPICIOUS = 2000 };
+enum { COLUMN_GRAIN = 16, SAVE_SECONDS = 600, PPL_SUSPICIOUS = 2000 };
 
 struct job {
     const struct cli *c;
@@ -24,7 +25,7 @@ struct job {
     int32_t *tokens;
     int64_t n_tokens, done;      /* done: chunks */
     int32_t bos;                 /* put at the start of each chunk, -1 = the chunk keeps its own */
-    struct session *session[SEQS_MAX];
+    struct session *session[WINDOWS_SEQS];
     int n_seq;                   /* chunks in one pass */
     int32_t *window;             /* [n_seq][n_ctx] */
     double *nll;                 /* [n_seq][n_scored] */
@@ -85,7 +86,7 @@ static status run_chunks(struct job *j, int64_t chunk, int n, struct err *e)
         TRY(session_truncate(j->session[s], 0, e));
     }
     for (j->at = 0; j->at < j->n_ctx;) {
-        struct segment seg[SEQS_MAX];
+        struct segment seg[WINDOWS_SEQS];
         int64_t rows = n > 1 ? j->n_ctx : min_i64(n_batch, j->n_ctx - j->at);
         for (int s = 0; s < n; s++)
             seg[s] = (struct segment){ j->session[s], j->window + s * j->n_ctx + j->at, rows, max_i64(0, min_i64(rows, want - j->at)) };
@@ -140,16 +141,11 @@ static status run_all(struct job *j, struct err *e)
 
 static status tokenize(struct job *j, struct err *e)
 {
-    const struct tokenizer *t = model_tokenizer(j->r.model);
     char *text;
     size_t n;
-    TRY(file_text(j->c->file[0], TEXT_MAX, &text, &n, e));
-    if (n > 0 && text[n - 1] == '\n') n--; /* llama-imatrix drops one newline at the end */
-    int64_t cap = (int64_t)n + 8;          /* a token stands for at least one byte, BOS and EOS besides, SPM adds a space */
-    j->tokens = mem_alloc((size_t)cap * sizeof *j->tokens);
-    status st = j->tokens ? tokenizer_encode(t, text, n, ENCODE_BOS, j->tokens, cap, &j->n_tokens, e) : err_oom(e, "tokens", (size_t)cap * 4);
+    TRY(windows_text(j->c, &text, &n, e));
+    status st = windows_encode(model_tokenizer(j->r.model), text, n, &j->tokens, &j->n_tokens, e);
     mem_free(text);
-    if (st == OK && j->n_tokens > cap) st = err_set(e, ERR_RUNTIME, "%zu bytes became %lld tokens", n, (long long)j->n_tokens);
     return st;
 }
 
@@ -168,7 +164,7 @@ static status choose_chunks(struct job *j, struct err *e)
 
 static status open_sessions(struct job *j, struct err *e)
 {
-    j->n_seq = (int)min_i64(max_i64(1, engine_n_batch(j->r.engine) / j->n_ctx), min_i64(SEQS_MAX, j->n_chunks));
+    j->n_seq = (int)min_i64(max_i64(1, engine_n_batch(j->r.engine) / j->n_ctx), min_i64(WINDOWS_SEQS, j->n_chunks));
     j->session[0] = j->r.session;
     for (int i = 1; i < j->n_seq; i++) {
         struct session_options o = { .n_ctx = j->n_ctx, .kv_type = j->c->kv_type ? dtype_by_name(j->c->kv_type) : NULL };
@@ -199,33 +195,40 @@ static status prepare(struct job *j, struct err *e)
     return open_sessions(j, e);
 }
 
-/* The sums of earlier files. Without --ctx their chunk size is kept. */
+/* One earlier file, if it is of this form. Without --ctx the first chunk size that a file states is kept. */
+static status merge_file(struct job *j, const char *path, bool legacy, struct err *e)
+{
+    struct importance from;
+    status st = OK;
+    TRY(importance_open(&from, path, e));
+    if (from.legacy == legacy) {
+        if (j->im.chunk_size == 0) j->im.chunk_size = j->c->ctx > 0 ? j->c->ctx : from.chunk_size;
+        st = importance_merge(&j->im, &from, j->im.chunk_size > 0 ? j->im.chunk_size : WINDOWS_CTX, e);
+    }
+    importance_close(&from);
+    return st;
+}
+
+/* The sums of earlier files. GGUF first, in whatever order they are named: only these know chunk sizes and the matrices of stacks. */
 static status merge_files(struct job *j, struct err *e)
 {
-    for (int i = 0; i < j->c->n_merge; i++) {
-        struct importance from;
-        TRY(importance_open(&from, j->c->merge[i], e));
-        if (j->im.chunk_size == 0) j->im.chunk_size = j->c->ctx > 0 ? j->c->ctx : from.chunk_size;
-        status st = importance_merge(&j->im, &from, j->im.chunk_size > 0 ? j->im.chunk_size : DEFAULT_CTX, e);
-        importance_close(&from);
-        if (st != OK) return st;
-    }
+    for (int i = 0; i < j->c->n_merge; i++) TRY(merge_file(j, j->c->merge[i], false, e));
+    for (int i = 0; i < j->c->n_merge; i++) TRY(merge_file(j, j->c->merge[i], true, e));
     return OK;
 }
 
 static status check_words(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
-    struct file_out probe;
+    const char *const input[] = { c->model, c->n_file ? c->file[0] : NULL };
     if (c->n_file > 1) return err_set(e, ERR_USAGE, "%d texts, expected one: -f FILE; more by --merge", c->n_file);
     if (c->n_file == 0 && c->n_merge == 0) return err_set(e, ERR_USAGE, "no text to run the model on: -f FILE");
     if (c->n_file == 1 && !c->model) return err_set(e, ERR_USAGE, "no model to run over %.100s", c->file[0]);
     if (!c->output) return err_set(e, ERR_USAGE, "no output file: -o FILE");
     if (snprintf(j->partial, sizeof j->partial, "%s.partial", c->output) >= (int)sizeof j->partial)
         return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->output);
-    TRY(file_create(&probe, c->output, e)); /* hours of work must not end at a read-only folder */
-    file_abort(&probe);
-    return OK;
+    TRY(output_apart("-o: what an interrupted run keeps,", j->partial, input, ARRAY_LEN(input), e));
+    return output_check("-o", c->output, input, ARRAY_LEN(input), e); /* hours of work must not end at a read-only folder */
 }
 
 static void release(struct job *j)
@@ -245,7 +248,7 @@ static bool print_text(const struct job *j, int64_t n, int64_t tokens)
     const struct cli *c = j->c;
     out_printf("%s: %lld entries, %lld tokens%s\n", c->output, (long long)n, (long long)tokens, c->legacy ? ", older form" : "");
     if (j->done == 0) return true;
-    out_printf("%lld chunks of %lld tokens%s, %.1f tokens/s, %.1f s\n", (long long)j->done, (long long)j->n_ctx,
+    out_printf("%lld %s of %lld tokens%s, %.1f tokens/s, %.1f s\n", (long long)j->done, j->done == 1 ? "chunk" : "chunks", (long long)j->n_ctx,
                j->bos >= 0 ? ", each chunk begins with BOS" : "", (double)(j->done * j->n_ctx) / j->seconds, j->seconds);
     return j->sum.n == 0 || out_printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl_value(&j->sum), ppl_error(&j->sum));
 }
@@ -303,7 +306,7 @@ static status collect(struct job *j, struct err *e)
 
 static int run(struct cli *c)
 {
-    struct job j = { .c = c, .n_ctx = c->ctx > 0 ? c->ctx : DEFAULT_CTX };
+    struct job j = { .c = c, .n_ctx = c->ctx > 0 ? c->ctx : WINDOWS_CTX };
     struct err e = { 0 };
     importance_init(&j.im);
     status st = check_words(&j, &e);

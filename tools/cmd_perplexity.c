@@ -122,7 +122,8 @@ static void release(struct job *j)
 static bool print_text(const struct job *j, double ppl, double error)
 {
     out_printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl, error);
-    out_printf("%lld chunks of %lld tokens, %lld scored%s\n", (long long)j->w.n_chunks, (long long)j->w.n_ctx, (long long)j->sum.n,
+    out_printf("%lld %s of %lld tokens, %lld scored%s\n", (long long)j->w.n_chunks, j->w.n_chunks == 1 ? "chunk" : "chunks",
+               (long long)j->w.n_ctx, (long long)j->sum.n,
                j->w.bos >= 0 ? ", each chunk begins with BOS" : "");
     return out_printf("%.4f bits per byte, %.1f tokens/s, %.1f s\n", j->sum.nll / (log(2) * j->scored_bytes),
                (double)(j->w.n_chunks * j->w.n_ctx) / j->seconds, j->seconds);

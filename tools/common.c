@@ -1,6 +1,7 @@
 /* common - what every command needs around its work: errors with exit codes, finding a model file, opening model, engine and session.
  * The only file that decides defaults of machine and context. */
 #include "ggml-like/kernels/kernels.h"
+#include "quant/quant.h"
 #include "tools/cli.h"
 #include <dirent.h>
 #include <stdio.h>
@@ -88,6 +89,12 @@ status model_find(const char *name, char *path, size_t cap, struct err *e)
 
 /* ---- opening ---- */
 
+const char *format_name(const struct gguf *g, const char *dominant)
+{
+    const struct recipe *r = recipe_of_file(g);
+    return r ? r->name : dominant;
+}
+
 int64_t runtime_default_ctx(const struct model *m)
 {
     struct model_info info;
@@ -120,7 +127,7 @@ static void print_status(const struct runtime *r, const struct cli *c, const cha
     if (r->session)
         snprintf(context, sizeof context, " | context %lld, KV %s", (long long)session_n_ctx(r->session), size_text(session_bytes(r->session), kv));
     int threads = c->threads > 0 ? (int)c->threads : r->cpu.n_threads_default;
-    fprintf(stderr, "%s, %s, %s%s | %d %s (%s) | %s\n", name, m.type, size_text(m.file_bytes, size), context, threads,
+    fprintf(stderr, "%s, %s, %s%s | %d %s (%s) | %s\n", name, format_name(model_gguf(r->model), m.type), size_text(m.file_bytes, size), context, threads,
             threads == 1 ? "thread" : "threads", c->threads > 0 ? "asked for" : r->cpu.why, engine_kernels(r->engine)->name);
     if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train)
         fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on\n", (long long)session_n_ctx(r->session),
@@ -157,4 +164,47 @@ void runtime_close(struct runtime *r)
     engine_close(r->engine);
     model_close(r->model);
     r->session = NULL, r->engine = NULL, r->model = NULL;
+}
+
+/* ---- outputs ---- */
+
+/* The same file, or the same name in the same folder where there is none yet. */
+static bool same_place(const char *a, const char *b)
+{
+    char path[2][PATH_CAP];
+    struct file_facts x, y;
+    const char *name[2];
+    if (file_stat(a, &x) && file_stat(b, &y)) return x.dev == y.dev && x.ino == y.ino;
+    if (!file_target(a, path[0], PATH_CAP) || !file_target(b, path[1], PATH_CAP)) return false;
+    for (int i = 0; i < 2; i++) {
+        char *slash = strrchr(path[i], '/');
+        name[i] = slash ? slash + 1 : path[i];
+        if (slash) *slash = 0;
+    }
+    if (strcmp(name[0], name[1]) != 0) return false;
+    const char *folder[2];
+    for (int i = 0; i < 2; i++) folder[i] = name[i] == path[i] ? "." : *path[i] ? path[i] : "/";
+    return file_stat(folder[0], &x) && file_stat(folder[1], &y) && x.dev == y.dev && x.ino == y.ino;
+}
+
+status output_apart(const char *what, const char *path, const char *const *other, int n, struct err *e)
+{
+    for (int i = 0; path && i < n; i++) {
+        char found[PATH_CAP];
+        struct err ignored = { 0 };
+        if (!other[i]) continue;
+        if (same_place(path, other[i]) || (model_find(other[i], found, sizeof found, &ignored) == OK && same_place(path, found)))
+            return err_set(e, ERR_USAGE, "%s %.80s: would overwrite %.80s, named in the same command", what, path, other[i]);
+    }
+    return OK;
+}
+
+status output_check(const char *what, const char *path, const char *const *other, int n, struct err *e)
+{
+    struct file_out probe;
+    if (!path) return OK;
+    TRY(output_apart(what, path, other, n, e));
+    TRY(file_create(&probe, path, e));
+    file_abort(&probe);
+    return OK;
 }

@@ -23,27 +23,14 @@ static const char style[] =
     "svg text{fill:var(--dim);font:12px system-ui,sans-serif}svg .grid{stroke:var(--line)}svg .curve{fill:none;stroke-width:2}"
     ".key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em}</style>";
 
-static bool put_escaped(struct buffer *b, const char *s)
-{
-    bool ok = true;
-    for (; *s; s++) {
-        if (*s == '&') ok = emit_put(b, "&amp;") && ok;
-        else if (*s == '<') ok = emit_put(b, "&lt;") && ok;
-        else if (*s == '>') ok = emit_put(b, "&gt;") && ok;
-        else if (*s == '"') ok = emit_put(b, "&quot;") && ok;
-        else ok = buffer_append(b, s, 1) && ok;
-    }
-    return ok;
-}
-
 static bool cell(struct buffer *b, int decimals, double v)
 {
-    return isfinite(v) ? emit_put(b, "<td>%.*f</td>", decimals, v) : emit_put(b, "<td>-</td>");
+    return isfinite(v) ? buffer_put(b, "<td>%.*f</td>", decimals, v) : buffer_put(b, "<td>-</td>");
 }
 
 static bool cell_error(struct buffer *b, int decimals, double v, double error)
 {
-    return emit_put(b, "<td>%.*f <span class=e>&plusmn; %.*f</span></td>", decimals, v, decimals, error);
+    return buffer_put(b, "<td>%.*f <span class=e>&plusmn; %.*f</span></td>", decimals, v, decimals, error);
 }
 
 /* ---- tables ---- */
@@ -51,48 +38,48 @@ static bool cell_error(struct buffer *b, int decimals, double v, double error)
 static bool model_row(struct buffer *b, const struct compared *c, int series)
 {
     bool ok =
-        series < 0 ? emit_put(b, "<tr><td>") : emit_put(b, "<tr><td><span class=key style='background:var(--s%d)'></span>", series % 8);
-    ok = put_escaped(b, c->name) && emit_put(b, "</td><td>") && put_escaped(b, c->type) && emit_put(b, "</td>") && ok;
+        series < 0 ? buffer_put(b, "<tr><td>") : buffer_put(b, "<tr><td><span class=key style='background:var(--s%d)'></span>", series % 8);
+    ok = buffer_html(b, c->name) && buffer_put(b, "</td><td>") && buffer_html(b, c->type) && buffer_put(b, "</td>") && ok;
     ok = cell(b, 1, c->bytes / 1048576) && cell(b, 2, c->bpw) && cell_error(b, 4, c->s.ppl.value, c->s.ppl.error) && ok;
-    if (series < 0) return emit_put(b, "<td colspan=5>reference</td>") && cell(b, 1, c->speed) && emit_put(b, "</tr>\n") && ok;
+    if (series < 0) return buffer_put(b, "<td colspan=5>reference</td>") && cell(b, 1, c->speed) && buffer_put(b, "</tr>\n") && ok;
     ok = cell_error(b, 5, c->s.ln_ratio.value, c->s.ln_ratio.error) && cell_error(b, 5, c->s.kld.value, c->s.kld.error) && ok;
     ok = cell(b, 5, c->s.kld_at[9]) && cell_error(b, 2, 100 * c->s.top1.value, 100 * c->s.top1.error) && ok;
-    return cell_error(b, 2, 100 * c->s.rms_dp.value, 100 * c->s.rms_dp.error) && cell(b, 1, c->speed) && emit_put(b, "</tr>\n") && ok;
+    return cell_error(b, 2, 100 * c->s.rms_dp.value, 100 * c->s.rms_dp.error) && cell(b, 1, c->speed) && buffer_put(b, "</tr>\n") && ok;
 }
 
 static bool points_table(struct buffer *b, const struct comparison *c, const char *title, const double *at, int n, bool dp)
 {
-    bool ok = emit_put(b, "<h2>%s</h2><div class=scroll><table><tr><th>model</th>", title);
+    bool ok = buffer_put(b, "<h2>%s</h2><div class=scroll><table><tr><th>model</th>", title);
     for (int i = 0; i < n; i++) {
-        if (at[i] == 0 || at[i] == 1) ok = emit_put(b, "<th>%s</th>", at[i] == 0 ? "min" : "max") && ok;
-        else ok = emit_put(b, "<th>%g %%</th>", 100 * at[i]) && ok;
+        if (at[i] == 0 || at[i] == 1) ok = buffer_put(b, "<th>%s</th>", at[i] == 0 ? "min" : "max") && ok;
+        else ok = buffer_put(b, "<th>%g %%</th>", 100 * at[i]) && ok;
     }
-    ok = emit_put(b, "</tr>\n") && ok;
+    ok = buffer_put(b, "</tr>\n") && ok;
     for (int m = 0; m < c->n_models; m++) {
-        ok = emit_put(b, "<tr><td><span class=key style='background:var(--s%d)'></span>", m % 8) && put_escaped(b, c->model[m].name) &&
-             emit_put(b, "</td>") && ok;
+        ok = buffer_put(b, "<tr><td><span class=key style='background:var(--s%d)'></span>", m % 8) && buffer_html(b, c->model[m].name) &&
+             buffer_put(b, "</td>") && ok;
         for (int i = 0; i < n; i++) ok = (dp ? cell(b, 3, 100 * c->model[m].s.dp_at[i]) : cell(b, 5, c->model[m].s.kld_at[i])) && ok;
-        ok = emit_put(b, "</tr>\n") && ok;
+        ok = buffer_put(b, "</tr>\n") && ok;
     }
-    return emit_put(b, "</table></div>\n") && ok;
+    return buffer_put(b, "</table></div>\n") && ok;
 }
 
 /* ---- charts ---- */
 
 static bool frame(struct buffer *b, const char *label)
 {
-    return emit_put(b, "<figure><svg viewBox='0 0 %d %d' role=img aria-label='%s'>", WIDTH, HEIGHT, label);
+    return buffer_put(b, "<figure><svg viewBox='0 0 %d %d' role=img aria-label='%s'>", WIDTH, HEIGHT, label);
 }
 
 static bool tick_y(struct buffer *b, double y, const char *text)
 {
-    return emit_put(b, "<line class=grid x1='%d' x2='%d' y1='%.1f' y2='%.1f'/><text x='%d' y='%.1f' text-anchor=end>%s</text>", LEFT,
+    return buffer_put(b, "<line class=grid x1='%d' x2='%d' y1='%.1f' y2='%.1f'/><text x='%d' y='%.1f' text-anchor=end>%s</text>", LEFT,
                     WIDTH - RIGHT, py(y), py(y), LEFT - 6, py(y) + 4, text);
 }
 
 static bool tick_x(struct buffer *b, double x, const char *text)
 {
-    return emit_put(b, "<text x='%.1f' y='%d' text-anchor=middle>%s</text>", px(x), HEIGHT - BOTTOM + 18, text);
+    return buffer_put(b, "<text x='%.1f' y='%d' text-anchor=middle>%s</text>", px(x), HEIGHT - BOTTOM + 18, text);
 }
 
 /* Logarithmic scale of y over whole decades. */
@@ -135,12 +122,12 @@ static bool percentile_chart(struct buffer *b, const struct comparison *c)
     bool ok = frame(b, "KL divergence by percentile") && decade_ticks(b, &d);
     for (int i = FROM; i < KLD_POINTS; i++) ok = tick_x(b, (double)(i - FROM) / (KLD_POINTS - 1 - FROM), names[i - FROM]) && ok;
     for (int m = 0; m < c->n_models; m++) {
-        ok = emit_put(b, "<polyline class=curve stroke='var(--s%d)' points='", m % 8) && ok;
+        ok = buffer_put(b, "<polyline class=curve stroke='var(--s%d)' points='", m % 8) && ok;
         for (int i = FROM; i < KLD_POINTS; i++)
-            ok = emit_put(b, "%.1f,%.1f ", px((double)(i - FROM) / (KLD_POINTS - 1 - FROM)), py(log_y(&d, c->model[m].s.kld_at[i]))) && ok;
-        ok = emit_put(b, "'><title>") && put_escaped(b, c->model[m].name) && emit_put(b, "</title></polyline>") && ok;
+            ok = buffer_put(b, "%.1f,%.1f ", px((double)(i - FROM) / (KLD_POINTS - 1 - FROM)), py(log_y(&d, c->model[m].s.kld_at[i]))) && ok;
+        ok = buffer_put(b, "'><title>") && buffer_html(b, c->model[m].name) && buffer_put(b, "</title></polyline>") && ok;
     }
-    return emit_put(
+    return buffer_put(
                b,
                "</svg><figcaption>KL divergence (nats, logarithmic) that this share of the tokens stays below.</figcaption></figure>\n") &&
            ok;
@@ -161,12 +148,12 @@ static bool position_chart(struct buffer *b, const struct comparison *c)
         ok = tick_x(b, i / 4.0, text) && ok;
     }
     for (int m = 0; m < c->n_models; m++) {
-        ok = emit_put(b, "<polyline class=curve stroke='var(--s%d)' points='", m % 8) && ok;
+        ok = buffer_put(b, "<polyline class=curve stroke='var(--s%d)' points='", m % 8) && ok;
         for (int i = 0; i < c->n_bins; i++)
-            ok = emit_put(b, "%.1f,%.1f ", px((i + 0.5) / c->n_bins), py(fmax(0, c->model[m].kld_bin[i]) / top)) && ok;
-        ok = emit_put(b, "'><title>") && put_escaped(b, c->model[m].name) && emit_put(b, "</title></polyline>") && ok;
+            ok = buffer_put(b, "%.1f,%.1f ", px((i + 0.5) / c->n_bins), py(fmax(0, c->model[m].kld_bin[i]) / top)) && ok;
+        ok = buffer_put(b, "'><title>") && buffer_html(b, c->model[m].name) && buffer_put(b, "</title></polyline>") && ok;
     }
-    return emit_put(b, "</svg><figcaption>Mean KL divergence by position in the chunk. A curve that climbs means that errors build up in "
+    return buffer_put(b, "</svg><figcaption>Mean KL divergence by position in the chunk. A curve that climbs means that errors build up in "
                        "the context.</figcaption></figure>\n") &&
            ok;
 }
@@ -190,44 +177,45 @@ static bool size_chart(struct buffer *b, const struct comparison *c)
     for (int m = 0; m < c->n_models; m++) {
         const struct compared *x = &c->model[m];
         double at = px((x->bytes - lo) / (hi - lo)), v = x->s.kld.value, e = x->s.kld.error;
-        ok = emit_put(b, "<line stroke='var(--s%d)' x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f'/>", m % 8, at, at, py(log_y(&d, v - e)),
+        ok = buffer_put(b, "<line stroke='var(--s%d)' x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f'/>", m % 8, at, at, py(log_y(&d, v - e)),
                       py(log_y(&d, v + e))) &&
              ok;
-        ok = emit_put(b, "<circle fill='var(--s%d)' r=5 cx='%.1f' cy='%.1f'/><text x='%.1f' y='%.1f'>", m % 8, at, py(log_y(&d, v)), at + 8,
+        ok = buffer_put(b, "<circle fill='var(--s%d)' r=5 cx='%.1f' cy='%.1f'/><text x='%.1f' y='%.1f'>", m % 8, at, py(log_y(&d, v)), at + 8,
                       py(log_y(&d, v)) - 8) &&
              ok;
-        ok = put_escaped(b, x->type) && emit_put(b, "</text>") && ok;
+        ok = buffer_html(b, x->type) && buffer_put(b, "</text>") && ok;
     }
-    return emit_put(
+    return buffer_put(
                b, "</svg><figcaption>File size against mean KL divergence (logarithmic). Lower left is better.</figcaption></figure>\n") &&
            ok;
 }
 
 bool compare_html(const struct comparison *c, struct buffer *b)
 {
-    bool ok = emit_put(
+    bool ok = buffer_put(
         b, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>cuanto compare: ");
-    ok = put_escaped(b, c->ref->name) && emit_put(b, "</title>%s\n<h1>Compared with ", style) && put_escaped(b, c->ref->name) &&
-         emit_put(b, "</h1>\n<p class=dim>Text ") && ok;
-    ok = put_escaped(b, c->text) &&
-         emit_put(b, ": %lld chunks of %lld tokens, %lld scored%s. %d threads, %s, %s activations, %.1f s.</p>\n", (long long)c->n_chunks,
+    ok = buffer_html(b, c->ref->name) && buffer_put(b, "</title>%s\n<h1>Compared with ", style) && buffer_html(b, c->ref->name) &&
+         buffer_put(b, "</h1>\n<p class=dim>Text ") && ok;
+    ok = buffer_html(b, c->text) &&
+         buffer_put(b, ": %lld %s of %lld tokens, %lld scored%s. %d threads, %s, %s activations, %.1f s.</p>\n", (long long)c->n_chunks,
+                    c->n_chunks == 1 ? "chunk" : "chunks",
                   (long long)c->n_ctx, (long long)c->n_tokens, c->bos ? ", each chunk begins with BOS" : "", c->threads, c->isa,
                   c->precise ? "precise" : "fast", c->seconds) &&
          ok;
-    ok = emit_put(b, "<div class=scroll><table><tr><th>model</th><th>type</th><th>MiB</th><th>bpw</th><th>perplexity</th><th>ln(PPL/PPL "
+    ok = buffer_put(b, "<div class=scroll><table><tr><th>model</th><th>type</th><th>MiB</th><th>bpw</th><th>perplexity</th><th>ln(PPL/PPL "
                      "ref)</th><th>KL divergence</th>"
                      "<th>99.9 %% KL</th><th>same top-1 %%</th><th>RMS &Delta;p %%</th><th>tok/s</th></tr>\n") &&
          ok;
     ok = model_row(b, c->ref, -1) && ok;
     for (int m = 0; m < c->n_models; m++) ok = model_row(b, &c->model[m], m) && ok;
-    ok = emit_put(b, "</table></div>\n<p>KL divergence says how far the model's predictions are from the reference's, 0 is identical; its "
+    ok = buffer_put(b, "</table></div>\n<p>KL divergence says how far the model's predictions are from the reference's, 0 is identical; its "
                      "99.9 %% point shows the rare "
                      "large errors. Perplexity says how well the text is predicted, by luck also better than the reference. &plusmn; is "
                      "one standard error.</p>\n"
                      "<div class=charts>\n") &&
          ok;
-    ok = percentile_chart(b, c) && position_chart(b, c) && (c->n_models < 2 || size_chart(b, c)) && emit_put(b, "</div>\n") && ok;
+    ok = percentile_chart(b, c) && position_chart(b, c) && (c->n_models < 2 || size_chart(b, c)) && buffer_put(b, "</div>\n") && ok;
     ok = points_table(b, c, "KL divergence of a token, by percentile", kld_points, KLD_POINTS, false) && ok;
     ok = points_table(b, c, "Change of the right token's probability, percent", dp_points, DP_POINTS, true) && ok;
-    return emit_put(b, "</html>\n") && ok;
+    return buffer_put(b, "</html>\n") && ok;
 }

@@ -1,7 +1,6 @@
 /* compare_report - see compare_report.h. */
 #include "tools/compare_report.h"
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,20 +133,6 @@ enum compare_format compare_format(const char *name, const char *path)
     return COMPARE_TEXT;
 }
 
-bool emit_put(struct buffer *b, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
-    if (n < 0 || !buffer_reserve(b, (size_t)n + 1)) return false;
-    va_start(ap, fmt);
-    vsnprintf(b->p + b->n, (size_t)n + 1, fmt, ap);
-    va_end(ap);
-    b->n += (size_t)n;
-    return true;
-}
-
 /* A number, or "-" when it is not known. */
 static const char *number(char buf[32], int decimals, double v)
 {
@@ -178,7 +163,7 @@ static bool text_row(struct buffer *b, const struct compared *c, bool is_ref)
         with_error(top, 2, 100 * c->s.top1.value, 100 * c->s.top1.error);
         with_error(rms, 2, 100 * c->s.rms_dp.value, 100 * c->s.rms_dp.error);
     }
-    return emit_put(b, "%-26.26s %-7s %8s %6s %20s %20s %19s %15s %14s %7s\n", c->name, c->type, mib, bpw, ppl, ratio, kld, top, rms,
+    return buffer_put(b, "%-26.26s %-7s %8s %6s %20s %20s %19s %15s %14s %7s\n", c->name, c->type, mib, bpw, ppl, ratio, kld, top, rms,
                     speed);
 }
 
@@ -189,14 +174,14 @@ struct point {
 
 static bool text_points(struct buffer *b, const struct comparison *c, const char *title, const struct point *p, int n, bool dp)
 {
-    bool ok = emit_put(b, "\n%-26s", title);
-    for (int i = 0; i < n; i++) ok = emit_put(b, " %9s", p[i].name) && ok;
-    ok = emit_put(b, "\n") && ok;
+    bool ok = buffer_put(b, "\n%-26s", title);
+    for (int i = 0; i < n; i++) ok = buffer_put(b, " %9s", p[i].name) && ok;
+    ok = buffer_put(b, "\n") && ok;
     for (int m = 0; m < c->n_models; m++) {
         const struct kld_stats *s = &c->model[m].s;
-        ok = emit_put(b, "%-26.26s", c->model[m].name) && ok;
-        for (int i = 0; i < n; i++) ok = emit_put(b, dp ? " %9.3f" : " %9.5f", dp ? 100 * s->dp_at[p[i].at] : s->kld_at[p[i].at]) && ok;
-        ok = emit_put(b, "\n") && ok;
+        ok = buffer_put(b, "%-26.26s", c->model[m].name) && ok;
+        for (int i = 0; i < n; i++) ok = buffer_put(b, dp ? " %9.3f" : " %9.5f", dp ? 100 * s->dp_at[p[i].at] : s->kld_at[p[i].at]) && ok;
+        ok = buffer_put(b, "\n") && ok;
     }
     return ok;
 }
@@ -206,15 +191,15 @@ static bool report_text(const struct comparison *c, struct buffer *b)
     static const struct point kl[] = { { "median", 5 }, { "90 %", 6 }, { "95 %", 7 }, { "99 %", 8 }, { "99.9 %", 9 }, { "maximum", 10 } };
     static const struct point dp[] = { { "minimum", 0 }, { "1 %", 2 },  { "5 %", 3 },   { "25 %", 5 },    { "median", 6 },
                                        { "75 %", 7 },    { "95 %", 9 }, { "99 %", 10 }, { "maximum", 12 } };
-    bool ok = emit_put(b, "%-26s %-7s %8s %6s %20s %20s %19s %15s %14s %7s\n", "model", "type", "MiB", "bpw", "perplexity",
+    bool ok = buffer_put(b, "%-26s %-7s %8s %6s %20s %20s %19s %15s %14s %7s\n", "model", "type", "MiB", "bpw", "perplexity",
                        "ln(PPL/PPL ref)", "KL divergence", "same top-1 %", "RMS dp %", "tok/s");
     ok = text_row(b, c->ref, true) && ok;
     for (int i = 0; i < c->n_models; i++) ok = text_row(b, &c->model[i], false) && ok;
     ok = text_points(b, c, "KL divergence of a token", kl, ARRAY_LEN(kl), false) && ok;
     ok = text_points(b, c, "change of probability, %", dp, ARRAY_LEN(dp), true) && ok;
-    return emit_put(b, "\n%lld chunks of %lld tokens, %lld scored%s; %s. +- is one standard error over tokens; over chunks, KL:",
-                    (long long)c->n_chunks, (long long)c->n_ctx, (long long)c->n_tokens, c->bos ? ", each chunk begins with BOS" : "",
-                    c->precise ? "precise" : "not precise") &&
+    return buffer_put(b, "\n%lld %s of %lld tokens, %lld scored%s; %s. +- is one standard error over tokens; over chunks, KL:",
+                    (long long)c->n_chunks, c->n_chunks == 1 ? "chunk" : "chunks", (long long)c->n_ctx, (long long)c->n_tokens,
+                    c->bos ? ", each chunk begins with BOS" : "", c->precise ? "precise" : "not precise") &&
            ok;
 }
 
@@ -234,13 +219,13 @@ static bool md_row(struct buffer *b, const struct compared *c, bool is_ref)
         with_error(rms, 2, 100 * c->s.rms_dp.value, 100 * c->s.rms_dp.error);
         number(tail, 5, c->s.kld_at[9]);
     }
-    return emit_put(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", c->name, c->type, mib, bpw, ppl, ratio, kld, tail, top,
+    return buffer_put(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", c->name, c->type, mib, bpw, ppl, ratio, kld, tail, top,
                     rms, speed);
 }
 
 static bool report_md(const struct comparison *c, struct buffer *b)
 {
-    bool ok = emit_put(
+    bool ok = buffer_put(
         b, "| model | type | MiB | bpw | perplexity | ln(PPL/PPL ref) | KL divergence | 99.9 %% KL | same top-1 %% | RMS dp %% | tok/s |\n"
            "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     ok = md_row(b, c->ref, true) && ok;
@@ -250,29 +235,22 @@ static bool report_md(const struct comparison *c, struct buffer *b)
 
 /* ---- CSV, JSON ---- */
 
-static bool csv_text(struct buffer *b, const char *s)
-{
-    bool ok = emit_put(b, "\"");
-    for (; *s; s++) ok = buffer_append(b, *s == '"' ? "\"\"" : s, *s == '"' ? 2 : 1) && ok;
-    return emit_put(b, "\"") && ok;
-}
-
 static bool csv_row(struct buffer *b, const struct compared *c, bool is_ref)
 {
-    bool ok = csv_text(b, c->path) && emit_put(b, ",%s,", is_ref ? "reference" : "candidate") && csv_text(b, c->type);
+    bool ok = buffer_csv(b, c->path) && buffer_put(b, ",%s,", is_ref ? "reference" : "candidate") && buffer_csv(b, c->type);
     for (int i = 0; i < metric_count; i++) {
         double v = metric_value(&metrics[i], c);
         bool there = isfinite(v) && (!is_ref || metrics[i].both);
-        ok = (there ? emit_put(b, ",%.9g", v) : emit_put(b, ",")) && ok;
+        ok = (there ? buffer_put(b, ",%.9g", v) : buffer_put(b, ",")) && ok;
     }
-    return emit_put(b, "\n") && ok;
+    return buffer_put(b, "\n") && ok;
 }
 
 static bool report_csv(const struct comparison *c, struct buffer *b)
 {
-    bool ok = emit_put(b, "model,role,type");
-    for (int i = 0; i < metric_count; i++) ok = emit_put(b, ",%s", metrics[i].name) && ok;
-    ok = emit_put(b, "\n") && ok;
+    bool ok = buffer_put(b, "model,role,type");
+    for (int i = 0; i < metric_count; i++) ok = buffer_put(b, ",%s", metrics[i].name) && ok;
+    ok = buffer_put(b, "\n") && ok;
     ok = csv_row(b, c->ref, true) && ok;
     for (int i = 0; i < c->n_models; i++) ok = csv_row(b, &c->model[i], false) && ok;
     return ok;
@@ -313,16 +291,17 @@ static bool report_json_compare(const struct comparison *c, struct buffer *b)
     for (int i = 0; i < c->n_models; i++) json_model(&o, NULL, &c->model[i], false, c->n_bins);
     json_end(&o, ']');
     json_end(&o, '}');
-    bool ok = json_out_ok(&o) && buffer_append(b, o.buf, o.n) && emit_put(b, "\n");
+    bool ok = json_out_ok(&o) && buffer_append(b, o.buf, o.n) && buffer_put(b, "\n");
     json_out_free(&o);
     return ok;
 }
 
 static bool text_with_chunks(const struct comparison *c, struct buffer *b)
 {
+    char error[32];
     bool ok = report_text(c, b);
-    for (int i = 0; i < c->n_models; i++) ok = emit_put(b, "%s %.5f", i ? "," : "", c->model[i].s.kld_error_chunks) && ok;
-    return emit_put(b, "\n") && ok;
+    for (int i = 0; i < c->n_models; i++) ok = buffer_put(b, "%s %s", i ? "," : "", number(error, 5, c->model[i].s.kld_error_chunks)) && ok;
+    return buffer_put(b, "\n") && ok;
 }
 
 bool compare_report(const struct comparison *c, enum compare_format format, struct buffer *out)

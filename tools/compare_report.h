@@ -8,7 +8,7 @@ enum { COMPARE_BINS = 24 };
 
 /* One model of a comparison. */
 struct compared {
-    const char *path, *type;     /* as given; dominant tensor type */
+    const char *path, *type;     /* as given; its mix, else the type of most bytes */
     char name[48];               /* file name without folder and .gguf, cut */
     double bytes, bpw, speed;    /* of the file; bits per weight; tokens per second in this run, scoring included. NaN: not known */
     struct kld_stats s;          /* of the reference: only n, ppl, and 1 for top1 */
@@ -52,6 +52,3 @@ enum compare_format compare_format(const char *name, const char *path);
 /* compare_report - appends the whole report to out; false when memory is out. */
 bool compare_report(const struct comparison *c, enum compare_format format, struct buffer *out) MUST_USE;
 bool compare_html(const struct comparison *c, struct buffer *out) MUST_USE; /* compare_html.c */
-
-/* put - printf into a buffer; false when memory is out. */
-bool emit_put(struct buffer *b, const char *fmt, ...) PRINTF_LIKE(2, 3);

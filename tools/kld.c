@@ -110,7 +110,7 @@ static double error_by_chunks(const struct kld_token *t, int64_t n, int64_t n_sc
         sum += mean, sum2 += mean * mean;
     }
     double mean = chunks ? sum / (double)chunks : 0, var = chunks ? sum2 / (double)chunks - mean * mean : 0;
-    return chunks > 1 && var > 0 ? sqrt(var / (double)(chunks - 1)) : 0;
+    return chunks < 2 ? NAN : var > 0 ? sqrt(var / (double)(chunks - 1)) : 0; /* one chunk says nothing about others */
 }
 
 /* The two perplexities and what follows from pairing their tokens. cov: of the two means. */

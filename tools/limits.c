@@ -14,8 +14,11 @@ enum {
     TILE_K = 512,       /* 8 KiB of codes and as much of activations: with scales half of a 32 KiB cache */
     TILE_CALLS = 512,   /* between two looks at the clock, 0.1 to 1 ms */
     BARRIERS = 200,
+    DECODE_K = 2048,    /* columns of a row: whole blocks of every format */
+    DECODE_SLICE = 1 << 20,
 };
 #define BEST_OF_SECONDS 0.08
+#define DECODE_SECONDS 0.05
 
 /* ---- reading ---- */
 
@@ -68,11 +71,13 @@ static double best_read(struct reading *r, struct pool *pool, size_t bytes)
     return best;
 }
 
-/* The weights lie in one file, one behind the other: from the first byte of any tensor to the last, at most READ_MAX. */
+/* The weights lie one behind the other: from the first byte of any tensor to the last, at most READ_MAX. Of a split model one part: between the parts'
+ * mappings there may be nothing. */
 static size_t weights_of(const struct gguf *g, const uint8_t **data)
 {
     const uint8_t *from = NULL, *to = NULL;
     for (int64_t i = 0; i < g->n_tensors; i++) {
+        if (gguf_file_of(g, &g->tensor[i]) != gguf_file_of(g, &g->tensor[0])) continue;
         const uint8_t *begin = g->tensor[i].data, *end = begin + tensor_bytes(&g->tensor[i]);
         if (!from || begin < from) from = begin;
         if (!to || end > to) to = end;
@@ -159,6 +164,67 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
     return OK;
 }
 
+/* ---- decoding ---- */
+
+struct decoding {
+    const uint8_t *data;
+    size_t row_bytes;
+    int64_t begin, end;  /* rows of the slice */
+    float (*dot)(const void *w, const struct act_row *x, int64_t k);
+    struct act_row x;
+    float sum[512];      /* one per thread */
+};
+
+static void decode_share(void *ctx, int ith, int nth)
+{
+    struct decoding *d = ctx;
+    int64_t begin, end;
+    float sum = 0;
+    pool_range(d->end - d->begin, 16, ith, nth, &begin, &end);
+    for (int64_t i = d->begin + begin; i < d->begin + end; i++) sum += d->dot(d->data + (size_t)i * d->row_bytes, &d->x, d->x.k);
+    d->sum[ith] += sum;
+}
+
+/* Walks over the weights as best_read does, so that a slice comes from where a token's weights come from. */
+static double best_decode(struct decoding *d, struct pool *pool, int64_t rows)
+{
+    double best = 0, begin = now_seconds(), t0 = begin;
+    int64_t slice = max_i64(1, (int64_t)((size_t)DECODE_SLICE / d->row_bytes)) * pool_threads(pool);
+    do {
+        for (d->begin = 0; d->begin < rows; d->begin = d->end) {
+            d->end = rows - d->begin < 2 * slice ? rows : d->begin + slice;
+            pool_run(pool, decode_share, d);
+            double t1 = now_seconds(), rate = (double)(d->end - d->begin) * (double)d->row_bytes / (t1 - t0) * 1e-9;
+            if (rate > best) best = rate;
+            t0 = t1;
+            if (t1 - begin > DECODE_SECONDS) break;
+        }
+    } while (t0 - begin < DECODE_SECONDS);
+    return best;
+}
+
+status limits_decode(double *gbps, struct engine *en, const struct dtype *t, struct err *e)
+{
+    const struct kernels *k = engine_kernels(en);
+    struct arena a;
+    struct decoding d = { .row_bytes = dtype_row_bytes(t, DECODE_K), .dot = k->rowdot[t->gguf_id], .x = { .k = DECODE_K } };
+    int64_t rows = (int64_t)(weights_of(model_gguf(engine_model(en)), &d.data) / d.row_bytes);
+    arena_init(&a, 0);
+    float *x = arena_zalloc(&a, DECODE_K, sizeof *x);
+    void *buf = arena_zalloc(&a, 1, act_row_bytes(DECODE_K));
+    status st = x && buf ? OK : err_oom(e, "one token", act_row_bytes(DECODE_K));
+    *gbps = 0;
+    if (st == OK && rows > 0) {
+        for (int i = 0; i < DECODE_K; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
+        act_row_place(&d.x, buf, DECODE_K);
+        k->quant_row(&d.x, x, DECODE_K);
+        d.x.f32 = x;
+        *gbps = best_decode(&d, engine_pool(en), rows);
+    }
+    arena_free(&a);
+    return st;
+}
+
 /* ---- barrier ---- */
 
 static void many_barriers(void *ctx, int ith, int nth)
@@ -189,6 +255,12 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e)
     measure_reading(l, en);
     l->barrier_ns = best_barrier(engine_pool(en));
     return OK;
+}
+
+uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtype *kv_type)
+{
+    size_t state = model_state_bytes(engine_model(en), n_ctx, kv_type);
+    return state == SIZE_MAX ? 0 : (uint64_t)state + engine_bytes(en);
 }
 
 struct share limits_share(struct limits *l, const struct load *w)

@@ -16,6 +16,13 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e) MUST_U
 /* limits_again - reads once more, after a test, and keeps the better figures: other work on the machine may have slowed the first look. */
 void limits_again(struct limits *l, struct engine *en);
 
+/* limits_decode - 10^9 bytes of weights of one format per second that all threads multiply with one token, each row in registers as decoding does: memory and
+ * arithmetic together. The bytes are those of the mapped model whatever they mean, so that it works for formats that the model does not have. About 60 ms. */
+status limits_decode(double *gbps, struct engine *en, const struct dtype *t, struct err *e) MUST_USE;
+
+/* limits_memory - bytes that a session of n_ctx positions takes besides the weights: its KV cache and the engine's scratch. 0: no number holds it. */
+uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtype *kv_type);
+
 /* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. */
 struct load { double bytes, macs, seconds, best_seconds; };
 struct share { double percent; const char *bound; }; /* bound: "bandwidth" or "compute", whichever is nearer to its limit */

@@ -281,18 +281,19 @@ static status take(const struct command *cmd, struct cli *c, struct opt_result *
     if (o == &builtin_rows[0]) return r->help = true, OK;
     if (o == &builtin_rows[1]) return r->show_config = true, OK;
     if (o->kind == OPT_FLAG && !value) value = (char *)"on";
-    if (!value) {
+    const char *text = value ? value : o->implied;
+    if (!text) {
         int other;
         bool neg;
         if (left < 2) return err_set(e, ERR_USAGE, "%s needs a value %s", what, o->value ? o->value : "");
-        value = argv[1];
-        if (!strncmp(value, "--", 2) && find(cmd, value, strcspn(value, "="), &other, &neg))
-            return err_set(e, ERR_USAGE, "%s needs a value %s, but %s follows (%s=%s passes it as text)", what, o->value ? o->value : "", value,
-                           what, value);
+        text = argv[1];
+        if (!strncmp(text, "--", 2) && find(cmd, text, strcspn(text, "="), &other, &neg))
+            return err_set(e, ERR_USAGE, "%s needs a value %s, but %s follows (%s=%s passes it as text)", what, o->value ? o->value : "", text,
+                           what, text);
         *used = 2;
     }
     if (o->kind == OPT_LIST && r->source[index] != OPT_WORD) *(int *)((char *)c + o->count_offset) = 0;
-    TRY(opt_store(c, o, value, what, e));
+    TRY(opt_store(c, o, text, what, e));
     if (negated) *(bool *)((char *)c + o->offset) ^= true;
     r->source[index] = OPT_WORD;
     return OK;

@@ -284,6 +284,7 @@ static void eta_text(double s, char buf[32])
 void bar_begin(struct bar *b, const struct cli *c, const char *label, const char *unit, int64_t total)
 {
     *b = (struct bar){ .label = label, .unit = unit, .total = total, .start = now_seconds(), .last = -1, .quiet = c->quiet };
+    b->since = b->start;
     b->tty = term_is_tty(STDERR_FILENO) && !term_dumb();
 }
 
@@ -299,7 +300,9 @@ static bool bar_due(const struct bar *b, int64_t done, int percent, double now)
 
 void bar_update(struct bar *b, int64_t done, const char *extra)
 {
-    double now = now_seconds(), elapsed = now - b->start, rate = elapsed > 0 ? (double)done / elapsed : 0;
+    double now = now_seconds();
+    if (b->before > 0 && done <= b->before) b->since = now; /* looking at what is done says nothing about the work ahead */
+    double elapsed = now - b->since, rate = elapsed > 0 ? (double)(done - b->before) / elapsed : 0;
     int percent = b->total > 0 ? (int)((double)done * 100.0 / (double)b->total) : 0;
     if (!bar_due(b, done, percent, now)) return;
     char line[256], fill[21], speed[80] = "", eta[32];
@@ -309,7 +312,7 @@ void bar_update(struct bar *b, int64_t done, const char *extra)
         eta_text((double)(b->total - done) / rate, eta);
         snprintf(speed, sizeof speed, rate < 10 ? "  %.1f %s/s  ETA %s" : "  %.0f %s/s  ETA %s", rate, b->unit, eta);
     }
-    snprintf(line, sizeof line, "%s %3d%% |%s| %lld/%lld%s%s%s", b->label, percent, fill, (long long)done, (long long)b->total, speed,
+    snprintf(line, sizeof line, "%s %3d%% |%s| %lld/%lld %s%s%s%s", b->label, percent, fill, (long long)done, (long long)b->total, b->unit, speed,
              extra ? "  " : "", extra ? extra : "");
     bar_shown = b->tty;
     if (b->tty) fprintf(stderr, "\r%.*s\033[K", term_width() - 1, line);

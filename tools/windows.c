@@ -9,7 +9,7 @@ status windows_text(const struct cli *c, char **text, size_t *n, struct err *e)
 {
     if (c->n_file != 1) return err_set(e, ERR_USAGE, "no text to score: -f FILE");
     TRY(file_text(c->file[0], TEXT_MAX, text, n, e));
-    if (*n > 0 && (*text)[*n - 1] == '\n') (*n)--;
+    if (*n > 0 && (*text)[*n - 1] == '\n') (*n)--; /* llama.cpp's tools drop one newline at the end */
     return OK;
 }
 

@@ -1,0 +1,78 @@
+# quantize: a plan, a file, refusals with a way out, nothing lost
+cp $TINY_MODEL m-F32.gguf
+plan() { cuanto quantize m-F32.gguf "$@" --dry-run | sed -n '/->/p' | sed 's/ *[0-9.]* *[0-9.]*$//; s/   */ | /g'; }
+echo "- plan"
+plan Q8_0
+plan x.gguf Q4_0 --type 'blk\.0\.ffn=keep' --output-type f16 | grep -v 'attn_[qk]'
+cuanto quantize m-F32.gguf Q8_0 --dry-run | sed -n 's/^\(needs\|time\|to run\) .*/\1/p'
+cuanto quantize m-F32.gguf Q8_0 --dry-run --json | grep -c '"seconds_predicted": *[0-9]'
+ls
+cuanto quantize m-F32.gguf x.gguf Q8_0 --dry-run | sed -n 's/^to run .*\(at 8k context\)$/\1/p'
+cuanto quantize m-F32.gguf --method zero-point --dry-run | grep '^note'
+cuanto quantize m-F32.gguf Q8_0 --split-size 10K --dry-run | grep '^note'
+echo "- run"
+cuanto quantize m-F32.gguf Q8_0 -q; echo "exit $?"
+ls
+cuanto quantize m-F32.gguf a.gguf Q8_0 -t 1 -q --verify --sha256 | grep -c '^[0-9a-f]\{64\}  a.gguf$'
+cmp a.gguf m-Q8_0.gguf && echo 'same with one thread'
+sha256sum a.gguf | cut -c1-64 >s; cuanto quantize m-F32.gguf a.gguf Q8_0 -q --overwrite --sha256 | cut -c1-64 | cmp - s && echo 'same sum'
+cuanto run a.gguf --raw 'Once upon' -n 2 --ignore-eos -q >/dev/null; echo "exit $?"
+cuanto quantize m-F32.gguf b.gguf q4_k_m -v 2>&1 | grep -c 'relative [0-9.]* %  cosine'
+cuanto run b.gguf --raw 'Once upon' -n 2 --ignore-eos 2>&1 >/dev/null | sed -n '1s/^[^,]*, \([^,]*\),.*/\1/p'
+cuanto quantize m-F32.gguf b.gguf --method absmax --bits 8 --granularity row -q --overwrite; echo "exit $?"
+echo "- refused"
+cuanto quantize m-F32.gguf a.gguf Q8_0 -q; echo "exit $?"
+cuanto quantize m-F32.gguf m-F32.gguf Q8_0 -q --overwrite; echo "exit $?"
+cuanto quantize m-F32.gguf a.gguf Q4_K_X; echo "exit $?"
+cuanto quantize m-F32.gguf; echo "exit $?"
+cuanto quantize m-F32.gguf x.gguf; cuanto quantize m-F32.gguf Q8_0 x.gguf; cuanto quantize m-F32.gguf Q8_0 --method absmax; echo "exit $?"
+cuanto quantize m-F32.gguf a.gguf COPY; echo "exit $?"; cuanto help quantize | sed -n '/^Types:/,$p' | grep -c '^  I\?Q[1-8]'
+cuanto quantize m-F32.gguf Q4_0 --granularity row --dry-run; cuanto quantize m-F32.gguf Q4_0 --bits 4 --dry-run; echo "exit $?"
+cp a.gguf i.json; cuanto quantize m-F32.gguf i.json Q8_0 -q --imatrix i.json --overwrite; echo "exit $?"
+cuanto quantize m-F32.gguf f.gguf Q8_0 -q --imatrix i.json --report ./i.json; echo "exit $?"; cmp a.gguf i.json && rm i.json
+cuanto quantize m-F32.gguf c.gguf Q4_0 --type 'nothing=q8_0' -q; echo "exit $?"
+cuanto quantize m-F32.gguf c.gguf Q4_0 --split-size 2Q -q; echo "exit $?"
+cuanto quantize a.gguf c.gguf Q4_0 -q; echo "exit $?"
+cuanto quantize a.gguf c.gguf Q4_0 -q --allow-requantize; echo "exit $?"
+cuanto quantize m-F32.gguf no/where.gguf Q8_0 -q; echo "exit $?"
+cuanto quantize m-F32.gguf d.gguf Q8_0 --method absmax -q; echo "exit $?"
+cuanto quantize m-F32.gguf f.gguf Q8_0 -q --report r.txt; echo "exit $?"
+cuanto quantize m-F32.gguf f.gguf Q8_0 -q --report no/where.html; echo "exit $?"
+cuanto quantize m-F32.gguf f.gguf Q8_0 -q --keep-outliers=1; echo "exit $?"
+cuanto quantize m-F32.gguf f.gguf F16 -q --keep-outliers; echo "exit $?"
+cuanto quantize m-F32.gguf Q4_0 --explain attn_q; echo "exit $?"
+cuanto quantize m-F32.gguf Q4_0 --explain=nothing; echo "exit $?"
+echo "- explained"
+cuanto quantize m-F32.gguf Q4_0 --explain='blk.0.attn_q' >x; echo "exit $?"
+head -3 x; grep -c '^> search Q4_0' x; awk 'length($0) > 80' x; grep '^blk' x
+cuanto quantize m-F32.gguf --explain | grep -c '^blk.1'
+echo "- reported"
+for end in html json csv md; do cuanto quantize m-F32.gguf f.gguf Q4_0 -q --overwrite --report r.$end; echo "exit $?"; done
+cuanto quantize m-F32.gguf Q4_0 --dry-run --report d.md >/dev/null; grep -c '^| blk' d.md
+sed -n 's/^- \(input\|output\|format\): /\1 /p' r.md; grep -c 'output <code>f.gguf</code>' r.html; grep '^  "output"' r.json
+cuanto quantize m-F32.gguf Q8_0 --type 'ffn=q4_0' --dry-run --report t.md >/dev/null; grep -c "^- .*--type 'ffn\|^- .*--type 'blk.*ffn" t.md
+grep -c '</html>' r.html; grep -ic 'http\|<script' r.html; head -1 r.csv; sed -n 's/^- \(No tensor stands out\|[0-9]* of\).*/\1/p' r.md | head -1
+echo "- outlier columns"
+cuanto quantize m-F32.gguf o.gguf Q8_0 --keep-outliers=1.0005 --dry-run | grep -c '^outliers .* stay F16; llama.cpp cannot read such a file'
+cuanto quantize m-F32.gguf o.gguf Q8_0 --keep-outliers=1.0005 -q --verify; echo "exit $?"
+cuanto run o.gguf --raw 'Once upon' -n 2 --ignore-eos -q >/dev/null; echo "exit $?"
+cuanto quantize m-F32.gguf Q8_0 --keep-outliers --dry-run | grep '^outliers'
+echo "- disk full, then resumed"
+(trap '' XFSZ; ulimit -f 100; cuanto quantize m-F32.gguf e.gguf Q8_0 -q; echo "exit $?")
+ls e.gguf*
+cuanto quantize m-F32.gguf e.gguf Q8_0 -q; echo "exit $?"
+cuanto quantize m-F32.gguf e.gguf Q8_0 -q --split-size 60K; echo "exit $?"
+cuanto quantize m-F32.gguf e.gguf Q5_0 -q --resume; echo "exit $?"
+cuanto quantize m-F32.gguf e.gguf Q8_0 --resume 2>x; echo "exit $?"
+grep -c '^continuing: [0-9]* % was done' x; sed -n 's/.*\(weighted relative error about\) [0-9.]* %.*MiB.s$/\1 N %/p' x
+cuanto quantize m-F32.gguf g.gguf Q8_0 --verify 2>&1 | sed -n 's/.*\(weighted relative error\) [0-9.]* %.*/\1 N %/p'
+cmp e.gguf a.gguf && ls e.gguf*
+echo "- split"
+cuanto quantize m-F32.gguf s.gguf Q8_0 -q --split-size 60K --sha256 | wc -l
+ls s-*
+cuanto quantize m-F32.gguf p.gguf F32 -q --split-size 200K
+first=$(ls p-00001-of-*.gguf); ls p-*
+cuanto quantize $first Q8_0 -q; echo "exit $?"
+ls p-Q*
+cmp p-Q8_0.gguf a.gguf && echo 'same as from one file'
+cuanto quantize $(ls p-00002-of-*.gguf) Q8_0 -q; echo "exit $?"
