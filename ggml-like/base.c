@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Names from files end up in error texts, so control bytes (newlines, terminal escapes) must not survive. */
 static void make_printable(char *s)
@@ -109,3 +110,16 @@ void mem_fail_at(int64_t n, bool sticky)
 }
 
 int64_t mem_count(void) { return atomic_load_explicit(&n_admitted, memory_order_relaxed); }
+
+double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+const char *path_base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}

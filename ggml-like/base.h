@@ -45,6 +45,9 @@ bool mul_size(size_t a, size_t b, size_t *out) MUST_USE;
 bool add_size(size_t a, size_t b, size_t *out) MUST_USE;
 bool pad_size(size_t a, size_t align, size_t *out) MUST_USE; /* up to a multiple of align, a power of two */
 
+double now_seconds(void);                    /* monotonic clock */
+const char *path_base(const char *path);     /* behind the last slash */
+
 /* mem_alloc/mem_realloc/mem_free - malloc semantics; memory is NOT cleared. Size 0 gives a valid pointer.
  * mem_calloc clears and checks the product. All return NULL when memory is out. */
 void *mem_alloc(size_t bytes) MUST_USE;

@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -488,25 +487,18 @@ uint64_t file_room(const char *path)
     return folder_of(path, dir) && statvfs(dir, &v) == 0 ? (uint64_t)v.f_bavail * v.f_frsize : UINT64_MAX;
 }
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* Seconds until n more bytes are on disk; < 0 when they cannot be written. */
 static double time_write(int fd, size_t n)
 {
     uint32_t block[1 << 14], x = 1;
     for (int i = 0; i < ARRAY_LEN(block); i++) block[i] = x = x * 1664525 + 1013904223; /* nothing that a disk could compress */
-    double start = seconds_now();
+    double start = now_seconds();
     for (size_t at = 0; at < n;) {
         ssize_t put = write(fd, block, n - at < sizeof block ? n - at : sizeof block);
         if (put <= 0) return -1;
         at += (size_t)put;
     }
-    return fsync_retry(fd) == 0 ? seconds_now() - start : -1;
+    return fsync_retry(fd) == 0 ? now_seconds() - start : -1;
 }
 
 /* O_TMPFILE never has a name, so nothing can be left behind. File systems without it stay unmeasured. The best of three: any other may have

@@ -1,15 +1,10 @@
 /* arch: x86_64  cflags: -mavx2 -mf16c */
 /* isa_avx2 - the searches in AVX2, eight lanes. Without fused multiply-add: the bytes are those of the base level. */
 #include "quant/lanes_avx2.h"
-#define V_LEVEL(name) name##_avx2
-#include "quant/search_k_tmpl.h"
-#include "quant/search_iq_tmpl.h"
-#include "quant/search_direct_tmpl.h"
+#include "quant/search_tmpl.h"
 
 void quant_init_avx2(struct quant_kernels *k)
 {
     k->name = "avx2";
-    k_rows(k);
-    iq_rows(k);
-    direct_rows(k);
+    fill_rows(k);
 }

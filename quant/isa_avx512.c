@@ -1,15 +1,10 @@
 /* arch: x86_64  cflags: -mavx2 -mf16c -mavx512f -mavx512dq */
 /* isa_avx512 - the searches in AVX-512, sixteen lanes. Without fused multiply-add: the bytes are those of the base level. */
 #include "quant/lanes_avx512.h"
-#define V_LEVEL(name) name##_avx512
-#include "quant/search_k_tmpl.h"
-#include "quant/search_iq_tmpl.h"
-#include "quant/search_direct_tmpl.h"
+#include "quant/search_tmpl.h"
 
 void quant_init_avx512(struct quant_kernels *k)
 {
     k->name = "avx512";
-    k_rows(k);
-    iq_rows(k);
-    direct_rows(k);
+    fill_rows(k);
 }

@@ -26,12 +26,6 @@ bool journal_name(const char *out, char *path, size_t cap)
 
 /* ---- what the job is ---- */
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static void options_text(const struct quant_plan *p, char *text, size_t cap)
 {
     const struct quant_options *o = &p->o;
@@ -70,7 +64,7 @@ void job_of(const struct quant_plan *p, struct job *j)
     snprintf(j->text[2], sizeof j->text[2], "%016llx", (unsigned long long)header);
     options_text(p, j->text[3], sizeof j->text[3]);
     if (p->o.importance)
-        snprintf(j->text[4], sizeof j->text[4], "%.60s (%016llx)", p->o.importance_name ? base_name(p->o.importance_name) : "unnamed",
+        snprintf(j->text[4], sizeof j->text[4], "%.60s (%016llx)", p->o.importance_name ? path_base(p->o.importance_name) : "unnamed",
                  (unsigned long long)p->o.importance->hash);
     else snprintf(j->text[4], sizeof j->text[4], "none");
     snprintf(j->text[5], sizeof j->text[5], "%d files, %lld chunks, header %016llx", p->n_files, (long long)p->n_chunks, (unsigned long long)layout);

@@ -44,13 +44,6 @@ struct run {
     double error_sum, error_n;     /* squared relative errors of finished tensors, times elements */
 };
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static void nap(double s)
 {
     struct timespec t = { 0, (long)(s * 1e9) };
@@ -222,9 +215,9 @@ static void work(struct run *x, struct chunk_room *room)
         struct err e = { 0 };
         while (c - atomic_load(&x->joined) >= RING && !atomic_load(&x->stop)) nap(50e-6);
         if (atomic_load(&x->stop)) break;
-        double start = seconds_now();
+        double start = now_seconds();
         status st = do_chunk(x, c, room, &s, &e);
-        s.seconds = seconds_now() - start;
+        s.seconds = now_seconds() - start;
         publish(x, c, &s, st, &e);
     }
 }
@@ -271,7 +264,7 @@ static status flush(struct run *x, struct err *e)
 
 static void keep_books(struct run *x)
 {
-    double flushed = seconds_now(), wait = 1e-3;
+    double flushed = now_seconds(), wait = 1e-3;
     int64_t told = 0;
     struct err e = { 0 };
     while (atomic_load(&x->working) > 0) {
@@ -281,9 +274,9 @@ static void keep_books(struct run *x)
             err_set(&e, ERR_INTERRUPTED, "interrupted");
             fail(x, &e);
         }
-        if (x->pass == PASS_WRITE && seconds_now() - flushed > FLUSH_SECONDS) {
+        if (x->pass == PASS_WRITE && now_seconds() - flushed > FLUSH_SECONDS) {
             if (flush(x, &e) != OK) fail(x, &e);
-            flushed = seconds_now();
+            flushed = now_seconds();
         }
     }
     if (!atomic_load(&x->stop) && !report(x, &told)) {

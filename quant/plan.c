@@ -290,19 +290,13 @@ static bool is_replaced(struct str key)
 
 static void put_text(struct gguf_writer *w, const char *key, const char *s) { gguf_put_str(w, key, s, strlen(s)); }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* Names as llama-quantize writes them. Base names only: where somebody's files lie is nobody's business. */
 static void put_importance(struct gguf_writer *w, const struct quant_plan *p)
 {
     const struct importance *im = p->o.importance;
     if (!im) return;
-    put_text(w, "quantize.imatrix.file", p->o.importance_name ? base_name(p->o.importance_name) : "");
-    if (im->n_datasets > 0) put_text(w, "quantize.imatrix.dataset", base_name(im->dataset[0]));
+    put_text(w, "quantize.imatrix.file", p->o.importance_name ? path_base(p->o.importance_name) : "");
+    if (im->n_datasets > 0) put_text(w, "quantize.imatrix.dataset", path_base(im->dataset[0]));
     gguf_put_i64(w, "quantize.imatrix.entries_count", KV_U32, im->n);
     if (im->n_chunks > 0 && im->n_chunks <= UINT32_MAX) gguf_put_i64(w, "quantize.imatrix.chunks_count", KV_U32, im->n_chunks);
 }

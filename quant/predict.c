@@ -3,18 +3,10 @@
  * last flush finds unwritten comes on top. */
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 #include "ggml-like/pool.h"
 #include "quant/plan_int.h"
 
 enum { KINDS = 64, TRIAL_MS = 1200, TRIAL_MS_MAX = 250, TRIAL_WRITE = 3 << 20 };
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* ---- memory ---- */
 
@@ -107,7 +99,7 @@ static int find_kinds(const struct quant_plan *p, struct kind *kinds)
 /* Nanoseconds since *at, which becomes now. */
 static int64_t lap(double *at)
 {
-    double now = seconds_now(), since = now - *at;
+    double now = now_seconds(), since = now - *at;
     *at = now;
     return (int64_t)(since * 1e9);
 }
@@ -117,7 +109,7 @@ static bool try_chunk(struct trial *t, const struct chunk *c, struct chunk_room 
 {
     const struct quant_plan *p = t->p;
     struct quant_stats s;
-    double at = seconds_now();
+    double at = now_seconds();
     void *to = c->source_bytes <= p->room_source ? (void *)room->source : (void *)room->x;
     if (file_reader_read(&p->source[p->work[c->item].source], to, c->source_bytes, c->source_offset, NULL) != OK) return false;
     atomic_fetch_add(&t->read_ns, lap(&at));
@@ -149,7 +141,7 @@ static void trial_thread(void *ctx, int ith, int nth)
         if (!try_chunk(t, &c, &t->room[ith], i % RECHECK == 0)) return;
         const struct quant_item *it = &t->p->item[c.item];
         atomic_fetch_add(&t->elements, it->kept ? c.n_rows / it->src->type->block_bytes * it->src->type->block_len : c.n_rows * it->cols);
-    } while (seconds_now() < t->until);
+    } while (now_seconds() < t->until);
 }
 
 static status try_kinds(const struct quant_plan *p, const struct quant_run *run, struct pool *pool, struct chunk_room *room, struct prediction *out)
@@ -165,7 +157,7 @@ static status try_kinds(const struct quant_plan *p, const struct quant_run *run,
         }
         double ms = TRIAL_MS * kinds[k].elements / all;
         ms = ms < 20 ? 20 : ms > TRIAL_MS_MAX ? TRIAL_MS_MAX : ms;
-        struct trial t = { .p = p, .run = run, .room = room, .kind = &kinds[k], .until = seconds_now() + ms * 1e-3 };
+        struct trial t = { .p = p, .run = run, .room = room, .kind = &kinds[k], .until = now_seconds() + ms * 1e-3 };
         pool_run(pool, trial_thread, &t);
         double elements = (double)atomic_load(&t.elements), share = 1e-9 / p->n_threads / elements * kinds[k].elements;
         if (elements == 0) return ERR_FORMAT; /* damaged weights: the run will name them */

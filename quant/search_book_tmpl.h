@@ -1,5 +1,5 @@
 /* search_book_tmpl - IQ1, IQ2, IQ3: vectors of 8 or 4 weights that share an index into a codebook, a scale code per group, a half-float per block.
- * Part of search_iq_tmpl.h. Lane l works on block l of a tile of LANES blocks.
+ * Lane l works on block l of a tile of LANES blocks.
  *
  * Search of one vector at a known scale, exact over the whole codebook: the cost of an entry is the sum of a cost for its lower half and one for
  * its upper half. Both halves have few values (3^4 = 81, or 8^2 = 64), so two tables hold all sums; entries with the same upper half form a run,
@@ -17,6 +17,9 @@
  *
  * Without importance a weight counts x^2 + mean(x^2) of the block. GGML takes x^2 (IQ2_S: and a quarter of the mean); this choice has less error than
  * GGML's result both with equal weights (0.63 to 0.89 of it) and with x^2 (0.57 to 0.60). */
+#include <stddef.h>
+
+#define FLOOR_W 0x1p-30f /* added to weights relative to the block's largest: where w is zero, elements still round to the nearest */
 
 struct kind {
     int id;

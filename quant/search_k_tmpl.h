@@ -255,11 +255,13 @@ static vf min_super(const struct tile *t, vf *m, const vf *step, const vf *slack
     return best;
 }
 
-/* What a format asks of the search. */
+/* What a format asks of the search. find: scales, minima and codes of a tile; old is scratch of the same size. */
 struct k_plan {
+    void (*find)(struct tile *t, const struct k_plan *p, struct tile *old);
     int id, n, n_groups;           /* weights of a block, groups in it */
     bool min, free_min;            /* free_min: the minimum is a half of its own, any sign */
     int sc_lo, sc_hi, m_hi;        /* range of the scale codes; 0: no codes, the scale is a half */
+    int sc_bias;                   /* scale codes are stored with this added */
     int reach, polish;             /* neighbours tried on either side of a scale code, rounds of (codes, least squares for d) */
     struct sym_plan sym;
     struct min_plan line;
@@ -297,16 +299,26 @@ static void polish_half(struct tile *t, const struct k_plan *p)
     }
 }
 
-static void sym_codes(struct tile *t, const struct k_plan *p, vf *err, struct sym_sums *sums, int reach)
+/* How a grid rounds a group: sums of its codes at 1 / scale = inv. `grid` is the grid's own. */
+typedef struct sym_sums (*round_fn)(const void *grid, const vf *x, const float *w, int n, vf inv);
+
+LANE_FN struct sym_sums round_even(const void *grid, const vf *x, const float *w, int n, vf inv)
+{
+    const struct sym_plan *p = grid;
+    return sym_pass(x, w, n, inv, v_set(-(float)p->half), v_set((float)(p->half - 1)));
+}
+
+/* Re-rounds at scale codes around the present ones. */
+LANE_FN void sym_codes(struct tile *t, const struct k_plan *p, round_fn round, const void *grid, vf *err, struct sym_sums *sums, int reach)
 {
     int n = p->n / p->n_groups;
-    vf lo = v_set(-(float)p->sym.half), hi = v_set((float)(p->sym.half - 1)), d = v_mul(t->d, t->down);
+    vf d = v_mul(t->d, t->down);
     for (int g = 0; g < p->n_groups; g++) {
         vf at = t->sc[g];
         err[g] = v_set(3e38f);
         for (int c = -reach; c <= reach; c++) {
             vf code = v_min(v_set((float)p->sc_hi), v_max(v_set((float)p->sc_lo), v_add(at, v_set((float)c)))), s = v_mul(d, code);
-            struct sym_sums u = sym_pass(t->x + g * n, t->w + g * n, n, v_inverse(s), lo, hi);
+            struct sym_sums u = round(grid, t->x + g * n, t->w + g * n, n, v_inverse(s));
             vf e = v_mul(s, v_sub(v_mul(s, u.qq), v_add(u.qx, u.qx)));
             vm better = v_lt(e, err[g]);
             err[g] = v_sel(better, e, err[g]), t->sc[g] = v_sel(better, code, t->sc[g]);
@@ -328,40 +340,43 @@ static void keep_better(struct tile *t, const struct tile *old, vm worse, int n)
     for (int g = 0; g < n; g++) t->sc[g] = v_sel(worse, old->sc[g], t->sc[g]), t->m[g] = v_sel(worse, old->m[g], t->m[g]);
 }
 
-/* Scales, codes and the true decode values of a block without minima. */
+/* Super-scale and scale codes of a block without minima, from its groups' scales s: then neighbours of the codes, then least squares for d. */
+LANE_FN void sym_super(struct tile *t, const struct k_plan *p, round_fn round, const void *grid, const vf *s, struct sym_sums *sums, struct tile *old)
+{
+    vf a[16], err[16], before = v_set(3e38f);
+    for (int g = 0; g < p->n_groups; g++) a[g] = sums[g].qq;
+    t->d = v_super(t, s, a, p->n_groups, (float)p->sc_lo, (float)p->sc_hi, p->ends, p->n_ends);
+    vf inv = v_inverse(v_mul(t->d, t->down));
+    for (int g = 0; g < p->n_groups; g++) t->sc[g] = v_code(v_mul(s[g], inv), v_set((float)p->sc_lo), v_set((float)p->sc_hi));
+    for (int r = 0; r <= p->polish; r++) {
+        sym_codes(t, p, round, grid, err, sums, r ? 0 : p->reach);
+        vf now = v_total(err, p->n_groups), num = v_set(0.0f), den = v_set(0.0f);
+        keep_better(t, old, v_lt(before, now), p->n_groups);
+        before = v_min(before, now);
+        if (r == p->polish) break;
+        old->d = t->d, old->dmin = t->dmin;
+        for (int g = 0; g < p->n_groups; g++) {
+            old->sc[g] = t->sc[g], old->m[g] = t->m[g];
+            num = v_add(num, v_mul(t->sc[g], sums[g].qx));
+            den = v_add(den, v_mul(v_mul(t->sc[g], t->sc[g]), sums[g].qq));
+        }
+        t->d = v_sel(v_lt(v_set(0.0f), den), v_half(v_mul(v_mul(num, v_inverse(den)), t->up)), t->d);
+    }
+}
+
+/* Scales and codes of a block without minima. */
 static void search_sym(struct tile *t, const struct k_plan *p, struct tile *old)
 {
     int n = p->n / p->n_groups;
-    vf s[16], a[16], err[16], lo = v_set(-(float)p->sym.half), hi = v_set((float)(p->sym.half - 1));
+    vf s[16], lo = v_set(-(float)p->sym.half), hi = v_set((float)(p->sym.half - 1));
     struct sym_sums sums[16];
-    for (int g = 0; g < p->n_groups; g++) {
-        s[g] = fit_sym(t->x + g * n, t->w + g * n, n, &p->sym, &sums[g]);
-        a[g] = sums[g].qq;
-    }
+    for (int g = 0; g < p->n_groups; g++) s[g] = fit_sym(t->x + g * n, t->w + g * n, n, &p->sym, &sums[g]);
     if (!p->sc_hi) {
         t->d = v_half(v_mul(s[0], t->up));
         t->sc[0] = v_set(1.0f);
         polish_half(t, p);
     } else {
-        t->d = v_super(t, s, a, p->n_groups, (float)p->sc_lo, (float)p->sc_hi, p->ends, p->n_ends);
-        vf inv = v_inverse(v_mul(t->d, t->down));
-        for (int g = 0; g < p->n_groups; g++) t->sc[g] = v_code(v_mul(s[g], inv), v_set((float)p->sc_lo), v_set((float)p->sc_hi));
-        vf before = v_set(3e38f);
-        for (int r = 0; r <= p->polish; r++) {
-            sym_codes(t, p, err, sums, r ? 0 : p->reach);
-            vf now = v_total(err, p->n_groups), num = v_set(0.0f), den = v_set(0.0f);
-            vm worse = v_lt(before, now);
-            keep_better(t, old, worse, p->n_groups);
-            before = v_min(before, now);
-            if (r == p->polish) break;
-            old->d = t->d, old->dmin = t->dmin;
-            for (int g = 0; g < p->n_groups; g++) {
-                old->sc[g] = t->sc[g], old->m[g] = t->m[g];
-                num = v_add(num, v_mul(t->sc[g], sums[g].qx));
-                den = v_add(den, v_mul(v_mul(t->sc[g], t->sc[g]), sums[g].qq));
-            }
-            t->d = v_sel(v_lt(v_set(0.0f), den), v_half(v_mul(v_mul(num, v_inverse(den)), t->up)), t->d);
-        }
+        sym_super(t, p, round_even, &p->sym, s, sums, old);
     }
     for (int g = 0; g < p->n_groups; g++) {
         vf inv = v_inverse(v_mul(v_mul(t->d, t->sc[g]), t->down));
@@ -466,14 +481,13 @@ static void store_tile(const struct tile *t, const struct k_plan *p, const struc
     v_store(d, t->d);
     v_store(dmin, p->free_min ? v_neg(t->dmin) : t->dmin);
     for (int g = 0; g < p->n_groups; g++) v_store(sc[g], t->sc[g]), v_store(m[g], t->m[g]);
-    int sc_bias = p->id == GGUF_Q3_K ? 32 : 0;
     const uint32_t *words = (const uint32_t *)(const void *)t->q;
     for (int l = 0; l < lanes; l++) {
         struct parts parts;
         parts.d = f32_to_f16(d[l]);
         parts.dmin = p->min ? f32_to_f16(dmin[l]) : 0;
         for (int g = 0; p->sc_hi && g < p->n_groups; g++) {
-            parts.sc[g] = (uint8_t)((int)sc[g][l] + sc_bias);
+            parts.sc[g] = (uint8_t)((int)sc[g][l] + p->sc_bias);
             parts.m[g] = p->min ? (uint8_t)m[g][l] : 0;
         }
         for (int i = 0; i < p->n / 4; i++) {
@@ -498,8 +512,7 @@ static void search_rows(const struct k_plan *p, const float *x, const float *w, 
         for (int64_t r = 0; r < n_rows; r += LANES) {
             int lanes = (int)(n_rows - r < LANES ? n_rows - r : LANES);
             load_tile(t, x + r * n + b * p->n, n, p->n, lanes);
-            if (p->min) search_min(t, p, old);
-            else search_sym(t, p, old);
+            p->find(t, p, old);
             store_tile(t, p, type, lanes, (uint8_t *)dst + (size_t)r * row_bytes + (size_t)b * (size_t)type->block_bytes, row_bytes);
         }
     }
@@ -523,25 +536,28 @@ static const float ends_4[] = { 15, 14.5f, 14, 13.5f, 13, 12, 11 }, ends_6[] = {
 #define SYM(h, t, r) .sym = { .half = h, TRIALS(t), .rounds = r }
 #define LINE(h, t, r) .line = { .top = h, TRIALS(t), .rounds = r }
 
-static const struct k_plan plan_q4_0 = { GGUF_Q4_0, 32, 1, .polish = 2, SYM(8, trials_low, 1) };
-static const struct k_plan plan_q5_0 = { GGUF_Q5_0, 32, 1, .polish = 2, SYM(16, trials_q5, 1) };
-static const struct k_plan plan_q4_1 = { GGUF_Q4_1, 32, 1, .min = true, .free_min = true, .polish = 2, LINE(15, trials_line, 3) };
-static const struct k_plan plan_q5_1 = { GGUF_Q5_1, 32, 1, .min = true, .free_min = true, .polish = 2, LINE(31, trials_line, 3) };
-static const struct k_plan plan_q2_k = { GGUF_Q2_K, 256, 16, .min = true, .sc_hi = 15, .m_hi = 15, .reach = 1, .polish = 2,
+static const struct k_plan plan_q4_0 = { search_sym, GGUF_Q4_0, 32, 1, .polish = 2, SYM(8, trials_low, 1) };
+static const struct k_plan plan_q5_0 = { search_sym, GGUF_Q5_0, 32, 1, .polish = 2, SYM(16, trials_q5, 1) };
+static const struct k_plan plan_q4_1 = { search_min, GGUF_Q4_1, 32, 1, .min = true, .free_min = true, .polish = 2, LINE(15, trials_line, 3) };
+static const struct k_plan plan_q5_1 = { search_min, GGUF_Q5_1, 32, 1, .min = true, .free_min = true, .polish = 2, LINE(31, trials_line, 3) };
+static const struct k_plan plan_q2_k = { search_min, GGUF_Q2_K, 256, 16, .min = true, .sc_hi = 15, .m_hi = 15, .reach = 1, .polish = 2,
                                          LINE(3, trials_line, 3), ENDS(ends_4) };
-static const struct k_plan plan_q4_k = { GGUF_Q4_K, 256, 8, .min = true, .sc_hi = 63, .m_hi = 63, .reach = 1, .polish = 1,
+static const struct k_plan plan_q4_k = { search_min, GGUF_Q4_K, 256, 8, .min = true, .sc_hi = 63, .m_hi = 63, .reach = 1, .polish = 1,
                                          LINE(15, trials_line, 3), ENDS(ends_6) };
-static const struct k_plan plan_q5_k = { GGUF_Q5_K, 256, 8, .min = true, .sc_hi = 63, .m_hi = 63, .reach = 1, .polish = 1,
+static const struct k_plan plan_q5_k = { search_min, GGUF_Q5_K, 256, 8, .min = true, .sc_hi = 63, .m_hi = 63, .reach = 1, .polish = 1,
                                          LINE(31, trials_line, 3), ENDS(ends_6) };
-static const struct k_plan plan_q3_k = { GGUF_Q3_K, 256, 16, .sc_lo = -32, .sc_hi = 31, .reach = 1, .polish = 1, SYM(4, trials_low, 1), ENDS(ends_q3) };
-static const struct k_plan plan_q3_k_plain = { GGUF_Q3_K, 256, 16, .sc_lo = -32, .sc_hi = 31, .reach = 0, .polish = 1, SYM(4, trials_2, 0),
+static const struct k_plan plan_q3_k = { search_sym, GGUF_Q3_K, 256, 16, .sc_lo = -32, .sc_hi = 31, .sc_bias = 32, .reach = 1, .polish = 1,
+                                             SYM(4, trials_low, 1), ENDS(ends_q3) };
+static const struct k_plan plan_q3_k_plain = { search_sym, GGUF_Q3_K, 256, 16, .sc_lo = -32, .sc_hi = 31, .sc_bias = 32, .reach = 0, .polish = 1,
+                                             SYM(4, trials_2, 0),
                                                ENDS(ends_q3) };
 /* Without importance the reference rounds to nearest, a few cycles for a weight: so little search that it costs no more. */
-static const struct k_plan plan_q4_0_plain = { GGUF_Q4_0, 32, 1, SYM(8, trials_1, 0) };
-static const struct k_plan plan_q5_0_plain = { GGUF_Q5_0, 32, 1, SYM(16, trials_1, 0) };
-static const struct k_plan plan_q4_1_plain = { GGUF_Q4_1, 32, 1, .min = true, .free_min = true, .polish = 1, LINE(15, trials_range, 0) };
-static const struct k_plan plan_q5_1_plain = { GGUF_Q5_1, 32, 1, .min = true, .free_min = true, .polish = 1, LINE(31, trials_range, 0) };
-static const struct k_plan plan_q6_k = { GGUF_Q6_K, 256, 16, .sc_lo = -128, .sc_hi = 127, .reach = 1, .polish = 1, SYM(32, trials_q6, 1), ENDS(ends_q6) };
+static const struct k_plan plan_q4_0_plain = { search_sym, GGUF_Q4_0, 32, 1, SYM(8, trials_1, 0) };
+static const struct k_plan plan_q5_0_plain = { search_sym, GGUF_Q5_0, 32, 1, SYM(16, trials_1, 0) };
+static const struct k_plan plan_q4_1_plain = { search_min, GGUF_Q4_1, 32, 1, .min = true, .free_min = true, .polish = 1, LINE(15, trials_range, 0) };
+static const struct k_plan plan_q5_1_plain = { search_min, GGUF_Q5_1, 32, 1, .min = true, .free_min = true, .polish = 1, LINE(31, trials_range, 0) };
+static const struct k_plan plan_q6_k = { search_sym, GGUF_Q6_K, 256, 16, .sc_lo = -128, .sc_hi = 127, .reach = 1, .polish = 1,
+                                             SYM(32, trials_q6, 1), ENDS(ends_q6) };
 
 #define ROWS(fn, plan, plain)                                                                                                                  \
     static void fn(const struct quant_kernels *k, const float *x, const float *w, int64_t n_rows, int64_t n, void *dst, void *scratch)         \

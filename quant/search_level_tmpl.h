@@ -1,5 +1,5 @@
 /* search_level_tmpl - IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, Q1_0, Q2_0, MXFP4, NVFP4: each weight is rounded by itself, to few or uneven levels.
- * Part of search_iq_tmpl.h. Lane l works on row l, as in search_k_tmpl.h, whose tile, half floats and scale-code search are used here.
+ * Comes after search_k_tmpl.h. Lane l works on row l, as in search_k_tmpl.h, whose tile, half floats and scale-code search are used here.
  *
  * The formats with a half-float scale need no scaling of the block: a half ends at 65504 and 2^-24, so that values beyond 2^40 may count as
  * 2^40, and what underflows in a square would be stored as 0. MXFP4 and NVFP4 scale by their own candidates.
@@ -7,11 +7,7 @@
  * Without importance all columns count the same, IQ4 included: under a real model's importance that left 0.73 of the error that weights x^2
  * leave. */
 
-#define ROWS_LEVEL(fn, call)                                                                                                                   \
-    static void fn(const struct quant_kernels *k, const float *x, const float *w, int64_t n_rows, int64_t n, void *dst, void *scratch)         \
-    {                                                                                                                                          \
-        call;                                                                                                                                  \
-    }
+#include <stddef.h>
 
 /* ---- IQ4: sixteen uneven levels ---- */
 
@@ -79,86 +75,33 @@ static vf fit_iq4(const struct iq4_table *t, const vf *x, const float *w, int n,
     return v_mul(best.qx, v_inverse(best.qq));
 }
 
-/* sym_codes of search_k_tmpl.h for these levels. */
-static void iq4_codes(const struct iq4_table *table, struct tile *t, const struct k_plan *p, vf *err, struct sym_sums *sums, int reach)
-{
-    vf d = v_mul(t->d, t->down);
-    for (int g = 0; g < p->n_groups; g++) {
-        vf at = t->sc[g];
-        err[g] = v_set(3e38f);
-        for (int c = -reach; c <= reach; c++) {
-            vf code = v_min(v_set(31.0f), v_max(v_set(-32.0f), v_add(at, v_set((float)c)))), s = v_mul(d, code);
-            struct sym_sums u = iq4_pass(table, t->x + g * 32, t->w + g * 32, 32, v_inverse(s));
-            vf e = v_mul(s, v_sub(v_mul(s, u.qq), v_add(u.qx, u.qx)));
-            vm better = v_lt(e, err[g]);
-            err[g] = v_sel(better, e, err[g]), t->sc[g] = v_sel(better, code, t->sc[g]);
-            sums[g].qx = v_sel(better, u.qx, sums[g].qx), sums[g].qq = v_sel(better, u.qq, sums[g].qq);
-        }
-    }
-}
+LANE_FN struct sym_sums round_iq4(const void *grid, const vf *x, const float *w, int n, vf inv) { return iq4_pass(grid, x, w, n, inv); }
 
-static void iq4_super(const struct iq4_table *table, struct tile *t, const struct k_plan *p, const vf *s, struct sym_sums *sums, struct tile *old)
+static void search_iq4(struct tile *t, const struct k_plan *p, struct tile *old)
 {
-    vf a[16], err[16], before = v_set(3e38f);
-    for (int g = 0; g < p->n_groups; g++) a[g] = sums[g].qq;
-    t->d = v_super(t, s, a, p->n_groups, -32.0f, 31.0f, p->ends, p->n_ends);
-    vf inv = v_inverse(v_mul(t->d, t->down));
-    for (int g = 0; g < p->n_groups; g++) t->sc[g] = v_code(v_mul(s[g], inv), v_set(-32.0f), v_set(31.0f));
-    for (int r = 0; r <= p->polish; r++) {
-        iq4_codes(table, t, p, err, sums, r ? 0 : p->reach);
-        vf now = v_total(err, p->n_groups), num = v_set(0.0f), den = v_set(0.0f);
-        keep_better(t, old, v_lt(before, now), p->n_groups);
-        before = v_min(before, now);
-        if (r == p->polish) break;
-        old->d = t->d, old->dmin = t->dmin;
-        for (int g = 0; g < p->n_groups; g++) {
-            old->sc[g] = t->sc[g], old->m[g] = t->m[g];
-            num = v_add(num, v_mul(t->sc[g], sums[g].qx));
-            den = v_add(den, v_mul(v_mul(t->sc[g], t->sc[g]), sums[g].qq));
-        }
-        t->d = v_sel(v_lt(v_set(0.0f), den), v_half(v_mul(v_mul(num, v_inverse(den)), t->up)), t->d);
-    }
-}
-
-static void search_iq4(const struct k_plan *p, const float *x, const float *w, int64_t n_rows, int64_t n, void *dst, void *scratch)
-{
-    const struct dtype *type = dtype_by_id(p->id);
     const struct iq4_table table = iq4_table();
-    struct tile *t = scratch, *old = t + 1;
-    size_t row_bytes = dtype_row_bytes(type, n);
-    for (int g = 0; g < 16; g++) old->sc[g] = old->m[g] = t->m[g] = v_set(0.0f);
-    t->dmin = old->d = old->dmin = v_set(0.0f);
-    for (int64_t b = 0; b < n / p->n; b++) {
-        load_importance(t->w, w ? w + b * p->n : NULL, p->n);
-        for (int64_t r = 0; r < n_rows; r += LANES) {
-            int lanes = (int)(n_rows - r < LANES ? n_rows - r : LANES);
-            load_tile(t, x + r * n + b * p->n, n, p->n, lanes);
-            vf s[8];
-            struct sym_sums sums[8];
-            for (int g = 0; g < p->n_groups; g++) s[g] = fit_iq4(&table, t->x + g * 32, t->w + g * 32, 32, &sums[g]);
-            t->sc[0] = v_set(1.0f);
-            if (p->sc_hi) iq4_super(&table, t, p, s, sums, old);
-            else t->d = v_half(v_mul(s[0], t->up));
-            for (int g = 0; g < p->n_groups; g++) {
-                vf inv = v_inverse(v_mul(v_mul(t->d, t->sc[g]), t->down));
-                for (int i = 8 * g; i < 8 * (g + 1); i++) {
-                    vi word = vi_set(0);
-                    for (int j = 3; j >= 0; j--)
-                        word = vi_or(vi_shl(word, 8), vi_and(iq4_index(&table, v_mul(t->x[4 * i + j], inv)), vi_set(15)));
-                    t->q[i] = word;
-                }
-                t->sc[g] = v_add(t->sc[g], v_set(32.0f)); /* as stored */
-            }
-            store_tile(t, p, type, lanes, (uint8_t *)dst + (size_t)r * row_bytes + (size_t)b * (size_t)type->block_bytes, row_bytes);
+    vf s[8];
+    struct sym_sums sums[8];
+    for (int g = 0; g < p->n_groups; g++) s[g] = fit_iq4(&table, t->x + g * 32, t->w + g * 32, 32, &sums[g]);
+    t->sc[0] = v_set(1.0f);
+    if (p->sc_hi) sym_super(t, p, round_iq4, &table, s, sums, old);
+    else t->d = v_half(v_mul(s[0], t->up));
+    for (int g = 0; g < p->n_groups; g++) {
+        vf inv = v_inverse(v_mul(v_mul(t->d, t->sc[g]), t->down));
+        for (int i = 8 * g; i < 8 * (g + 1); i++) {
+            vi word = vi_set(0);
+            for (int j = 3; j >= 0; j--) word = vi_or(vi_shl(word, 8), vi_and(iq4_index(&table, v_mul(t->x[4 * i + j], inv)), vi_set(15)));
+            t->q[i] = word;
         }
     }
 }
 
 static const float ends_iq4[] = { -32, 31, -31, 30, -30, 29, -29, 28, -28, 27, -27, 26, -26, 25 };
-static const struct k_plan plan_iq4_nl = { GGUF_IQ4_NL, 32, 1 };
-static const struct k_plan plan_iq4_xs = { GGUF_IQ4_XS, 256, 8, .sc_lo = -32, .sc_hi = 31, .reach = 1, .polish = 1, ENDS(ends_iq4) };
-ROWS_LEVEL(rows_iq4_nl, search_iq4(&plan_iq4_nl, x, w, n_rows, n, dst, scratch))
-ROWS_LEVEL(rows_iq4_xs, search_iq4(&plan_iq4_xs, x, w, n_rows, n, dst, scratch))
+static const struct k_plan plan_iq4_nl = { search_iq4, GGUF_IQ4_NL, 32, 1 };
+static const struct k_plan plan_iq4_xs = { search_iq4, GGUF_IQ4_XS, 256, 8, .sc_lo = -32, .sc_hi = 31, .sc_bias = 32, .reach = 1, .polish = 1,
+                                           ENDS(ends_iq4) };
+ROWS(rows_iq4_nl, plan_iq4_nl, plan_iq4_nl)
+ROWS(rows_iq4_xs, plan_iq4_xs, plan_iq4_xs)
 
 /* ---- the others: rows in strips of columns ---- */
 
@@ -167,6 +110,16 @@ typedef void (*level_block)(vf *x, const float *w, vf top, vf *more, int lanes, 
 
 enum { STRIP = 2048 }; /* a multiple of every block length */
 struct strip { _Alignas(64) float w[STRIP]; vf x[BLOCK_MAX], more[BLOCK_MAX]; };
+
+LANE_FN float max_abs(const float *x, int n)
+{
+    vf m = v_set(0);
+    for (int i = 0; i < n; i += LANES) m = v_max(m, v_abs(v_load(x + i)));
+    float f[LANES], r = 0;
+    v_store(f, m);
+    for (int i = 0; i < LANES; i++) r = f[i] > r ? f[i] : r;
+    return r;
+}
 
 /* As load_importance: the largest of the block counts 1, nothing less than 2^-20. */
 static void strip_importance(float *to, const float *w, int n)
@@ -446,7 +399,11 @@ static void block_nvfp4(vf *x, const float *w, vf top, vf *more, int lanes, uint
     put_words(dst, row_bytes, codes, lanes);
 }
 
-#define LEVEL(fn, id, block) ROWS_LEVEL(fn, search_level(id, block, x, w, n_rows, n, dst, scratch))
+#define LEVEL(fn, id, block)                                                                                                                   \
+    static void fn(const struct quant_kernels *k, const float *x, const float *w, int64_t n_rows, int64_t n, void *dst, void *scratch)         \
+    {                                                                                                                                          \
+        search_level(id, block, x, w, n_rows, n, dst, scratch);                                                                                \
+    }
 LEVEL(rows_tq1_0, GGUF_TQ1_0, block_tq1_0)
 LEVEL(rows_tq2_0, GGUF_TQ2_0, block_tq2_0)
 LEVEL(rows_q1_0, GGUF_Q1_0, block_q1_0)

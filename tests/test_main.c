@@ -80,10 +80,18 @@ uint64_t test_rand(uint64_t *s)
 
 float test_randf(uint64_t *s) { return (float)(test_rand(s) >> 40) * (1.0f / 8388608.0f) - 1.0f; }
 
+/* Drawn from 65536 values made once: log and cos for each took 40 % of the time of the kernel claims. */
 float test_randn(uint64_t *s)
 {
-    double u = ((double)(test_rand(s) >> 11) + 0.5) * 0x1p-53, v = ((double)(test_rand(s) >> 11) + 0.5) * 0x1p-53;
-    return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+    static float value[1 << 16];
+    if (value[0] == 0.0f) {
+        uint64_t seed = 1;
+        for (int i = 0; i < ARRAY_LEN(value); i++) {
+            double u = ((double)(test_rand(&seed) >> 11) + 0.5) * 0x1p-53, v = ((double)(test_rand(&seed) >> 11) + 0.5) * 0x1p-53;
+            value[i] = (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+        }
+    }
+    return value[test_rand(s) >> 48];
 }
 
 const char *test_tmp(const char *name)

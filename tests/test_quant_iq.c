@@ -6,9 +6,7 @@
 #include "tests/test.h"
 /* a copy of the base level, for what is not visible from outside */
 #include "quant/lanes_base.h"
-#define V_LEVEL(name) name##_test
-#include "quant/search_k_tmpl.h"
-#include "quant/search_iq_tmpl.h"
+#include "quant/search_tmpl.h"
 
 enum { ROWS = 9, COLS = 512, ALL = ROWS * COLS }; /* more blocks than lanes */
 
@@ -73,8 +71,7 @@ static void run(const struct quant_kernels *k, int id, struct room *r, const flo
 static void own_level(struct quant_kernels *k)
 {
     *k = (struct quant_kernels){ .name = "test" };
-    k_rows(k);
-    iq_rows(k);
+    fill_rows(k);
 }
 
 /* ---- claims ---- */

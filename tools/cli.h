@@ -139,5 +139,4 @@ void bar_begin(struct bar *b, const struct cli *c, const char *label, const char
 void bar_update(struct bar *b, int64_t done, const char *extra); /* extra may be NULL; done = 0 shows at once on a terminal */
 void bar_end(struct bar *b);
 
-double now_seconds(void);                 /* monotonic */
 const char *size_text(uint64_t bytes, char buf[32]);  /* "88.2 MiB" */

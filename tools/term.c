@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- raw mode ---- */
@@ -253,13 +252,6 @@ int out_status(void)
 }
 
 /* ---- progress ---- */
-
-double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 const char *size_text(uint64_t bytes, char buf[32])
 {

@@ -93,53 +93,15 @@ INLINE __m256i dot_levels(const uint8_t qs[16], __m256i levels, const int16_t *y
     return _mm256_add_epi32(dot16(_mm256_maddubs_epi16(_mm256_set1_epi16(1), pairs), y), dot16(_mm256_srai_epi16(pairs, 8), y + 16));
 }
 
-static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
+typedef __m256i level_table;
+enum { PARKED = 8 };
+INLINE level_table table_of(const int8_t levels[16]) { return load_twice(levels); }
+INLINE float total(const struct sums *s) { return sums_total(s); }
+INLINE void add_levels(struct sums *sums, int g, const uint8_t qs[16], level_table table, const int16_t *y, const float *scale)
 {
-    struct sums sums = sums_zero();
-    const struct block_iq4_xs *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    __m256i levels = load_twice(iq4_levels);
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
-        _Alignas(32) float s[8];
-        prefetch((const uint8_t *)b, sizeof *b);
-        park8(s, scales_iq4_xs(b), x->d + 8 * i);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) accumulate(&sums, g, dot_levels(b->qs + 16 * g, levels, y + 32 * g), _mm256_broadcast_ss(s + g));
-    }
-    return sums_total(&sums);
+    accumulate(sums, g, dot_levels(qs, table, y), _mm256_broadcast_ss(scale));
 }
-
-/* Blocks of 32: qs = where their codes start. */
-INLINE float rowdot_levels(const uint8_t *w, const struct act_row *x, int64_t k, const int8_t table[16], size_t bytes, size_t qs,
-                           __m256 (*scales8_of)(const uint8_t *), float (*scale_of)(const uint8_t *))
-{
-    struct sums sums = sums_zero();
-    const int16_t *y = x->y;
-    const float *d = x->d;
-    __m256i levels = load_twice(table);
-    for (; k >= CHUNK; k -= CHUNK, w += 8 * bytes, y += CHUNK, d += 8) {
-        _Alignas(32) float s[8];
-        prefetch(w, 8 * bytes);
-        park8(s, scales8_of(w), d);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++)
-            accumulate(&sums, g, dot_levels(w + (size_t)g * bytes + qs, levels, y + 32 * g), _mm256_broadcast_ss(s + g));
-    }
-    for (; k > 0; k -= 32, w += bytes, y += 32, d++)
-        accumulate(&sums, (int)(k / 32), dot_levels(w + qs, levels, y), _mm256_set1_ps(scale_of(w) * d[0]));
-    return sums_total(&sums);
-}
-
-INLINE __m256 scales8_iq4_nl(const uint8_t *w) { return scales8(w, sizeof(struct block_iq4_nl)); }
-INLINE float scale_iq4_nl(const uint8_t *w) { return half_to_float(((const struct block_iq4_nl *)w)->d); }
-
-#define LEVELS(name, table)                                                                                                              \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
-    {                                                                                                                                    \
-        return rowdot_levels(w, x, k, table, sizeof(struct block_##name), offsetof(struct block_##name, qs), scales8_##name, scale_##name); \
-    }
-LEVELS(iq4_nl, iq4_levels)
-LEVELS(mxfp4, e2m1_levels)
+#include "ggml-like/kernels/rowdot_levels_tmpl.h"
 
 /* Levels come in split order: the nibbles of 8 bytes are 16 weights. In the high bytes of words they are 256 times too large. */
 static float rowdot_nvfp4(const void *w, const struct act_row *x, int64_t k)

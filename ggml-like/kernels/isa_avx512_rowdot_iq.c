@@ -25,8 +25,6 @@ INLINE void accumulate32(struct sums *sums, int g, __m512i words, const int16_t 
 /* ---- 16 levels: a permutation of a register of words looks them up and widens them. It reads five bits of each index, so the table stands
  * twice and low nibbles need no mask. ---- */
 
-INLINE __m512i level_words(const int8_t levels[16]) { return _mm512_cvtepi8_epi16(load_twice(levels)); }
-
 /* words 16h + i = byte i shifted down to nibble h */
 INLINE __m512i nibble_indices(const uint8_t qs[16])
 {
@@ -37,53 +35,14 @@ INLINE __m512i nibble_indices(const uint8_t qs[16])
     return _mm512_srlv_epi16(v, _mm512_mask_blend_epi64(0xf0, zero, _mm512_set1_epi16(4)));
 }
 
-INLINE __m512i levels32(const uint8_t qs[16], __m512i table) { return _mm512_permutexvar_epi16(nibble_indices(qs), table); }
-
-static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
+typedef __m512i level_table;
+enum { PARKED = 16 };
+INLINE level_table table_of(const int8_t levels[16]) { return _mm512_cvtepi8_epi16(load_twice(levels)); }
+INLINE void add_levels(struct sums *sums, int g, const uint8_t qs[16], level_table table, const int16_t *y, const float *scale)
 {
-    struct sums sums = sums_zero();
-    const struct block_iq4_xs *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    __m512i table = level_words(iq4_levels);
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
-        _Alignas(64) float s[16];
-        prefetch((const uint8_t *)b, sizeof *b);
-        park8(s, scales_iq4_xs(b), x->d + 8 * i);
-UNROLL
-        for (int g = 0; g < 8; g++) accumulate32(&sums, g, levels32(b->qs + 16 * g, table), y, s);
-    }
-    return total(&sums);
+    accumulate(sums, g, _mm512_permutexvar_epi16(nibble_indices(qs), table), y, _mm512_set1_ps(*scale));
 }
-
-/* Blocks of 32: qs = where their codes start. */
-INLINE float rowdot_levels(const uint8_t *w, const struct act_row *x, int64_t k, const int8_t levels[16], size_t bytes, size_t qs,
-                           __m256 (*scales8_of)(const uint8_t *), float (*scale_of)(const uint8_t *))
-{
-    struct sums sums = sums_zero();
-    const int16_t *y = x->y;
-    const float *d = x->d;
-    __m512i table = level_words(levels);
-    for (; k >= CHUNK; k -= CHUNK, w += 8 * bytes, y += CHUNK, d += 8) {
-        _Alignas(64) float s[16];
-        prefetch(w, 8 * bytes);
-        park8(s, scales8_of(w), d);
-UNROLL
-        for (int g = 0; g < 8; g++) accumulate32(&sums, g, levels32(w + (size_t)g * bytes + qs, table), y, s);
-    }
-    for (; k > 0; k -= 32, w += bytes, y += 32, d++) accumulate(&sums, 0, levels32(w + qs, table), y, _mm512_set1_ps(scale_of(w) * d[0]));
-    return total(&sums);
-}
-
-INLINE __m256 scales8_iq4_nl(const uint8_t *w) { return scales8(w, sizeof(struct block_iq4_nl)); }
-INLINE float scale_iq4_nl(const uint8_t *w) { return half_to_float(((const struct block_iq4_nl *)w)->d); }
-
-#define LEVELS(name, table)                                                                                                              \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
-    {                                                                                                                                    \
-        return rowdot_levels(w, x, k, table, sizeof(struct block_##name), offsetof(struct block_##name, qs), scales8_##name, scale_##name); \
-    }
-LEVELS(iq4_nl, iq4_levels)
-LEVELS(mxfp4, e2m1_levels)
+#include "ggml-like/kernels/rowdot_levels_tmpl.h"
 
 /* ---- trits, bits: one scale a block, the constant -1 of all codes through the sums of the activations ---- */
 

@@ -9,15 +9,21 @@ import sys
 import gguf
 
 
-def main(src, dst):
-    r = gguf.GGUFReader(src)
+def twin(r, dst, file_type):
+    """A writer with the keys of reader r."""
     w = gguf.GGUFWriter(dst, r.fields["general.architecture"].contents())
     for key, f in r.fields.items():
         if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
             continue
         kind = f.types[0]
         w.add_key_value(key, f.contents(), kind, f.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
-    w.add_file_type(0)
+    w.add_file_type(file_type)
+    return w
+
+
+def main(src, dst):
+    r = gguf.GGUFReader(src)
+    w = twin(r, dst, 0)
     for t in r.tensors:
         x = gguf.quants.dequantize(t.data, t.tensor_type).astype("float32").reshape([int(n) for n in reversed(t.shape)])
         w.add_tensor(t.name, x)

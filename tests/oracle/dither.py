@@ -17,6 +17,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Q
 
+from dequantize import twin
+
 
 def f16_at(b, i):
     return b[:, i:i + 2].copy().view(np.float16).astype(np.float32)
@@ -39,13 +41,7 @@ def steps(data, kind, n):
 
 def main(src, dst):
     r = gguf.GGUFReader(src)
-    w = gguf.GGUFWriter(dst, r.fields["general.architecture"].contents())
-    for key, f in r.fields.items():
-        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
-            continue
-        kind = f.types[0]
-        w.add_key_value(key, f.contents(), kind, f.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
-    w.add_file_type(1)
+    w = twin(r, dst, 1)
     shapes = [[int(n) for n in reversed(t.shape)] for t in r.tensors]
     for t, shape in zip(r.tensors, shapes):
         kind = np.dtype(np.float16 if len(shape) > 1 else np.float32)
