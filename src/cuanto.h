@@ -7,6 +7,7 @@
  *   tokenizer_encode(...); engine_forward(...); sampler_sample(...); */
 #pragma once
 #include "src/chat.h"
+#include "src/dry.h"
 #include "src/engine.h"
 #include "src/model.h"
 #include "src/sampler.h"

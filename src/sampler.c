@@ -1,45 +1,21 @@
-/* sampler - the chain from logits to a token, and the best tokens of a row. Knows no tokenizer and no session.
- * Results depend on logits, options and seed only: the one kernel used (max) is exact, exponentials are plain IEEE arithmetic in a fixed
- * order, and ties are broken by id. Cost per token at 152k entries with top_k = 40: about one reading of the row. */
-#include "src/sampler.h"
-#include <assert.h>
-#include <float.h>
+/* sampler - the chain from logits to a token. Knows no tokenizer and no session. Results depend on logits, options and seed only (sampler_rows.c says
+ * why). Cost per token at 152k entries with top_k = 40: about one reading of the row. */
+#include "src/sampler_int.h"
 #include <math.h>
 #include <string.h>
-#include "ggml-like/arena.h"
 #include "ggml-like/kernels/kernels.h"
 
 enum {
-    CHUNK = 128,             /* logits that share one entry of peak[] */
-    BLOCK = 16,              /* exponentials computed side by side; constant, so that compilers vectorise the loop */
-    DIGIT = 1 << 11,         /* radix: three digits cover the 32 bits of a logit */
-    INSERTION_MAX = 192,     /* below it insertion sort beats clearing the histograms */
+    CHUNK = SAMPLER_CHUNK,
     REPEAT_LAST_MAX = 1 << 24,
-};
-
-struct sampler {
-    struct sampler_options o;
-    const struct kernels *k;
-    struct arena mem;        /* holds everything below and this struct's arrays */
-    int64_t n_vocab;
-    float log_min_p;
-    uint64_t n_draws;
-    struct logit_bias *bias;
-    /* Candidates as sort keys: logit in the high word (order-preserving), ~id in the low one, so that a larger key is a better token. */
-    uint64_t *key, *spare;   /* [n_vocab] */
-    float *weight;           /* [n_vocab] */
-    float *peak;             /* [n_chunks] maximum of each chunk */
-    double *mass;            /* [n_chunks] sum of exponentials of each chunk */
-    uint32_t (*digits)[DIGIT];
-    /* History: ring holds the last repeat_last ids; seen lists the distinct ones, where[id] is the place of id in seen. */
-    int32_t *ring, *count, *seen, *where;
-    int64_t ring_n, ring_at, n_seen;
 };
 
 void sampler_defaults(struct sampler_options *o)
 {
     *o = (struct sampler_options){
         .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f, .repeat_last = 64,
+        .top_n_sigma = -1, .typical_p = 1, .xtc_threshold = 0.1f, .dynatemp_exponent = 1,
+        .dry_base = 1.75f, .dry_allowed_length = 2, .dry_last = 64, .mirostat_tau = 5, .mirostat_eta = 0.1f,
     };
 }
 
@@ -51,21 +27,48 @@ static status check_range(const char *name, float v, float lo, float hi, struct 
     return err_set(e, ERR_USAGE, "%s is %g, allowed are %g..%g", name, (double)v, (double)lo, (double)hi);
 }
 
-static status check_options(const struct sampler_options *o, int64_t n_vocab, struct err *e)
+static status check_count(const char *name, int64_t v, int64_t lo, int64_t hi, struct err *e)
 {
-    if (n_vocab < 1 || n_vocab > INT32_MAX)
-        return err_set(e, ERR_USAGE, "vocabulary size is %lld, allowed are 1..%d", (long long)n_vocab, INT32_MAX);
+    if (v >= lo && v <= hi) return OK;
+    return err_set(e, ERR_USAGE, "%s is %lld, allowed are %lld..%lld", name, (long long)v, (long long)lo, (long long)hi);
+}
+
+static status check_numbers(const struct sampler_options *o, struct err *e)
+{
     const struct { const char *name; float v, lo, hi; } rows[] = {
         { "temperature", o->temperature, 0, 1e6f },
         { "top-p", o->top_p, 0, 1 },
         { "min-p", o->min_p, 0, 1 },
+        { "top-nsigma", o->top_n_sigma, -1, 1e6f },
+        { "typical", o->typical_p, 0, 1 },
+        { "xtc-probability", o->xtc_probability, 0, 1 },
+        { "xtc-threshold", o->xtc_threshold, 0, 1 },
+        { "dynatemp-range", o->dynatemp_range, 0, 1e6f },
+        { "dynatemp-exp", o->dynatemp_exponent, 0, 1e3f },
         { "repeat-penalty", o->repeat_penalty, 1e-6f, 1e6f },
         { "presence-penalty", o->presence_penalty, -1e6f, 1e6f },
         { "frequency-penalty", o->frequency_penalty, -1e6f, 1e6f },
+        { "dry-multiplier", o->dry_multiplier, 0, 1e6f },
+        { "dry-base", o->dry_base, 1, 1e6f },
+        { "mirostat-ent", o->mirostat_tau, 0, 1e3f },
+        { "mirostat-lr", o->mirostat_eta, 0, 1e3f },
+    };
+    const struct { const char *name; int64_t v, lo, hi; } counts[] = {
+        { "repeat-last-n", o->repeat_last, -1, REPEAT_LAST_MAX },
+        { "dry-penalty-last-n", o->dry_last, 0, REPEAT_LAST_MAX },
+        { "dry-allowed-length", o->dry_allowed_length, 1, REPEAT_LAST_MAX },
+        { "mirostat", o->mirostat, 0, 2 },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++) TRY(check_range(rows[i].name, rows[i].v, rows[i].lo, rows[i].hi, e));
-    if (o->repeat_last < -1 || o->repeat_last > REPEAT_LAST_MAX)
-        return err_set(e, ERR_USAGE, "repeat-last-n is %lld, allowed are -1..%d", (long long)o->repeat_last, REPEAT_LAST_MAX);
+    for (int i = 0; i < ARRAY_LEN(counts); i++) TRY(check_count(counts[i].name, counts[i].v, counts[i].lo, counts[i].hi, e));
+    return OK;
+}
+
+static status check_options(const struct sampler_options *o, int64_t n_vocab, struct err *e)
+{
+    if (n_vocab < 1 || n_vocab > INT32_MAX)
+        return err_set(e, ERR_USAGE, "vocabulary size is %lld, allowed are 1..%d", (long long)n_vocab, INT32_MAX);
+    TRY(check_numbers(o, e));
     if (o->n_bias < 0 || o->n_bias > n_vocab)
         return err_set(e, ERR_USAGE, "%lld logit biases, allowed are 0..%lld", (long long)o->n_bias, (long long)n_vocab);
     for (int64_t i = 0; i < o->n_bias; i++) {
@@ -76,9 +79,28 @@ static status check_options(const struct sampler_options *o, int64_t n_vocab, st
     return OK;
 }
 
-static bool has_penalties(const struct sampler_options *o)
+static bool stage_on(const struct stage *table, const struct sampler_options *o, const char *name)
 {
-    return o->repeat_last != 0 && (o->repeat_penalty != 1.0f || o->presence_penalty != 0.0f || o->frequency_penalty != 0.0f);
+    for (; table->name; table++)
+        if (!strcmp(table->name, name)) return table->on(o);
+    return false;
+}
+
+/* Nothing but the best of the adjusted logits can win: cutting the tail does not matter. */
+static bool is_greedy(const struct sampler_options *o)
+{
+    if (o->temperature > 0) return false;
+    if (o->mirostat != 0) return true;
+    return !stage_on(stages_cut, o, "typical") && !stage_on(stages_cut, o, "xtc") && !stage_on(stages_cut, o, "dynamic temperature");
+}
+
+static void choose_stages(struct sampler *s)
+{
+    const struct stage *cut = s->o.mirostat ? stages_mirostat : stages_cut;
+    for (const struct stage *g = stages_adjust; g->name; g++)
+        if (g->on(&s->o)) s->adjust[s->n_adjust++] = g->apply;
+    for (const struct stage *g = cut; g->name; g++)
+        if (g->on(&s->o) && !is_greedy(&s->o)) s->cut[s->n_cut++] = g->apply;
 }
 
 /* ---- memory ---- */
@@ -98,19 +120,28 @@ static bool allocate(struct sampler *s)
     int64_t n = s->n_vocab;
     bool ok = true;
     s->bias = take(s, o->n_bias, sizeof *s->bias, &ok);
-    if (o->temperature > 0) {
+    if (!is_greedy(o)) {
+        s->list = take(s, n, sizeof *s->list, &ok);
         s->key = take(s, n, sizeof *s->key, &ok);
         s->spare = take(s, n, sizeof *s->spare, &ok);
         s->weight = take(s, n, sizeof *s->weight, &ok);
         s->peak = take(s, chunks_of(n), sizeof *s->peak, &ok);
         s->mass = take(s, chunks_of(n), sizeof *s->mass, &ok);
         s->digits = take(s, 3, sizeof *s->digits, &ok);
+        if (stage_on(stages_cut, o, "typical") || stage_on(stages_cut, o, "dynamic temperature")) s->score = take(s, n, sizeof *s->score, &ok);
     }
-    if (has_penalties(o)) {
+    if (stage_on(stages_adjust, o, "penalties")) {
         s->ring = take(s, max_i64(o->repeat_last, 0), sizeof *s->ring, &ok);
         s->count = take(s, n, sizeof *s->count, &ok);
         s->seen = take(s, n, sizeof *s->seen, &ok);
         s->where = take(s, n, sizeof *s->where, &ok);
+    }
+    if (stage_on(stages_adjust, o, "dry")) {
+        s->dry_ring = take(s, o->dry_last, sizeof *s->dry_ring, &ok);
+        s->dry_text = take(s, o->dry_last, sizeof *s->dry_text, &ok);
+        s->dry_reach = take(s, o->dry_last, sizeof *s->dry_reach, &ok);
+        s->dry_touched = take(s, o->dry_last, sizeof *s->dry_touched, &ok);
+        s->dry_longest = take(s, n, sizeof *s->dry_longest, &ok);
     }
     return ok;
 }
@@ -125,6 +156,8 @@ status sampler_open(struct sampler **out, const struct sampler_options *o, int64
     s->k = k;
     s->n_vocab = n_vocab;
     s->log_min_p = o->min_p > 0 ? (float)log((double)o->min_p) : -INFINITY;
+    s->mu = 2 * o->mirostat_tau;
+    choose_stages(s);
     arena_init(&s->mem, 0);
     if (!allocate(s)) {
         size_t had = s->mem.total;
@@ -154,9 +187,8 @@ static void forget(struct sampler *s, int32_t id)
     s->where[last] = s->where[id];
 }
 
-void sampler_accept(struct sampler *s, int32_t id)
+static void remember(struct sampler *s, int32_t id)
 {
-    if (!s->count || id < 0 || id >= s->n_vocab) return;
     if (s->ring) {
         if (s->ring_n == s->o.repeat_last) forget(s, s->ring[s->ring_at]);
         else s->ring_n++;
@@ -169,27 +201,29 @@ void sampler_accept(struct sampler *s, int32_t id)
     s->seen[s->n_seen++] = id;
 }
 
+void sampler_accept(struct sampler *s, int32_t id)
+{
+    if (id < 0 || id >= s->n_vocab) return;
+    if (s->count) remember(s, id);
+    if (!s->dry_ring) return;
+    s->dry_ring[s->dry_at] = id;
+    s->dry_at = s->dry_at + 1 == s->o.dry_last ? 0 : s->dry_at + 1;
+    s->dry_n = min_i64(s->dry_n + 1, s->o.dry_last);
+}
+
 void sampler_reset(struct sampler *s)
 {
     for (int64_t i = 0; i < s->n_seen; i++) s->count[s->seen[i]] = 0;
     s->n_seen = s->ring_n = s->ring_at = 0;
+    s->dry_n = s->dry_at = 0;
     s->n_draws = 0;
-}
-
-static void adjust_logits(const struct sampler *s, float *logits)
-{
-    const struct sampler_options *o = &s->o;
-    for (int64_t i = 0; i < o->n_bias; i++) logits[s->bias[i].id] += s->bias[i].bias;
-    for (int64_t i = 0; i < s->n_seen; i++) {
-        float *x = &logits[s->seen[i]];
-        *x = *x > 0 ? *x / o->repeat_penalty : *x * o->repeat_penalty;
-        *x -= (float)s->count[s->seen[i]] * o->frequency_penalty + o->presence_penalty;
-    }
+    s->mu = 2 * s->o.mirostat_tau;
 }
 
 /* ---- random numbers: Philox 4x32-10, one block per draw, counter = number of the draw, key = seed ---- */
 
-static double draw_uniform(uint64_t seed, uint64_t at)
+/* u[0]: for the draw, u[1]: for XTC. */
+static void draw_uniform(uint64_t seed, uint64_t at, double u[2])
 {
     uint32_t c[4] = { (uint32_t)at, (uint32_t)(at >> 32), 0, 0 }, k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
@@ -199,187 +233,7 @@ static double draw_uniform(uint64_t seed, uint64_t at)
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (double)(((uint64_t)c[0] << 32 | c[1]) >> 11) * 0x1p-53;
-}
-
-/* ---- exponentials ---- */
-
-/* y = exp((x - max) / t), 0 where that is below e^-87 or x is NaN. x <= max. Relative error < 2e-7 plus the rounding of the argument:
- * Cody-Waite reduction, Taylor polynomial of degree 6 on |r| <= ln2 / 2. Plain arithmetic, so every machine gets the same bits; without
- * branches and in three loops, because gcc 12 at -O2 vectorises these and not one (258 instead of 934 us for 152k logits). y may be x. */
-static void exp_block(float y[BLOCK], const float x[BLOCK], float max, float t)
-{
-    float a[BLOCK];
-    int32_t keep[BLOCK];
-    for (int i = 0; i < BLOCK; i++) a[i] = (x[i] - max) / t;
-    for (int i = 0; i < BLOCK; i++) keep[i] = a[i] > -87.0f ? -1 : 0;
-    for (int i = 0; i < BLOCK; i++) {
-        int32_t bits;
-        float b, two_n;
-        memcpy(&bits, &a[i], sizeof bits);
-        bits &= keep[i]; /* 0 instead of what is too small or NaN: its result is masked below */
-        memcpy(&b, &bits, sizeof b);
-        float n = (b * 1.44269504f + 12582912.0f) - 12582912.0f; /* round to integer: adds and removes 1.5 * 2^23 */
-        float r = (b - n * 0.693359375f) + n * 2.12194440e-4f;
-        float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.66666667e-1f + r * (4.16666667e-2f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
-        bits = (((int32_t)n + 127) * (1 << 23)) & keep[i];
-        memcpy(&two_n, &bits, sizeof two_n);
-        y[i] = p * two_n;
-    }
-}
-
-static double sum_block(const float y[BLOCK])
-{
-    float h[8];
-    for (int i = 0; i < 8; i++) h[i] = y[i] + y[i + 8];
-    for (int i = 0; i < 4; i++) h[i] += h[i + 4];
-    return ((double)h[0] + h[1]) + ((double)h[2] + h[3]);
-}
-
-/* Terms go to y (may be x itself, or NULL); returns their sum. */
-static double exp_sum(float *y, const float *x, int64_t n, float max, float t)
-{
-    double sum = 0;
-    float term[BLOCK];
-    int64_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        exp_block(y ? y + i : term, x + i, max, t);
-        sum += sum_block(y ? y + i : term);
-    }
-    if (i == n) return sum;
-    for (int64_t j = 0; j < BLOCK; j++) term[j] = i + j < n ? x[i + j] : -INFINITY;
-    exp_block(term, term, max, t);
-    if (y) memcpy(y + i, term, (size_t)(n - i) * sizeof *y);
-    return sum + sum_block(term);
-}
-
-/* ---- candidates ---- */
-
-static uint64_t key_of(float x, int32_t id)
-{
-    uint32_t b;
-    x += 0.0f; /* -0 ties with +0 */
-    memcpy(&b, &x, sizeof b);
-    b ^= b >> 31 ? UINT32_MAX : 0x80000000u;
-    return (uint64_t)b << 32 | (uint32_t)~id;
-}
-
-static float key_logit(uint64_t key)
-{
-    uint32_t b = (uint32_t)(key >> 32);
-    b ^= b >> 31 ? 0x80000000u : UINT32_MAX;
-    float x;
-    memcpy(&x, &b, sizeof x);
-    return x;
-}
-
-static int32_t key_id(uint64_t key) { return (int32_t)~(uint32_t)key; }
-
-static void sort_insertion(uint64_t *key, int64_t n)
-{
-    for (int64_t i = 1; i < n; i++) {
-        uint64_t x = key[i];
-        int64_t j = i;
-        for (; j > 0 && key[j - 1] < x; j--) key[j] = key[j - 1];
-        key[j] = x;
-    }
-}
-
-/* Sorts s->key[0..n) downward. The keys come in falling order of their low words: a stable radix sort of the high words is enough. */
-static void sort_keys(struct sampler *s, int64_t n)
-{
-    if (n <= INSERTION_MAX) {
-        sort_insertion(s->key, n);
-        return;
-    }
-    memset(s->digits, 0, 3 * sizeof *s->digits);
-    for (int64_t i = 0; i < n; i++)
-        for (int d = 0; d < 3; d++) s->digits[d][s->key[i] >> (32 + 11 * d) & (DIGIT - 1)]++;
-    for (int d = 0; d < 3; d++) {
-        uint32_t *first = s->digits[d], at = 0;
-        for (int b = DIGIT - 1; b >= 0; b--) {
-            uint32_t here = first[b];
-            first[b] = at;
-            at += here;
-        }
-        for (int64_t i = 0; i < n; i++) s->spare[first[s->key[i] >> (32 + 11 * d) & (DIGIT - 1)]++] = s->key[i];
-        uint64_t *t = s->key;
-        s->key = s->spare;
-        s->spare = t;
-    }
-}
-
-static void find_peaks(struct sampler *s, const float *logits)
-{
-    for (int64_t c = 0; c < chunks_of(s->n_vocab); c++)
-        s->peak[c] = s->k->max(logits + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), NULL);
-}
-
-/* Keys of the best tokens, at most n, none below floor; sorted. Returns how many. The n-th largest peak bounds the n-th largest logit
- * from below (each of n chunks has a logit at least that large), so only about n chunks are looked at again. */
-static int64_t select_best(struct sampler *s, const float *logits, int64_t n, float floor)
-{
-    int64_t n_chunks = chunks_of(s->n_vocab), m = 0;
-    floor = floor > -FLT_MAX ? floor : -FLT_MAX; /* leaves -inf out; comparisons leave NaN out */
-    if (n < n_chunks) {
-        for (int64_t c = 0; c < n_chunks; c++) s->key[c] = key_of(s->peak[c], (int32_t)c);
-        sort_keys(s, n_chunks);
-        float bound = key_logit(s->key[n - 1]);
-        floor = bound > floor ? bound : floor;
-    }
-    for (int64_t c = 0; c < n_chunks; c++) {
-        if (!(s->peak[c] >= floor)) continue;
-        int64_t end = min_i64((c + 1) * CHUNK, s->n_vocab);
-        for (int64_t i = c * CHUNK; i < end; i++)
-            if (logits[i] >= floor) s->key[m++] = key_of(logits[i], (int32_t)i);
-    }
-    sort_keys(s, m);
-    return min_i64(m, n);
-}
-
-/* weight[i] = exp((logit - max) / t) of the n candidates; returns the sum. */
-static double weigh(struct sampler *s, int64_t n, float max, float t)
-{
-    for (int64_t i = 0; i < n; i++) s->weight[i] = key_logit(s->key[i]);
-    return exp_sum(s->weight, s->weight, n, max, t);
-}
-
-/* Length of the smallest prefix of n candidates whose weights reach `need`; n + 1 if they do not. */
-static int64_t prefix_reaching(const struct sampler *s, int64_t n, double need)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        sum += s->weight[i];
-        if (sum >= need) return i + 1;
-    }
-    return n + 1;
-}
-
-/* top-k, top-p and min-p: leaves the survivors sorted in s->key and returns their number, at least 1. max is the largest logit, finite. */
-static int64_t filter(struct sampler *s, const float *logits, float max)
-{
-    const struct sampler_options *o = &s->o;
-    float floor = max + s->log_min_p;
-    int64_t n;
-    find_peaks(s, logits);
-    if (o->top_k > 0 && o->top_k < s->n_vocab) {
-        n = select_best(s, logits, o->top_k, -INFINITY);
-        if (o->top_p < 1) n = min_i64(n, prefix_reaching(s, n, o->top_p * weigh(s, n, max, 1)));
-    } else if (o->top_p < 1) { /* p refers to the whole vocabulary: look at few candidates first, at more while they do not reach it */
-        double need = o->top_p * exp_sum(NULL, logits, s->n_vocab, max, 1);
-        for (int64_t look = 64;; look = look * 16) {
-            n = select_best(s, logits, min_i64(look, s->n_vocab), floor);
-            weigh(s, n, max, 1);
-            int64_t prefix = prefix_reaching(s, n, need);
-            if (prefix > n && n == look) continue;
-            n = min_i64(n, prefix);
-            break;
-        }
-    } else {
-        n = select_best(s, logits, s->n_vocab, floor);
-    }
-    while (n > 1 && key_logit(s->key[n - 1]) < floor) n--;
-    return n;
+    for (int i = 0; i < 2; i++) u[i] = (double)(((uint64_t)c[2 * i] << 32 | c[2 * i + 1]) >> 11) * 0x1p-53;
 }
 
 /* ---- draw ---- */
@@ -390,120 +244,93 @@ static int64_t walk(const float *weight, int64_t n, double r)
     double sum = 0;
     for (int64_t i = 0; i < n; i++) {
         if (weight[i] > 0) last = i;
-        sum += weight[i];
+        sum += (double)weight[i];
         if (sum > r) return i;
     }
     return last; /* r was at the very end and the sums were rounded differently */
 }
 
-static int32_t draw_candidate(struct sampler *s, int64_t n, float max, double u)
+static int32_t draw_listed(struct sampler *s, const struct row *r, double u, double *p)
 {
-    double total = weigh(s, n, max, s->o.temperature);
-    return key_id(s->key[walk(s->weight, n, u * total)]);
+    double total = weigh(s, s->list, r->n, r->max, r->t);
+    int64_t i = walk(s->weight, r->n, u * total);
+    *p = (double)s->weight[i] / total;
+    return key_id(s->list[i]);
 }
 
-/* Nothing is cut off: no sorting, candidates stay in the order of ids. */
-static int32_t draw_any(struct sampler *s, const float *logits, float max, double u)
+/* Nothing is sorted, candidates stay in the order of ids. */
+static int32_t draw_open(struct sampler *s, const struct row *row, double u, double *p)
 {
     int64_t n_chunks = chunks_of(s->n_vocab), c = 0, last = 0;
     double total = 0;
     for (; c < n_chunks; c++) {
-        s->mass[c] = exp_sum(NULL, logits + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), max, s->o.temperature);
+        s->mass[c] = exp_sum(NULL, row->x + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), row->max, row->t);
         total += s->mass[c];
         if (s->mass[c] > 0) last = c;
     }
     double r = u * total;
     for (c = 0; c < last && r >= s->mass[c]; c++) r -= s->mass[c];
     int64_t n = min_i64(CHUNK, s->n_vocab - c * CHUNK);
-    exp_sum(s->weight, logits + c * CHUNK, n, max, s->o.temperature);
-    return (int32_t)(c * CHUNK + walk(s->weight, n, r));
+    exp_sum(s->weight, row->x + c * CHUNK, n, row->max, row->t);
+    int64_t i = walk(s->weight, n, r);
+    *p = (double)s->weight[i] / total;
+    return (int32_t)(c * CHUNK + i);
+}
+
+/* ---- the chain ---- */
+
+static status no_candidate(const struct sampler *s, struct err *e)
+{
+    return err_set(e, ERR_RUNTIME, "no finite logit among %lld (NaN or -inf everywhere): the weights may be damaged, try --check",
+                   (long long)s->n_vocab);
+}
+
+/* Runs all stages. *best: the id that wins without a draw (greedy, +inf, temperature 0), else -1. */
+static status run_chain(struct sampler *s, struct row *r, int32_t *best, double u_xtc, struct err *e)
+{
+    int64_t at = -1;
+    for (int i = 0; i < s->n_adjust; i++) s->adjust[i](s, r);
+    if (is_greedy(&s->o)) r->max = s->k->max(r->x, s->n_vocab, &at);
+    else row_changed(s, r);
+    *best = (int32_t)at;
+    if (r->max == -INFINITY) return no_candidate(s, e);
+    if (at < 0 && r->max == INFINITY) s->k->max(r->x, s->n_vocab, &at);
+    *best = (int32_t)at;
+    if (at >= 0) return OK;
+    r->t = s->o.temperature;
+    r->u_xtc = u_xtc;
+    for (int i = 0; i < s->n_cut; i++) s->cut[i](s, r);
+    if (!r->listed && r->floor > -INFINITY) row_list(s, r, s->n_vocab);
+    if (!(r->t > 0)) *best = r->listed ? key_id(s->list[0]) : (s->k->max(r->x, s->n_vocab, &at), (int32_t)at);
+    return OK;
 }
 
 status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err *e)
 {
-    const struct sampler_options *o = &s->o;
-    adjust_logits(s, logits);
-    int64_t at = 0;
-    float max = s->k->max(logits, s->n_vocab, &at);
-    if (max == -INFINITY)
-        return err_set(e, ERR_RUNTIME, "no finite logit among %lld (NaN or -inf everywhere): the weights may be damaged, try --check",
-                       (long long)s->n_vocab);
-    if (max == INFINITY || o->temperature <= 0) {
-        *id = (int32_t)at;
-        return OK;
-    }
-    double u = draw_uniform(o->seed, s->n_draws++);
-    if ((o->top_k <= 0 || o->top_k >= s->n_vocab) && o->top_p >= 1 && o->min_p <= 0) *id = draw_any(s, logits, max, u);
-    else *id = draw_candidate(s, filter(s, logits, max), max, u);
+    struct row r = { .x = logits, .floor = -INFINITY };
+    double u[2], p = 1;
+    int32_t best;
+    draw_uniform(s->o.seed, s->n_draws, u);
+    TRY(run_chain(s, &r, &best, u[1], e));
+    if (!is_greedy(&s->o)) s->n_draws++;
+    if (best >= 0) *id = best;
+    else *id = r.listed ? draw_listed(s, &r, u[0], &p) : draw_open(s, &r, u[0], &p);
+    if (s->o.mirostat) s->mu -= s->o.mirostat_eta * ((float)-log2(p) - s->o.mirostat_tau);
     return OK;
 }
 
-/* ---- best tokens of a row ---- */
-
-static bool better(float xa, int32_t a, float xb, int32_t b) { return xa > xb || (xa == xb && a < b); }
-
-/* Puts (x, id) at the root of a heap of n whose root is the worst entry, and lets it sink. */
-static void heap_sink(float *logit, int32_t *ids, int64_t n, float x, int32_t id)
+status sampler_distribution(struct sampler *s, float *logits, int32_t *ids, float *probs, int64_t *n, struct err *e)
 {
-    int64_t i = 0;
-    for (;;) {
-        int64_t child = 2 * i + 1;
-        if (child >= n) break;
-        if (child + 1 < n && better(logit[child], ids[child], logit[child + 1], ids[child + 1])) child++;
-        if (!better(x, id, logit[child], ids[child])) break;
-        logit[i] = logit[child];
-        ids[i] = ids[child];
-        i = child;
-    }
-    logit[i] = x;
-    ids[i] = id;
-}
-
-/* The caller's arrays are the heap, so that no buffer is needed. NaN counts as -inf. */
-static void top_ids_of(const struct kernels *k, const float *logits, int64_t n_vocab, int64_t n, int32_t *ids, float *best)
-{
-    if (n == 0) return;
-    for (int64_t i = 0; i < n; i++) best[i] = -INFINITY, ids[i] = INT32_MAX;
-    for (int64_t c = 0; c < n_vocab; c += CHUNK) {
-        int64_t end = min_i64(c + CHUNK, n_vocab);
-        if (ids[0] != INT32_MAX && !(k->max(logits + c, end - c, NULL) > best[0])) continue; /* an equal logit with a higher id loses */
-        for (int64_t i = c; i < end; i++) {
-            float x = isnan(logits[i]) ? -INFINITY : logits[i];
-            if (better(x, (int32_t)i, best[0], ids[0])) heap_sink(best, ids, n, x, (int32_t)i);
-        }
-    }
-    for (int64_t m = n - 1; m > 0; m--) { /* heap to falling order */
-        float x = best[m];
-        int32_t id = ids[m];
-        best[m] = best[0];
-        ids[m] = ids[0];
-        heap_sink(best, ids, m, x, id);
-    }
-}
-
-/* NaN and -inf have no probability; +inf has all of it. */
-static float logprob_of(float x, double log_sum)
-{
-    if (!(x > -INFINITY)) return -INFINITY;
-    return x == INFINITY ? 0 : (float)((double)x - log_sum);
-}
-
-void logprobs_top(const struct kernels *k, const float *logits, int64_t n_vocab, int32_t id, float *logprob, int64_t n, int32_t *top_ids,
-                  float *top_logprobs)
-{
-    assert(n >= 0 && n <= 1000 && id >= 0 && id < n_vocab);
-    float max = k->max(logits, n_vocab, NULL);
-    double log_sum;
-    if (isfinite(max)) {
-        double sum = k->exp_sum(NULL, logits, max, n_vocab);
-        if (!isfinite(sum)) sum = exp_sum(NULL, logits, n_vocab, max, 1); /* NaN among them: this one leaves them out */
-        log_sum = (double)max + log(sum);
-    } else {
-        log_sum = max; /* +inf: below, the infinite ones get 0 and the others -inf; -inf: all get -inf */
-    }
-    int64_t m = min_i64(n, n_vocab);
-    top_ids_of(k, logits, n_vocab, m, top_ids, top_logprobs);
-    for (int64_t i = 0; i < m; i++) top_logprobs[i] = logprob_of(top_logprobs[i], log_sum);
-    for (int64_t i = m; i < n; i++) top_ids[i] = -1, top_logprobs[i] = -INFINITY;
-    if (logprob) *logprob = logprob_of(logits[id], log_sum);
+    struct row r = { .x = logits, .floor = -INFINITY };
+    double u[2];
+    int32_t best;
+    draw_uniform(s->o.seed, s->n_draws, u);
+    TRY(run_chain(s, &r, &best, u[1], e));
+    *n = 1, ids[0] = best, probs[0] = 1;
+    if (best >= 0) return OK;
+    if (!r.listed) row_list(s, &r, s->n_vocab);
+    double total = weigh(s, s->list, r.n, r.max, r.t);
+    for (int64_t i = 0; i < r.n; i++) ids[i] = key_id(s->list[i]), probs[i] = (float)((double)s->weight[i] / total);
+    *n = r.n;
+    return OK;
 }

@@ -1,6 +1,7 @@
-/* sampler - from logits to the next token. Order (the same as llama.cpp's default chain, for the parts offered):
- *   logit bias -> repetition, frequency, presence penalties -> top-k -> top-p -> min-p -> temperature -> draw.
- * temperature <= 0 is greedy: after bias and penalties the highest logit wins, lowest id on a tie.
+/* sampler - from logits to the next token. Order (llama.cpp's default chain):
+ *   logit bias -> repetition, frequency, presence penalties -> DRY -> top-n-sigma -> top-k -> typical -> top-p -> min-p -> XTC -> temperature -> draw.
+ * Mirostat replaces everything between bias and draw by its own cut at the given temperature.
+ * Temperature 0 takes the best of what is left, lowest id on a tie. A token whose logit is -inf or NaN is no candidate at any step.
  * Deterministic: the same seed and logits give the same tokens on every machine (own RNG, Philox 4x32-10, Salmon et al. 2011). One sampler per
  * sequence; not thread-safe. Allocates only in open. */
 #pragma once
@@ -8,6 +9,7 @@
 
 struct kernels;
 struct sampler;
+struct dry_breakers;
 
 struct logit_bias { int32_t id; float bias; };
 
@@ -19,6 +21,19 @@ struct sampler_options {            /* sampler_defaults() fills the documented d
     float repeat_penalty;           /* 1.0 off; logit > 0 ? / : *  over the last repeat_last tokens */
     float presence_penalty, frequency_penalty; /* 0 off */
     int64_t repeat_last;            /* 64; 0 = off, -1 = whole history that was accepted */
+    float top_n_sigma;              /* -1; <= 0 off; keeps logits >= max - n * standard deviation of the finite ones (Tang et al. 2024) */
+    float typical_p;                /* 1 off; the tokens whose surprise is nearest to the entropy, until they sum to more than p (Meister et al. 2022) */
+    float xtc_probability;          /* 0 off; how often XTC acts */
+    float xtc_threshold;            /* 0.1; > 0.5 off; of the tokens with at least this probability all but the least likely go */
+    float dynatemp_range;           /* 0 off; temperature between t - range and t + range, as (entropy / largest entropy)^exponent */
+    float dynatemp_exponent;        /* 1 */
+    float dry_multiplier;           /* 0 off; - multiplier * base^(length - allowed) for what would prolong a repetition */
+    float dry_base;                 /* 1.75; >= 1 */
+    int64_t dry_allowed_length;     /* 2 */
+    int64_t dry_last;               /* 64 tokens are searched; 0 = off */
+    const struct dry_breakers *breakers; /* NULL = none; the caller's, outlives the sampler (dry.h) */
+    int64_t mirostat;               /* 0 off, 1, 2 (Basu et al. 2021) */
+    float mirostat_tau, mirostat_eta; /* 5 bits of surprise, learning rate 0.1 */
     uint64_t seed;
     const struct logit_bias *bias;  /* [n_bias], copied */
     int64_t n_bias;
@@ -35,6 +50,9 @@ status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err 
 /* sampler_accept - tells which token was appended (prompt tokens too), for penalties. */
 void sampler_accept(struct sampler *s, int32_t id);
 void sampler_reset(struct sampler *s); /* forgets history, restarts the random sequence */
+/* sampler_distribution - what the next sampler_sample would draw from: ids and probabilities (they sum to 1) in falling order, at most n_vocab of each;
+ * sets *n. Same errors and the same use of logits; the random sequence does not move. Sorts everything that is left: for tests and tools. */
+status sampler_distribution(struct sampler *s, float *logits, int32_t *ids, float *probs, int64_t *n, struct err *e) MUST_USE;
 
 /* logprobs_top - ln softmax of the given id and of the n best tokens (ties: lowest id first), from raw logits [n_vocab].
  * Writes ids and logprobs in falling order. No allocation; n <= 1000. */

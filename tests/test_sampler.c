@@ -3,6 +3,7 @@
 #include <float.h>
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
+#include "src/dry.h"
 #include "src/sampler.h"
 
 static const struct kernels *plain_kernels(void)
@@ -14,7 +15,10 @@ static const struct kernels *plain_kernels(void)
 
 static struct sampler_options options_off(void)
 {
-    return (struct sampler_options){ .temperature = 1, .top_p = 1, .repeat_penalty = 1, .repeat_last = 64, .seed = 42 };
+    struct sampler_options o;
+    sampler_defaults(&o);
+    o.temperature = 1, o.top_k = 0, o.top_p = 1, o.min_p = 0, o.seed = 42;
+    return o;
 }
 
 static struct sampler *must_open(struct sampler_options o, int64_t n_vocab)
@@ -47,7 +51,93 @@ static int by_logit(const void *a, const void *b)
     return x->id < y->id ? -1 : 1;
 }
 
-/* p[id] = exact probability that id is drawn. history [n_history], oldest first. Returns the number of survivors. */
+static double entropy_terms(const struct entry *c, int64_t m, double *p)
+{
+    double z = 0, h = 0;
+    for (int64_t i = 0; i < m; i++) z += p[i] = exp(c[i].logit - c[0].logit);
+    for (int64_t i = 0; i < m; i++) h -= (p[i] /= z) > 0 ? p[i] * log(p[i]) : 0;
+    return h;
+}
+
+/* Every cut by its definition, on candidates sorted downward; each returns how many are left, at the front. p: scratch. */
+static int64_t model_sigma(const struct sampler_options *o, struct entry *c, int64_t m)
+{
+    double mean = 0, var = 0;
+    for (int64_t i = 0; i < m; i++) mean += c[i].logit / (double)m;
+    for (int64_t i = 0; i < m; i++) var += (c[i].logit - mean) * (c[i].logit - mean) / (double)m;
+    while (c[m - 1].logit < c[0].logit - (double)o->top_n_sigma * sqrt(var)) m--;
+    return m;
+}
+
+static int64_t model_typical(const struct sampler_options *o, struct entry *c, int64_t m, double *p)
+{
+    double h = entropy_terms(c, m, p), sum = 0;
+    struct entry *by = malloc((size_t)m * sizeof *by);
+    for (int64_t i = 0; i < m; i++) by[i] = (struct entry){ -fabs(-log(p[i]) - h), (int32_t)i };
+    qsort(by, (size_t)m, sizeof *by, by_logit);
+    int64_t n = 0;
+    while (n < m && !((sum += p[by[n++].id]) > (double)o->typical_p)) {}
+    for (int64_t i = 0; i < n; i++) by[i] = c[by[i].id];
+    memcpy(c, by, (size_t)n * sizeof *c);
+    qsort(c, (size_t)n, sizeof *c, by_logit);
+    free(by);
+    return n;
+}
+
+static int64_t model_top_p(const struct sampler_options *o, struct entry *c, int64_t m, double *p)
+{
+    double sum = 0;
+    entropy_terms(c, m, p);
+    for (int64_t i = 0; i < m; i++)
+        if ((sum += p[i]) >= (double)o->top_p) return i + 1;
+    return m;
+}
+
+static int64_t model_xtc(const struct sampler_options *o, struct entry *c, int64_t m, double *p)
+{
+    int64_t gone = 0;
+    entropy_terms(c, m, p);
+    while (gone < m && p[gone] >= (double)o->xtc_threshold) gone++;
+    gone = max_i64(gone - 1, 0);
+    memmove(c, c + gone, (size_t)(m - gone) * sizeof *c);
+    return m - gone;
+}
+
+static int64_t model_cut(const struct sampler_options *o, struct entry *c, int64_t m, double *p, double *t)
+{
+    if (o->top_n_sigma > 0) m = model_sigma(o, c, m);
+    if (o->top_k > 0) m = min_i64(m, o->top_k);
+    if (o->typical_p < 1) m = model_typical(o, c, m, p);
+    if (o->top_p < 1) m = model_top_p(o, c, m, p);
+    if (o->min_p > 0)
+        while (m > 1 && c[m - 1].logit < c[0].logit + log((double)o->min_p)) m--;
+    if (o->xtc_probability >= 1) m = model_xtc(o, c, m, p);
+    *t = o->temperature;
+    if (o->dynatemp_range > 0 && m > 1) {
+        double lo = fmax(0, *t - (double)o->dynatemp_range), hi = *t + (double)o->dynatemp_range;
+        *t = lo + (hi - lo) * pow(entropy_terms(c, m, p) / log((double)m), (double)o->dynatemp_exponent);
+    }
+    return m;
+}
+
+/* Longest ending of the last dry_last tokens, behind the newest single-token breaker, that stands earlier and is followed by id. */
+static double model_dry(const struct sampler_options *o, const int32_t *history, int64_t n_history, int32_t id)
+{
+    int64_t n = min_i64(n_history, o->dry_last), limit = n, longest = -1, first;
+    const int32_t *h = history + n_history - n;
+    for (int64_t i = 0; i < n && limit == n; i++)
+        if (o->breakers && dry_breakers_of(o->breakers, h[n - 1 - i], &first)) limit = i;
+    for (int64_t end = 0; end + 1 < n; end++) {
+        int64_t len = 0;
+        if (h[end + 1] != id) continue;
+        while (len < limit && len <= end && h[end - len] == h[n - 1 - len]) len++;
+        longest = max_i64(longest, len);
+    }
+    if (n <= o->dry_allowed_length || longest < o->dry_allowed_length || (o->breakers && dry_breakers_of(o->breakers, id, &first))) return 0;
+    return (double)o->dry_multiplier * pow((double)o->dry_base, (double)(longest - o->dry_allowed_length));
+}
+
+/* p[id] = exact probability that id is drawn. history [n_history], oldest first. Returns the number of survivors. XTC with probability 0 or 1 only. */
 static int64_t model_chain(const struct sampler_options *o, const float *logits, int64_t n, const int32_t *history, int64_t n_history,
                            double *p)
 {
@@ -63,25 +153,42 @@ static int64_t model_chain(const struct sampler_options *o, const float *logits,
             x = x > 0 ? x / o->repeat_penalty : x * o->repeat_penalty;
             x -= (double)count * o->frequency_penalty + o->presence_penalty;
         }
+        if (o->dry_multiplier > 0) x -= model_dry(o, history, n_history, (int32_t)i);
         c[i] = (struct entry){ isnan(x) ? -INFINITY : x, (int32_t)i };
-        p[i] = 0;
     }
     qsort(c, (size_t)n, sizeof *c, by_logit);
-    int64_t m = o->top_k > 0 ? min_i64(n, o->top_k) : n;
+    int64_t m = n;
+    double z = 0, t;
     while (m > 1 && c[m - 1].logit == -INFINITY) m--;
-    double z = 0, sum = 0;
-    for (int64_t i = 0; i < m; i++) z += exp(c[i].logit - c[0].logit);
-    if (o->top_p < 1)
-        for (int64_t i = 0; i < m; i++)
-            if ((sum += exp(c[i].logit - c[0].logit)) >= (double)o->top_p * z) m = i + 1;
-    if (o->min_p > 0)
-        while (m > 1 && c[m - 1].logit < c[0].logit + log(o->min_p)) m--;
-    if (o->temperature <= 0) m = 1;
-    z = 0;
-    for (int64_t i = 0; i < m; i++) z += exp((c[i].logit - c[0].logit) / (o->temperature > 0 ? o->temperature : 1));
-    for (int64_t i = 0; i < m; i++) p[c[i].id] = exp((c[i].logit - c[0].logit) / (o->temperature > 0 ? o->temperature : 1)) / z;
+    m = model_cut(o, c, m, p, &t);
+    if (t <= 0) m = 1, t = 1;
+    for (int64_t i = 0; i < n; i++) p[i] = 0;
+    for (int64_t i = 0; i < m; i++) z += exp((c[i].logit - c[0].logit) / t);
+    for (int64_t i = 0; i < m; i++) p[c[i].id] = exp((c[i].logit - c[0].logit) / t) / z;
     free(c);
     return m;
+}
+
+/* sampler_distribution against the model: the same set, probabilities within 1e-5. */
+static void check_exactly(const char *name, struct sampler_options o, const float *logits, int64_t n, const int32_t *history, int64_t n_history)
+{
+    double *want = malloc((size_t)n * sizeof *want);
+    float *x = malloc((size_t)n * sizeof *x), *probs = malloc((size_t)n * sizeof *probs);
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    int64_t m = model_chain(&o, logits, n, history, n_history, want), got = 0;
+    struct sampler *s = must_open(o, n);
+    struct err e = { 0 };
+    for (int64_t i = 0; i < n_history; i++) sampler_accept(s, history[i]);
+    memcpy(x, logits, (size_t)n * sizeof *x);
+    CHECK_MSG(sampler_distribution(s, x, ids, probs, &got, &e) == OK, "%s: %s", name, e.text);
+    CHECK_MSG(got == m, "%s: %lld candidates, not %lld", name, (long long)got, (long long)m);
+    for (int64_t i = 0; i < got; i++) {
+        double p = want[ids[i]];
+        CHECK_MSG(fabs((double)probs[i] - p) < 1e-5 * (0.01 + p), "%s: token %d has %.8g, not %.8g", name, ids[i], (double)probs[i], p);
+        if (i > 0) CHECK(probs[i] <= probs[i - 1]);
+    }
+    sampler_close(s);
+    free(want), free(x), free(probs), free(ids);
 }
 
 /* Draws n_draws times and compares counts with the model: nothing outside the candidate set, chi-square within 5 sigma over bins of at
@@ -122,6 +229,7 @@ static const struct chain_row {
     int64_t top_k;
     float top_p, min_p, repeat, presence, frequency;
     int64_t last;
+    float sigma, typical, xtc, range, exponent, dry;
 } chain_rows[] = {
     { "plain", 1, 0, 1, 0, 1, 0, 0, 64 },
     { "hot", 1.7f, 0, 1, 0, 1, 0, 0, 64 },
@@ -142,6 +250,21 @@ static const struct chain_row {
     { "negative penalties", 1, 0, 1, 0, 0.8f, -0.7f, -0.3f, 8 },
     { "whole history", 1, 20, 1, 0, 1.2f, 0, 0.5f, -1 },
     { "no history", 1, 0, 1, 0, 1.5f, 0.7f, 0.3f, 0 },
+    { "top_n_sigma 1", 1, 0, 1, 0, 1, 0, 0, 64, .sigma = 1 },
+    { "top_n_sigma 2 top_k top_p", 1.4f, 20, 0.9f, 0, 1, 0, 0, 64, .sigma = 2 },
+    { "typical 0.5", 1, 0, 1, 0, 1, 0, 0, 64, .typical = 0.5f },
+    { "typical 0.99", 1, 0, 1, 0, 1, 0, 0, 64, .typical = 0.99f },
+    { "typical of top_k", 1, 12, 1, 0, 1, 0, 0, 64, .typical = 0.4f },
+    { "typical after top_n_sigma, then top_p and min_p", 1, 0, 0.9f, 0.03f, 1, 0, 0, 64, .sigma = 3, .typical = 0.8f },
+    { "xtc 0.1", 1, 0, 1, 0, 1, 0, 0, 64, .xtc = 0.1f },
+    { "xtc 0.02 of top_k", 1, 30, 1, 0, 1, 0, 0, 64, .xtc = 0.02f },
+    { "xtc after min_p", 0.7f, 0, 1, 0.05f, 1, 0, 0, 64, .xtc = 0.05f },
+    { "xtc greedy", 0, 0, 1, 0, 1, 0, 0, 64, .xtc = 0.05f },
+    { "dynatemp", 1, 0, 1, 0, 1, 0, 0, 64, .range = 0.5f, .exponent = 1 },
+    { "dynatemp of top_k, to 0", 0.5f, 10, 1, 0, 1, 0, 0, 64, .range = 0.9f, .exponent = 1.7f },
+    { "dynatemp after top_n_sigma", 0, 0, 1, 0, 1, 0, 0, 64, .sigma = 1.5f, .range = 2, .exponent = 0.5f },
+    { "dry", 1, 0, 1, 0, 1, 0, 0, 64, .dry = 0.8f },
+    { "all of it", 1.1f, 50, 0.97f, 0.01f, 1.1f, 0.1f, 0.1f, 16, 3, 0.95f, 0.08f, 0.4f, 1.2f, 0.5f },
 };
 
 static struct sampler_options chain_options(const struct chain_row *r)
@@ -149,6 +272,11 @@ static struct sampler_options chain_options(const struct chain_row *r)
     struct sampler_options o = options_off();
     o.temperature = r->temperature, o.top_k = r->top_k, o.top_p = r->top_p, o.min_p = r->min_p, o.repeat_penalty = r->repeat;
     o.presence_penalty = r->presence, o.frequency_penalty = r->frequency, o.repeat_last = r->last;
+    if (r->sigma > 0) o.top_n_sigma = r->sigma;
+    if (r->typical > 0) o.typical_p = r->typical;
+    if (r->xtc > 0) o.xtc_probability = 1, o.xtc_threshold = r->xtc;
+    if (r->range > 0) o.dynatemp_range = r->range, o.dynatemp_exponent = r->exponent;
+    o.dry_multiplier = r->dry;
     return o;
 }
 
@@ -164,6 +292,7 @@ TEST(sampler_draws_the_exact_distribution_of_every_chain)
         for (int i = 0; i < ARRAY_LEN(history); i++) history[i] = (int32_t)(test_rand(&rng) % (uint64_t)min_i64(n, 20));
         for (int i = 0; i < ARRAY_LEN(chain_rows); i++) {
             test_begin("sampler_draws_the_exact_distribution %s, %d tokens", chain_rows[i].name, (int)n);
+            check_exactly(chain_rows[i].name, chain_options(&chain_rows[i]), logits, n, history, ARRAY_LEN(history));
             check_distribution(chain_rows[i].name, chain_options(&chain_rows[i]), logits, n, history, ARRAY_LEN(history),
                                n < 1000 ? 10000 : 3000, false);
         }
@@ -183,7 +312,7 @@ TEST(sampler_keeps_the_candidate_set_of_every_chain)
         for (int i = 0; i < ARRAY_LEN(history); i++) history[i] = (int32_t)(test_rand(&rng) % 3000);
         for (int i = 0; i < ARRAY_LEN(chain_rows); i++) {
             struct sampler_options o = chain_options(&chain_rows[i]);
-            o.temperature = 1e6f;
+            o.temperature = 1e6f, o.dynatemp_range = 0;
             double *p = calloc(ARRAY_LEN(logits), sizeof *p);
             int64_t m = model_chain(&o, logits, ARRAY_LEN(logits), history, ARRAY_LEN(history), p);
             free(p);
@@ -204,6 +333,8 @@ TEST(sampler_agrees_with_the_model_on_large_vocabularies)
     };
     enum { N = 50003 };
     float *logits = malloc(N * sizeof *logits);
+    fill_normal(logits, N, 2.5f, 78);
+    for (int i = 0; i < ARRAY_LEN(chain_rows); i++) check_exactly(chain_rows[i].name, chain_options(&chain_rows[i]), logits, N, NULL, 0);
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         fill_normal(logits, N, rows[i].spread, 77);
         struct sampler_options o = options_off();
@@ -337,6 +468,134 @@ TEST(sampler_history_ring_stays_exact)
     sampler_close(s);
 }
 
+/* ---- DRY ---- */
+
+TEST(sampler_dry_penalises_what_prolongs_a_repetition)
+{
+    const float logits[] = { 0, 0, 0, 0, 0, 0 };
+    static const struct { int32_t history[8]; int64_t n; int32_t id; double penalty; } rows[] = {
+        { { 1, 2, 3, 4, 1, 2 }, 6, 3, 0.5 },             /* "1 2" again: 3 would prolong it; length 2 = allowed: multiplier * base^0 */
+        { { 0, 1, 2, 3, 0, 1, 2 }, 7, 3, 1 },            /* length 3: base^1 */
+        { { 1, 2, 3, 4, 5, 2 }, 6, 3, 0 },               /* length 1: allowed */
+        { { 4, 4, 4, 4 }, 4, 4, 1 },                     /* overlapping itself */
+        { { 3, 2, 1, 0, 3, 2, 1 }, 7, 0, 0 },            /* 0 is a breaker */
+        { { 3, 1, 0, 2, 3, 1, 0 }, 7, 2, 0 },            /* nothing reaches behind a breaker */
+    };
+    struct dry_breaker row = { 0, 0, 0 };
+    struct dry_breakers b = { .row = &row, .n = 1 };
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        struct sampler_options o = options_off();
+        o.dry_multiplier = 0.5f, o.dry_base = 2, o.breakers = &b;
+        if (rows[i].history[0] == 0) o.breakers = NULL;
+        struct sampler *s = must_open(o, 6);
+        float x[6], probs[6];
+        int32_t ids[6];
+        int64_t n;
+        for (int64_t j = 0; j < rows[i].n; j++) sampler_accept(s, rows[i].history[j]);
+        memcpy(x, logits, sizeof x);
+        CHECK(sampler_distribution(s, x, ids, probs, &n, NULL) == OK && n == 6);
+        CHECK_MSG(x[rows[i].id] == (float)-rows[i].penalty, "row %d: %g", i, (double)x[rows[i].id]);
+        sampler_close(s);
+    }
+}
+
+TEST(sampler_dry_equals_a_search_by_hand_on_random_histories)
+{
+    enum { N = 4, STEPS = 60 };
+    float logits[N] = { 1, 0.5f, -1, 0 };
+    struct dry_breaker row = { 3, 0, 0 };
+    struct dry_breakers b = { .row = &row, .n = 1 };
+    uint64_t rng = 8;
+    for (int round = 0; round < 40; round++) {
+        int32_t history[STEPS];
+        struct sampler_options o = options_off();
+        o.dry_multiplier = 0.3f, o.dry_base = 1.2f, o.dry_allowed_length = 1 + round % 3, o.dry_last = 7 + round, o.breakers = round & 1 ? &b : NULL;
+        for (int i = 0; i < STEPS; i++) history[i] = (int32_t)(test_rand(&rng) % (uint64_t)(2 + round % 3));
+        for (int n = 0; n <= STEPS; n += 5) check_exactly("random history", o, logits, N, history, n);
+    }
+}
+
+TEST(dry_breakers_with_tails_stop_at_the_longest_match)
+{
+    /* breaker 1 then 2 (a tail): in "5 1 2 5 ..." nothing before counts */
+    struct dry_breaker row[] = { { 1, 1, 0 } };
+    int32_t tails[] = { 2 };
+    struct dry_breakers b = { .row = row, .n = 1, .tails = tails, .n_tails = 1 };
+    static const struct { int32_t history[9]; int64_t n; bool penalised; } rows[] = {
+        { { 4, 3, 1, 2, 5, 4, 3, 1, 2 }, 9, false }, { { 4, 3, 1, 0, 5, 4, 3, 1, 0 }, 9, true },
+    };
+    for (int i = 0; i < 2; i++) {
+        struct sampler_options o = options_off();
+        o.dry_multiplier = 1, o.breakers = &b;
+        struct sampler *s = must_open(o, 6);
+        float x[6] = { 0 }, probs[6];
+        int32_t ids[6];
+        int64_t n;
+        for (int64_t j = 0; j < rows[i].n; j++) sampler_accept(s, rows[i].history[j]);
+        CHECK(sampler_distribution(s, x, ids, probs, &n, NULL) == OK);
+        CHECK((x[5] < 0) == rows[i].penalised);
+        sampler_close(s);
+    }
+}
+
+/* ---- mirostat ---- */
+
+/* Both versions, step by step: distribution and the running mu. */
+TEST(sampler_mirostat_follows_its_equations)
+{
+    enum { N = 400, STEPS = 30 };
+    float logits[N], x[N], probs[N];
+    int32_t ids[N];
+    struct entry c[N];
+    double p[N];
+    for (int version = 1; version <= 2; version++) {
+        struct sampler_options o = options_off();
+        o.mirostat = version, o.temperature = 0.9f, o.mirostat_tau = 3, o.mirostat_eta = 0.2f, o.top_k = 1; /* top-k must not matter */
+        struct sampler *s = must_open(o, N);
+        double mu = 6;
+        for (int step = 0; step < STEPS; step++) {
+            fill_normal(logits, N, 3, (uint64_t)step + 1);
+            for (int i = 0; i < N; i++) c[i] = (struct entry){ (double)logits[i] / (double)o.temperature, i };
+            qsort(c, N, sizeof *c, by_logit);
+            entropy_terms(c, N, p);
+            int64_t m = 0, got;
+            if (version == 2) while (m < N && -log2(p[m]) <= mu) m++;
+            else {
+                double tb = 0, tt = 0;
+                for (int i = 0; i < 99; i++) {
+                    double t = log((i + 2.0) / (i + 1.0));
+                    tb += t * log(p[i] / p[i + 1]), tt += t * t;
+                }
+                m = (int64_t)pow((tb / tt - 1) * pow(2, mu) / (1 - pow(N, 1 - tb / tt)), tt / tb);
+            }
+            m = max_i64(m, 1);
+            entropy_terms(c, m, p);
+            memcpy(x, logits, sizeof x);
+            CHECK(sampler_distribution(s, x, ids, probs, &got, NULL) == OK);
+            CHECK_MSG(got == m, "mirostat %d step %d: %lld candidates, not %lld", version, step, (long long)got, (long long)m);
+            for (int64_t i = 0; i < min_i64(got, m); i++) CHECK(ids[i] == c[i].id && fabs((double)probs[i] - p[i]) < 1e-5);
+            int32_t id = sample_once(s, logits, N);
+            int64_t at = 0;
+            while (at < m && c[at].id != id) at++;
+            CHECK(at < m);
+            if (at < m) mu -= 0.2 * (-log2(p[at]) - 3);
+        }
+        sampler_close(s);
+    }
+}
+
+TEST(sampler_xtc_acts_as_often_as_asked)
+{
+    const float logits[] = { logf(0.5f), logf(0.3f), logf(0.2f) };
+    struct sampler_options o = options_off();
+    o.xtc_probability = 0.3f, o.xtc_threshold = 0.25f;
+    struct sampler *s = must_open(o, 3);
+    int hits = 0;
+    for (int i = 0; i < 4000; i++) hits += sample_once(s, logits, 3) == 0;
+    CHECK_NEAR(hits / 4000.0, 0.7 * 0.5, 0.04);
+    sampler_close(s);
+}
+
 /* ---- bias, ties, special values ---- */
 
 TEST(sampler_bias_bans_and_forces)
@@ -426,7 +685,7 @@ TEST(sampler_survives_extreme_values)
 TEST(sampler_open_names_the_bad_option)
 {
     const struct logit_bias past = { 10, 1 }, nan_bias = { 0, NAN };
-    struct { const char *says; struct sampler_options o; } rows[11];
+    struct { const char *says; struct sampler_options o; } rows[15];
     for (int i = 0; i < ARRAY_LEN(rows); i++) rows[i].o = options_off();
     rows[0].says = "temperature is nan", rows[0].o.temperature = NAN;
     rows[1].says = "temperature is -1", rows[1].o.temperature = -1;
@@ -438,6 +697,10 @@ TEST(sampler_open_names_the_bad_option)
     rows[7].says = "repeat-last-n is -2", rows[7].o.repeat_last = -2;
     rows[8].says = "token 10, the vocabulary has 0..9", rows[8].o.bias = &past, rows[8].o.n_bias = 1;
     rows[9].says = "token 0 is not a number", rows[9].o.bias = &nan_bias, rows[9].o.n_bias = 1;
+    rows[11].says = "xtc-threshold is -1", rows[11].o.xtc_threshold = -1;
+    rows[12].says = "dry-base is 0.5", rows[12].o.dry_base = 0.5f;
+    rows[13].says = "mirostat is 3", rows[13].o.mirostat = 3;
+    rows[14].says = "typical is nan", rows[14].o.typical_p = NAN;
     rows[10].says = "presence-penalty is nan", rows[10].o.presence_penalty = NAN;
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         struct err e = { 0 };
@@ -452,7 +715,7 @@ TEST(sampler_open_survives_every_failed_allocation)
 {
     struct sampler_options o = options_off();
     const struct logit_bias bias = { 1, 1 };
-    o.presence_penalty = 1, o.bias = &bias, o.n_bias = 1;
+    o.presence_penalty = 1, o.bias = &bias, o.n_bias = 1, o.dry_multiplier = 1, o.typical_p = 0.5f;
     for (int n = 1; n < 100; n++) {
         struct err e = { 0 };
         struct sampler *s = NULL;
@@ -781,7 +1044,9 @@ SUITE(sampler, T(sampler_draws_the_exact_distribution_of_every_chain), T(sampler
       T(sampler_measures_top_p_on_top_k_survivors_without_temperature), T(sampler_top_p_includes_the_crossing_token),
       T(sampler_min_p_keeps_logits_from_max_plus_ln_p), T(sampler_repetition_divides_positive_and_multiplies_other_logits),
       T(sampler_frequency_counts_and_presence_does_not), T(sampler_forgets_tokens_older_than_repeat_last),
-      T(sampler_history_ring_stays_exact),
+      T(sampler_history_ring_stays_exact), T(sampler_dry_penalises_what_prolongs_a_repetition),
+      T(sampler_dry_equals_a_search_by_hand_on_random_histories), T(dry_breakers_with_tails_stop_at_the_longest_match),
+      T(sampler_mirostat_follows_its_equations), T(sampler_xtc_acts_as_often_as_asked),
       T(sampler_bias_bans_and_forces), T(sampler_breaks_ties_by_lowest_id), T(sampler_ignores_nan_and_minus_infinity),
       T(sampler_takes_plus_infinity_at_any_temperature), T(sampler_refuses_rows_without_a_finite_logit), T(sampler_survives_extreme_values),
       T(sampler_open_names_the_bad_option), T(sampler_open_survives_every_failed_allocation), T(sampler_sample_allocates_nothing),

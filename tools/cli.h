@@ -21,7 +21,8 @@ struct cli {
     struct sampler_options sampling;
     int64_t seed, n_predict;         /* seed -1 = from the clock, printed */
     const char *stop[16]; int n_stop;
-    const char *logit_bias[64]; int n_logit_bias;   /* "ID=BIAS" */
+    const char *logit_bias[64]; int n_logit_bias;   /* "ID=BIAS" or "ID+BIAS", "ID-BIAS" */
+    const char *dry_breaker[16]; int n_dry_breaker; /* none given: the default ones; "none": no one */
     bool ignore_eos;
     /* prompt */
     const char *system, *template_name;

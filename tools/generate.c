@@ -20,20 +20,6 @@ double per_second(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms :
 
 /* ---- options ---- */
 
-/* "ID=BIAS" */
-static status parse_bias(const char *text, int64_t n_vocab, struct logit_bias *out, struct err *e)
-{
-    char *end;
-    long long id = strtoll(text, &end, 10);
-    if (end == text || *end != '=') return err_set(e, ERR_USAGE, "--logit-bias: '%s' is not ID=BIAS", text);
-    if (id < 0 || id >= n_vocab) return err_set(e, ERR_USAGE, "--logit-bias: token %lld is out of range 0..%lld", id, (long long)n_vocab - 1);
-    const char *number = end + 1;
-    double bias = strtod(number, &end);
-    if (end == number || *end || isnan(bias)) return err_set(e, ERR_USAGE, "--logit-bias: '%s' is not a number", number);
-    *out = (struct logit_bias){ (int32_t)id, (float)bias };
-    return OK;
-}
-
 /* 32 bits: short to print, exact in every JSON reader. */
 static uint64_t fresh_seed(void)
 {
@@ -44,24 +30,11 @@ static uint64_t fresh_seed(void)
 
 status generator_sampling(struct generator *g, const struct cli *c, struct err *e)
 {
-    struct logit_bias bias[ARRAY_LEN(c->logit_bias)];
-    struct sampler_options o = c->sampling;
-    struct sampler *s;
-    for (int i = 0; i < c->n_logit_bias; i++) TRY(parse_bias(c->logit_bias[i], g->n_vocab, &bias[i], e));
-    o.bias = bias, o.n_bias = c->n_logit_bias;
+    struct sampling fresh;
     if (c->seed >= 0) g->seed = (uint64_t)c->seed;
-    o.seed = g->seed + (uint64_t)g->n_answers;
-    struct stop_filter f;
-    TRY(stop_open(&f, c->stop, c->n_stop, e));
-    status st = sampler_open(&s, &o, g->n_vocab, engine_kernels(g->rt->engine), e);
-    if (st != OK) {
-        stop_close(&f);
-        return st;
-    }
-    if (g->filter.buf) stop_close(&g->filter);
-    g->filter = f;
-    sampler_close(g->sampler);
-    g->sampler = s;
+    TRY(sampling_open(&fresh, &g->with, c, g->rt, g->seed + (uint64_t)g->n_answers, e));
+    sampling_close(&g->with);
+    g->with = fresh;
     return OK;
 }
 
@@ -98,8 +71,7 @@ status generator_open(struct generator *g, struct runtime *rt, const struct cli 
 
 void generator_close(struct generator *g)
 {
-    sampler_close(g->sampler);
-    if (g->filter.buf) stop_close(&g->filter);
+    sampling_close(&g->with);
     mem_free(g->end), mem_free(g->piece), mem_free(g->raw), mem_free(g->top_id), mem_free(g->top_logprob);
     *g = (struct generator){ 0 };
 }
@@ -137,7 +109,7 @@ status generator_prefill(struct generator *g, const int32_t *ids, int64_t n, str
     if (st != OK) return st;
     if (g->n_answers > 0) TRY(generator_sampling(g, g->cli, e)); /* fresh history, another random sequence: /regen must differ */
     g->n_answers++;
-    for (int64_t i = 0; i < n; i++) sampler_accept(g->sampler, ids[i]);
+    for (int64_t i = 0; i < n; i++) sampler_accept(g->with.sampler, ids[i]);
     return OK;
 }
 
@@ -166,7 +138,7 @@ static status choose(struct generator *g, int32_t *id, struct err *e)
     if (g->raw) memcpy(g->raw, logits, (size_t)g->n_vocab * sizeof *logits);
     if (g->cli->ignore_eos)
         for (int i = 0; i < g->n_end; i++) logits[g->end[i]] = -INFINITY;
-    return sampler_sample(g->sampler, logits, id, e);
+    return sampler_sample(g->with.sampler, logits, id, e);
 }
 
 static bool ends(const struct generator *g, int32_t id)
@@ -185,7 +157,7 @@ static bool emit(struct generator *g, int32_t id)
     if (g->raw)
         logprobs_top(engine_kernels(g->rt->engine), g->raw, g->n_vocab, id, &logprob, g->cli->top_logprobs, g->top_id, g->top_logprob);
     if (g->token) g->token(g->ctx, g, id, logprob);
-    g->stop_hit = stop_push(&g->filter, g->piece, n, &out, &n_out);
+    g->stop_hit = stop_push(&g->with.filter, g->piece, n, &out, &n_out);
     if (n_out && !g->text(g->ctx, out, n_out)) g->finish = FINISH_CLOSED;
     else if (g->stop_hit) g->finish = FINISH_STOP;
     else return true;
@@ -201,7 +173,7 @@ static status generate(struct generator *g, int32_t *ids, int64_t *n, struct err
         if (cli_interrupted) return g->finish = FINISH_INTERRUPT, OK;
         TRY(choose(g, &id, e));
         if (ends(g, id)) return g->finish = FINISH_STOP, OK;
-        sampler_accept(g->sampler, id);
+        sampler_accept(g->with.sampler, id);
         ids[(*n)++] = id;
         g->n_generated++;
         if (!emit(g, id)) return OK;
@@ -218,11 +190,11 @@ status generator_run(struct generator *g, int32_t *ids, int64_t *n, struct err *
     size_t n_out;
     double start = now_seconds();
     g->n_generated = 0, g->stop_hit = false;
-    g->filter.n = 0, g->filter.hit = false;
+    g->with.filter.n = 0, g->with.filter.hit = false;
     status st = generate(g, ids, n, e);
     g->predicted_ms = (now_seconds() - start) * 1e3;
     if (g->stop_hit) return st;
-    stop_flush(&g->filter, &out, &n_out);
+    stop_flush(&g->with.filter, &out, &n_out);
     if (n_out && st == OK && !g->text(g->ctx, out, n_out)) g->finish = FINISH_CLOSED;
     return st;
 }

@@ -1,7 +1,7 @@
 /* generate - prompt tokens into a session, then tokens out of it until something ends it. Knows neither templates nor how text is shown.
  * generator_run allocates nothing per token; all buffers are made by generator_open. */
 #pragma once
-#include "tools/cli.h"
+#include "tools/sampling.h"
 
 enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_CONTEXT, FINISH_INTERRUPT, FINISH_CLOSED /* the sink said no */ };
 const char *finish_name(enum finish f);
@@ -9,8 +9,7 @@ const char *finish_name(enum finish f);
 struct generator {
     struct runtime *rt;
     const struct cli *cli;
-    struct sampler *sampler;
-    struct stop_filter filter;
+    struct sampling with;
     uint64_t seed;               /* the one in use, also when it came from the clock; answer number k draws with seed + k */
     int64_t n_vocab, n_answers;
     int32_t *end; int n_end;     /* ids that end a generation */
