@@ -1,16 +1,30 @@
 /* ops - the vocabulary in which architectures write their equations. Each function records one op (a matmul also its input's quantization)
  * and returns the result value. Shapes are [rows][columns] f32. Weights' shapes were validated at load: a mismatch here is a programmer
- * error (assert). One file per family: ops_norm.c, ops_matmul.c, ops_attn.c. */
+ * error (assert). One file per family: ops_norm.c, ops_act.c, ops_matmul.c, ops_attn.c, ops_moe.c, ops_state.c. */
 #pragma once
 #include "ggml-like/plan.h"
 
-/* KV cache of one layer of one session. K and V hold one contiguous run per KV head: row j of head h at (h * n_ctx + j) * row_bytes. */
+/* KV cache of one layer of one session. K and V hold one contiguous run per KV head: row j of head h at (h * n_ctx + j) * row_bytes.
+ * v_in_k: V is the first v_dim elements of K's rows (latent attention keeps one row for both). */
 struct kv_cache {
     const struct dtype *type;
     int64_t n_ctx;
-    int32_t n_head, k_dim, v_dim;
+    int32_t n_head, k_dim, v_dim; /* n_head 0: this layer keeps none */
+    bool v_in_k;
     size_t k_row, v_row; /* bytes of one head's row */
     uint8_t *k, *v;
+};
+
+/* What a recurrent layer keeps instead. Undefined before the first row of a timeline: ops take it as zero there.
+ *   conv f32 [n_conv - 1][channels] the last inputs of the causal convolution      memory f32 [n_v_head][k_dim][v_dim] */
+struct recurrent_state {
+    int64_t n_conv, channels, n_memory; /* n_memory floats in all */
+    float *conv, *memory;
+};
+
+struct layer_state {
+    struct kv_cache kv;
+    struct recurrent_state rec;
 };
 
 val op_embed(struct plan *p, val table, int64_t n_embd);                     /* rows of `table` picked by batch->token; [n_rows][n_embd] */
@@ -21,6 +35,43 @@ val op_add(struct plan *p, val a, val b);
 val op_bias(struct plan *p, val x, val b); /* b [columns] added to each row; b VAL_NONE: x */
 val op_scale(struct plan *p, val x, float s);
 val op_softcap(struct plan *p, val x, float cap);  /* cap * tanh(x / cap) */
+/* op_layer_norm - (x - mean) / sqrt(variance + eps) * w + b over each run of `dim` columns; w [dim] or [columns] (each run its own), b likewise;
+ * both may be VAL_NONE. Ba et al. 2016 */
+val op_layer_norm(struct plan *p, val x, val w, val b, float eps, int64_t dim);
+val op_l2_norm(struct plan *p, val x, float eps, int64_t dim); /* x / sqrt(sum x^2 + eps) over each run */
+val op_mul(struct plan *p, val a, val b);
+val op_mul_vector(struct plan *p, val x, val w);   /* each row times w [columns] */
+val op_clamp(struct plan *p, val x, float lo, float hi);
+val op_act(struct plan *p, enum act act, val x);
+/* op_act_mul - act(gate) * up; limit is that of ACT_CLAMPED_SWISH. */
+val op_act_mul(struct plan *p, enum act act, val gate, val up, float limit);
+val op_gate(struct plan *p, val x, val g);         /* each run of x's columns times sigmoid(g): g [rows][runs], runs divide the columns evenly */
+/* op_slice - n columns from `first` on of every run of `width` columns. op_join - the runs of a (len_a long) and of b alternate. */
+val op_slice(struct plan *p, val x, int64_t width, int64_t first, int64_t n);
+val op_join(struct plan *p, val a, int64_t len_a, val b, int64_t len_b);
+val op_add_position(struct plan *p, val x, val table); /* x + row batch->pos of table (positions past its end: its last row) */
+/* op_row_factor - each row times 1 + scale * ln(floor(pos / floor_len) + 1): attention temperature by position (Llama 4, Ministral 3). */
+val op_row_factor(struct plan *p, val x, float scale, float floor_len);
+
+/* ---- mixtures of experts (ops_moe.c): each row's work is done for its n_used experts only, rows of one expert together ----
+ * A routed value has n_used rows for each row of the pass, sorted by expert; element-wise ops work on it as on any other. */
+/* op_route - logits [rows][n_expert], bias [n_expert] or VAL_NONE -> the choice (opaque). */
+val op_route(struct plan *p, val logits, val bias, const struct route_spec *s);
+/* op_moe_matmul - w [n_expert][n][k] times the rows of x: those of the pass, or a routed value's -> routed [n]. */
+val op_moe_matmul(struct plan *p, val w, val x, val route);
+val op_moe_bias(struct plan *p, val x, val b, val route); /* b [n_expert][columns]; VAL_NONE: x */
+val op_moe_sum(struct plan *p, val x, val route);         /* routed -> rows of the pass: sum over the experts by weight */
+
+/* ---- recurrent layers (ops_state.c) ---- */
+/* op_conv - causal convolution of each column over time, w [columns][n_conv], b [columns] or VAL_NONE: y_t = b + sum_i w_i x_(t - n_conv + 1 + i). */
+val op_conv(struct plan *p, int32_t il, val x, val w, val b);
+/* op_delta_rule - gated delta rule, for each value head h (key head h / (n_v_head / n_k_head)):
+ *   S = exp(g) S;  S += k (beta (v - S^T k))^T;  y = S^T q / sqrt(k_dim).  q, k [n][n_k_head * k_dim], v [n][n_v_head * v_dim], g, beta [n][n_v_head]
+ * Source: Gated Delta Networks, Yang et al. 2024, eq. 10. */
+struct delta_spec {
+    int32_t il, n_k_head, n_v_head, k_dim, v_dim;
+};
+val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val v, val g, val beta);
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */
 val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form */
 val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extra columns (plan_extra) */
@@ -31,15 +82,18 @@ val op_cols(struct plan *p, val x, val index);     /* columns `index` (I32 [n]) 
 
 /* op_rope_table - cos/sin of the batch positions [n_rows][n_rot]; reused when the same spec was asked for before. */
 val op_rope_table(struct plan *p, const struct rope_spec *spec);
-val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t n_rot, bool neox);
+/* op_rope - turns dims first .. first + n_rot of each head. */
+val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, bool neox);
 /* op_attention - appends k, v to the cache of layer il, then attends. q [n][n_head*head_dim] -> [n][n_head*head_dim_v].
- * A query at position s sees keys j <= s, and with a window only j > s - window. */
+ * A query at position s sees keys j <= s, and with a window only j > s - window. k VAL_NONE: nothing is appended, the cache of an earlier layer
+ * is read. v VAL_NONE: V lies in K's rows (kv_cache.v_in_k). sinks [n_head] or VAL_NONE: one more logit per head in the softmax's denominator.
+ * alibi > 0: logits grow by slope_h * (key - query), slopes 2^(-alibi h / n) as Press et al. 2022, for numbers of heads that are no power of two too. */
 struct attn_spec {
     int32_t il, n_head, n_head_kv, head_dim, head_dim_v;
     int64_t window;
-    float scale, cap;
+    float scale, cap, alibi;
 };
-val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v);
+val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks);
 
 /* One row per kind, in op_table (plan.c). */
 struct op_def {
@@ -63,3 +117,22 @@ void op_run_rope(const struct op_run *r, const struct op *op);
 void op_run_kv_store(const struct op_run *r, const struct op *op);
 void op_run_attn(const struct op_run *r, const struct op *op);
 void op_run_cols(const struct op_run *r, const struct op *op);
+void op_run_slice(const struct op_run *r, const struct op *op);
+void op_run_join(const struct op_run *r, const struct op *op);
+void op_run_layer_norm(const struct op_run *r, const struct op *op);
+void op_run_l2_norm(const struct op_run *r, const struct op *op);
+void op_run_mul(const struct op_run *r, const struct op *op);
+void op_run_mul_vector(const struct op_run *r, const struct op *op);
+void op_run_clamp(const struct op_run *r, const struct op *op);
+void op_run_gate(const struct op_run *r, const struct op *op);
+void op_run_act(const struct op_run *r, const struct op *op);
+void op_run_add_position(const struct op_run *r, const struct op *op);
+void op_run_row_factor(const struct op_run *r, const struct op *op);
+void op_run_route(const struct op_run *r, const struct op *op);
+void op_run_moe_sort(const struct op_run *r, const struct op *op);
+void op_run_moe_quant(const struct op_run *r, const struct op *op);
+void op_run_moe_matmul(const struct op_run *r, const struct op *op);
+void op_run_moe_bias(const struct op_run *r, const struct op *op);
+void op_run_moe_sum(const struct op_run *r, const struct op *op);
+void op_run_conv(const struct op_run *r, const struct op *op);
+void op_run_delta_rule(const struct op_run *r, const struct op *op);

@@ -1,11 +1,6 @@
 /* ops_attn - rotary positions, the KV cache, and attention over it. Segments of a batch see only their own cache. */
-#include "ggml-like/kernels/kernels.h"
-#include "ggml-like/ops.h"
-#include <assert.h>
+#include "ggml-like/ops_int.h"
 #include <math.h>
-#include <string.h>
-
-static const struct tensor *shape(const struct plan *p, val v) { return &p->val[v].t; }
 
 val op_rope_table(struct plan *p, const struct rope_spec *spec)
 {
@@ -16,24 +11,27 @@ val op_rope_table(struct plan *p, const struct rope_spec *spec)
     return y;
 }
 
-val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t n_rot, bool neox)
+val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, bool neox)
 {
-    assert(shape(p, x)->ne[0] % head_dim == 0 && shape(p, table)->ne[0] == n_rot && n_rot <= head_dim);
-    val y = plan_temp(p, shape(p, x)->ne[0], shape(p, x)->ne[1]);
+    int32_t n_rot = (int32_t)op_shape(p, table)->ne[0];
+    assert(op_shape(p, x)->ne[0] % head_dim == 0 && first >= 0 && first + n_rot <= head_dim);
+    val y = op_like(p, x);
     struct op *op = plan_op(p, OP_ROPE, y, x, table, VAL_NONE);
     op->arg.rope.head_dim = head_dim;
     op->arg.rope.n_rot = n_rot;
+    op->arg.rope.first = first;
     op->arg.rope.neox = neox;
     return y;
 }
 
-val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v)
+val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks)
 {
-    assert(shape(p, q)->ne[0] == (int64_t)s->n_head * s->head_dim && shape(p, k)->ne[0] == (int64_t)s->n_head_kv * s->head_dim);
-    assert(shape(p, v)->ne[0] == (int64_t)s->n_head_kv * s->head_dim_v && s->n_head % s->n_head_kv == 0);
-    plan_op(p, OP_KV_STORE, VAL_NONE, k, v, VAL_NONE)->arg.store.il = s->il;
+    assert(op_shape(p, q)->ne[0] == (int64_t)s->n_head * s->head_dim && s->n_head % s->n_head_kv == 0);
+    assert(k == VAL_NONE || op_shape(p, k)->ne[0] == (int64_t)s->n_head_kv * s->head_dim);
+    assert(v == VAL_NONE || op_shape(p, v)->ne[0] == (int64_t)s->n_head_kv * s->head_dim_v);
+    if (k != VAL_NONE) plan_op(p, OP_KV_STORE, VAL_NONE, k, v, VAL_NONE)->arg.store.il = s->il;
     val y = plan_temp(p, (int64_t)s->n_head * s->head_dim_v, p->n_rows);
-    struct op *op = plan_op(p, OP_ATTN, y, q, VAL_NONE, VAL_NONE);
+    struct op *op = plan_op(p, OP_ATTN, y, q, sinks, VAL_NONE);
     op->arg.attn.il = s->il;
     op->arg.attn.n_head = s->n_head;
     op->arg.attn.n_head_kv = s->n_head_kv;
@@ -42,6 +40,7 @@ val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v)
     op->arg.attn.window = s->window;
     op->arg.attn.scale = s->scale;
     op->arg.attn.cap = s->cap;
+    op->arg.attn.alibi = s->alibi;
     return y;
 }
 
@@ -69,7 +68,7 @@ void op_run_rope_table(const struct op_run *r, const struct op *op)
 
 void op_run_rope(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *t = shape(r->x->plan, op->dst);
+    const struct tensor *t = op_shape(r->x->plan, op->dst);
     const float *x = op_data(r, op->src[0]), *cs = op_data(r, op->src[1]);
     float *y = op_data(r, op->dst);
     int32_t hd = op->arg.rope.head_dim, n_rot = op->arg.rope.n_rot;
@@ -77,7 +76,7 @@ void op_run_rope(const struct op_run *r, const struct op *op)
     pool_range(t->ne[1] * heads, 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         if (y != x) memcpy(y + i * hd, x + i * hd, (size_t)hd * sizeof(float));
-        r->k->rope(y + i * hd, cs + i / heads * n_rot, n_rot, op->arg.rope.neox);
+        r->k->rope(y + i * hd + op->arg.rope.first, cs + i / heads * n_rot, n_rot, op->arg.rope.neox);
     }
 }
 
@@ -91,16 +90,16 @@ static const struct batch_segment *segment_of(const struct batch *b, int64_t row
 void op_run_kv_store(const struct op_run *r, const struct op *op)
 {
     const struct batch *b = r->x->batch;
-    const float *k = op_data(r, op->src[0]), *v = op_data(r, op->src[1]);
+    const float *k = op_data(r, op->src[0]), *v = op->src[1] == VAL_NONE ? NULL : op_data(r, op->src[1]);
     int64_t begin, end;
     pool_range(b->n_rows, 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         const struct batch_segment *s = segment_of(b, i);
-        const struct kv_cache *c = &s->kv[op->arg.store.il];
+        const struct kv_cache *c = &s->state[op->arg.store.il].kv;
         for (int32_t h = 0; h < c->n_head; h++) {
             size_t at = (size_t)(h * c->n_ctx + b->pos[i]);
             r->k->from_f32(c->type, k + (i * c->n_head + h) * c->k_dim, c->k + at * c->k_row, c->k_dim);
-            r->k->from_f32(c->type, v + (i * c->n_head + h) * c->v_dim, c->v + at * c->v_row, c->v_dim);
+            if (v) r->k->from_f32(c->type, v + (i * c->n_head + h) * c->v_dim, c->v + at * c->v_row, c->v_dim);
         }
     }
 }
@@ -112,22 +111,33 @@ struct attn_unit {
     int64_t token, tokens;
 };
 
+/* ALiBi: slopes are a geometric series; for n heads that are no power of two, those of the power below, then every other one of the
+ * power above. Press et al. 2022, section 3. */
+static float alibi_slope(float max_bias, int32_t n_head, int32_t h)
+{
+    int32_t n = 1;
+    while (2 * n <= n_head) n *= 2;
+    return h < n ? powf(2, -max_bias * (float)(h + 1) / (float)n) : powf(2, -max_bias * (float)(2 * (h - n) + 1) / (float)(2 * n));
+}
+
 static void attn_unit_run(const struct op_run *r, const struct op *op, const struct attn_unit *u)
 {
     int32_t hd = op->arg.attn.head_dim, vd = op->arg.attn.head_dim_v, n_head = op->arg.attn.n_head;
-    const struct kv_cache *c = &u->seg->kv[op->arg.attn.il];
+    const struct kv_cache *c = &u->seg->state[op->arg.attn.il].kv;
     int32_t n_q = u->heads * (int32_t)u->tokens;
     float *q = r->scratch, *out = q + (int64_t)ATTN_ROWS * hd;
     int32_t *lo = (int32_t *)(out + (int64_t)ATTN_ROWS * vd), *hi = lo + ATTN_ROWS;
     uint8_t *scratch = (uint8_t *)r->scratch + ((((size_t)ATTN_ROWS * (size_t)(hd + vd) * 4 + 2 * ATTN_ROWS * 4) + 63) & ~(size_t)63);
-    const float *src = op_data(r, op->src[0]);
-    float *dst = op_data(r, op->dst);
+    const float *src = op_data(r, op->src[0]), *sinks = op->src[1] == VAL_NONE ? NULL : op_data(r, op->src[1]);
+    float *dst = op_data(r, op->dst), sink[ATTN_ROWS], slope[ATTN_ROWS];
     for (int64_t t = 0; t < u->tokens; t++) {
         int64_t row = u->seg->row + u->token + t, pos = u->seg->pos + u->token + t, window = op->arg.attn.window;
         memcpy(q + t * u->heads * hd, src + (row * n_head + u->head) * hd, (size_t)(u->heads * hd) * sizeof(float));
         for (int32_t h = 0; h < u->heads; h++) {
             lo[t * u->heads + h] = (int32_t)(window > 0 ? max_i64(0, pos - window + 1) : 0);
             hi[t * u->heads + h] = (int32_t)pos + 1;
+            if (sinks) sink[t * u->heads + h] = sinks[u->head + h];
+            if (op->arg.attn.alibi > 0) slope[t * u->heads + h] = alibi_slope(op->arg.attn.alibi, n_head, u->head + h);
         }
     }
     size_t base = (size_t)(u->kv_head * c->n_ctx);
@@ -149,6 +159,8 @@ static void attn_unit_run(const struct op_run *r, const struct op *op, const str
         .hi = hi,
         .scale = op->arg.attn.scale,
         .cap = op->arg.attn.cap,
+        .sink = sinks ? sink : NULL,
+        .slope = op->arg.attn.alibi > 0 ? slope : NULL,
     };
     r->k->attn(r->k, &a, scratch);
     for (int64_t t = 0; t < u->tokens; t++) {

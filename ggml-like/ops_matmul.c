@@ -2,44 +2,37 @@
  * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
  * For few rows, and in a precise plan for any, the tiles run twice: over the activations, then over what their rounding to 8 bits left,
  * itself rounded to 8 bits. The pair holds about 15 bits, like the int16 row of one token, for twice the time. */
-#include "ggml-like/kernels/kernels.h"
-#include "ggml-like/ops.h"
-#include <assert.h>
-#include <string.h>
+#include "ggml-like/ops_int.h"
 
 enum { REST_COLUMNS = 256 };
 
-static const struct tensor *shape(const struct plan *p, val v) { return &p->val[v].t; }
-static bool is_float(const struct dtype *t) { return t->group_len == 0; }
-
 val op_embed(struct plan *p, val table, int64_t n_embd)
 {
-    assert(shape(p, table)->ne[0] == n_embd);
+    assert(op_shape(p, table)->ne[0] == n_embd);
     val y = plan_temp(p, n_embd, p->n_rows);
     plan_op(p, OP_EMBED, y, table, VAL_NONE, VAL_NONE);
     return y;
 }
 
-static bool is_precise(const struct plan *p, bool f32) { return !f32 && (p->precise || p->pass_rows <= PRECISE_ROWS); }
+bool op_is_precise(const struct plan *p, bool f32) { return !f32 && (p->precise || p->pass_rows <= PRECISE_ROWS); }
 
-/* Room for the panels of any number of rows of x, so that it does not depend on this pass (plan_reset). */
-static size_t panels_bytes(const struct plan *p, const struct tensor *t, bool f32)
+/* Sized for the most rows, so that it does not depend on this pass (plan_reset). */
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32)
 {
-    int64_t most = plan_room(p, t->ne[1]), few = min_i64(most, PRECISE_ROWS);
-    size_t all = act_panel_bytes(p->k, t->ne[0], most, f32), pair = 2 * act_panel_bytes(p->k, t->ne[0], few, f32);
+    size_t all = act_panel_bytes(p->k, k, most, f32), pair = 2 * act_panel_bytes(p->k, k, min_i64(most, few), f32);
     if (!f32 && p->precise) return 2 * all;
     return !f32 && pair > all ? pair : all;
 }
 
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
  * for one row, packed into tiles for several. */
-static val quantized(struct plan *p, val x, bool f32)
+val op_quantized(struct plan *p, val x, bool f32)
 {
-    const struct tensor *t = shape(p, x);
+    const struct tensor *t = op_shape(p, x);
     bool row = t->ne[1] == 1;
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : panels_bytes(p, t, f32));
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : op_panels_bytes(p, t->ne[0], plan_room(p, t->ne[1]), PRECISE_ROWS, f32));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;
     return q;
@@ -47,9 +40,9 @@ static val quantized(struct plan *p, val x, bool f32)
 
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
 {
-    assert(shape(p, w)->ne[0] == shape(p, x)->ne[0] && n <= shape(p, w)->ne[1]);
-    val q = quantized(p, x, is_float(shape(p, w)->type));
-    val y = plan_temp(p, n, shape(p, x)->ne[1]);
+    assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
+    val q = op_quantized(p, x, op_is_float(op_shape(p, w)->type));
+    val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
     plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     return y;
 }
@@ -61,11 +54,11 @@ val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
     return op_add(p, y, matmul(p, extra, op_cols(p, x, p->val[w].index), n, false));
 }
 
-val op_matmul(struct plan *p, val w, val x) { return op_matmul_rows(p, w, x, shape(p, w)->ne[1]); }
+val op_matmul(struct plan *p, val w, val x) { return op_matmul_rows(p, w, x, op_shape(p, w)->ne[1]); }
 
 void op_run_embed(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *w = shape(r->x->plan, op->src[0]), *t = shape(r->x->plan, op->dst);
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
     float *y = op_data(r, op->dst);
     int64_t begin, end;
     pool_range(t->ne[1], 1, r->ith, r->nth, &begin, &end);
@@ -84,17 +77,12 @@ static void quant_one_row(const struct op_run *r, const struct op *op, int64_t k
     r->k->quant_row(&part, (const float *)op_data(r, op->src[0]) + begin, end - begin);
 }
 
-/* The panels of activations; rest, for precise matmuls, lies behind main. */
-struct act_pair {
-    struct act_panel main, rest;
-};
-
-static struct act_pair act_pair_at(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
+struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
 {
     struct act_pair q = { 0 };
     uint8_t *at = op_data(r, v);
     act_panel_place(r->k, &q.main, at, k, n, f32);
-    if (is_precise(r->x->plan, f32)) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
+    if (op_is_precise(r->x->plan, f32)) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
     return q;
 }
 
@@ -126,24 +114,29 @@ static void quant_rest(const struct op_run *r, struct act_pair *q, int64_t tile,
     }
 }
 
+void op_fill_tile(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m, bool f32)
+{
+    (f32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, &q->main, tile, x, m);
+    if (q->rest.a) quant_rest(r, q, tile, x, m);
+}
+
 void op_run_quant(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *t = shape(r->x->plan, op->src[0]);
+    const struct tensor *t = op_shape(r->x->plan, op->src[0]);
     int64_t k = t->ne[0], n = t->ne[1];
     if (n == 1) {
         quant_one_row(r, op, k);
         return;
     }
     bool f32 = op->arg.scale.s != 0;
-    struct act_pair q = act_pair_at(r, op->dst, k, n, f32);
+    struct act_pair q = op_act_pair(r, op->dst, k, n, f32);
     const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
     int nt = r->k->tile_tokens;
     for (int64_t begin, end; op_take(r, (n + nt - 1) / nt, 4, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
             int m = (int)min_i64(nt, n - i * nt);
             for (int j = 0; j < m; j++) rows[j] = x + (i * nt + j) * k;
-            (f32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, &q.main, i, rows, m);
-            if (q.rest.a) quant_rest(r, &q, i, rows, m);
+            op_fill_tile(r, &q, i, rows, m, f32);
         }
 }
 
@@ -151,7 +144,7 @@ void op_run_quant(const struct op_run *r, const struct op *op)
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
     struct act_row x = { .k = w->ne[0] };
-    if (is_float(w->type)) x.f32 = op_data(r, op->src[1]);
+    if (op_is_float(w->type)) x.f32 = op_data(r, op->src[1]);
     else act_row_place(&x, op_data(r, op->src[1]), w->ne[0]);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t chunk = max_i64(16, min_i64((int64_t)(65536 / w->nb[1]), n_w / (4 * r->nth)) & ~(int64_t)15);
@@ -167,9 +160,9 @@ static void panel_tile(const struct kernels *k, const struct panel *p, const str
     if (x->rest.a) k->tile(k, p, &x->rest, tile, k0, m, out, stride, true);
 }
 
-/* One panel of 16 weight rows against all tokens, PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of
- * 16 goes through a small buffer. */
-static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t n_w, const struct act_pair *x, int64_t row, float *y)
+/* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. */
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
+                     int64_t n, int64_t row, float *y)
 {
     const struct kernels *k = r->k;
     struct panel p;
@@ -178,15 +171,15 @@ static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t
     int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
-        k->panel_build(k, &p, w->type, (const uint8_t *)w->data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
-        for (int64_t t = 0; t < x->main.n_tokens; t += nt) {
-            int m = (int)min_i64(nt, x->main.n_tokens - t);
+        k->panel_build(k, &p, w->type, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
+        for (int64_t t = 0; t < n; t += nt) {
+            int m = (int)min_i64(nt, n - t);
             float *out = y + t * n_w + row;
             if (rows == PANEL_ROWS) {
-                panel_tile(k, &p, x, t / nt, k0, m, out, n_w, k0 > 0);
+                panel_tile(k, &p, x, tile + t / nt, k0, m, out, n_w, k0 > 0);
                 continue;
             }
-            panel_tile(k, &p, x, t / nt, k0, m, edge, PANEL_ROWS, false);
+            panel_tile(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
             for (int j = 0; j < m; j++)
                 for (int i = 0; i < rows; i++) out[j * n_w + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * n_w + i] : 0.0f);
         }
@@ -195,13 +188,15 @@ static void matmul_panel(const struct op_run *r, const struct tensor *w, int64_t
 
 void op_run_matmul(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *w = shape(r->x->plan, op->src[0]), *t = shape(r->x->plan, op->dst);
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
     float *y = op_data(r, op->dst);
-    if (t->ne[1] == 0) return;
-    if (t->ne[1] == 1) {
+    int64_t n = t->ne[1];
+    if (n == 0) return;
+    if (n == 1) {
         matmul_row(r, op, w, t->ne[0], y);
         return;
     }
-    struct act_pair x = act_pair_at(r, op->src[1], w->ne[0], t->ne[1], is_float(w->type));
-    for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);) matmul_panel(r, w, t->ne[0], &x, begin, y);
+    struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], n, op_is_float(w->type));
+    for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);)
+        op_panel_matmul(r, w, w->data, t->ne[0], &x, 0, n, begin, y);
 }

@@ -24,6 +24,25 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_KV_STORE] = { "kv_store", op_run_kv_store, false },
     [OP_ATTN] = { "attention", op_run_attn, false },
     [OP_COLS] = { "columns", op_run_cols, false },
+    [OP_SLICE] = { "slice", op_run_slice, false },
+    [OP_JOIN] = { "join", op_run_join, false },
+    [OP_LAYER_NORM] = { "layer_norm", op_run_layer_norm, true },
+    [OP_L2_NORM] = { "l2_norm", op_run_l2_norm, true },
+    [OP_MUL] = { "mul", op_run_mul, true },
+    [OP_MUL_VECTOR] = { "mul_vector", op_run_mul_vector, true },
+    [OP_CLAMP] = { "clamp", op_run_clamp, true },
+    [OP_GATE] = { "gate", op_run_gate, true },
+    [OP_ACT] = { "activation", op_run_act, true },
+    [OP_ADD_POSITION] = { "add_position", op_run_add_position, true },
+    [OP_ROW_FACTOR] = { "row_factor", op_run_row_factor, true },
+    [OP_ROUTE] = { "route", op_run_route, false },
+    [OP_MOE_SORT] = { "moe_sort", op_run_moe_sort, false },
+    [OP_MOE_QUANT] = { "moe_quantize", op_run_moe_quant, false },
+    [OP_MOE_MATMUL] = { "moe_matmul", op_run_moe_matmul, false },
+    [OP_MOE_BIAS] = { "moe_bias", op_run_moe_bias, true },
+    [OP_MOE_SUM] = { "moe_sum", op_run_moe_sum, false },
+    [OP_CONV] = { "conv", op_run_conv, false },
+    [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
 };
 
 const char *op_name(enum op_kind kind) { return op_table[kind].name; }
@@ -74,6 +93,7 @@ static val new_value(struct plan *p, struct value v)
 {
     assert(p->n_val < p->cap_val); /* plan_reserve comes first */
     v.last = -1;
+    if (!v.per_row) v.per_row = 1;
     v.quant = v.extra = v.index = VAL_NONE;
     p->val[p->n_val] = v;
     return p->n_val++;
@@ -95,13 +115,16 @@ static struct value f32_value(int64_t ne0, int64_t ne1)
     return v;
 }
 
-val plan_temp(struct plan *p, int64_t ne0, int64_t ne1)
+val plan_temp_rows(struct plan *p, int64_t ne0, int64_t rows, int64_t per_row)
 {
-    struct value v = f32_value(ne0, ne1);
-    v.bytes = ((size_t)(ne0 * plan_room(p, ne1)) * sizeof(float) + 63) & ~(size_t)63;
+    struct value v = f32_value(ne0, rows * per_row);
+    v.bytes = ((size_t)(ne0 * plan_room(p, rows) * per_row) * sizeof(float) + 63) & ~(size_t)63;
+    v.per_row = per_row;
     v.temp = true;
     return new_value(p, v);
 }
+
+val plan_temp(struct plan *p, int64_t ne0, int64_t ne1) { return plan_temp_rows(p, ne0, ne1, 1); }
 
 val plan_temp_bytes(struct plan *p, size_t bytes)
 {
@@ -191,7 +214,7 @@ static bool overlap(const struct value *a, const struct value *b)
 }
 
 /* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is
- * written by OP_KV_STORE only and read by OP_ATTN only. */
+ * written by OP_KV_STORE only and read by OP_ATTN only; a recurrent state by the one op of its layer that reads it. */
 static bool depends(const struct plan *p, const struct op *a, const struct op *b)
 {
     if (a->kind == OP_KV_STORE && b->kind == OP_ATTN) return true;

@@ -13,7 +13,10 @@ enum { VAL_NONE = -1, OP_SRC = 4, PRECISE_ROWS = 64 };
 
 enum op_kind {
     OP_EMBED, OP_ROWS, OP_RMS_NORM, OP_ADD, OP_BIAS, OP_SCALE, OP_SOFTCAP, OP_SILU_MUL, OP_GELU_MUL,
-    OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_COLS, OP_KINDS
+    OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_COLS,
+    OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
+    OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
+    OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -25,13 +28,38 @@ struct rope_spec {
     const float *factor;                 /* [n_rot / 2] or NULL */
 };
 
+/* y = act(x). CLAMPED_SWISH is the gate of gpt-oss: x * sigmoid(1.702 x) with x <= limit (and the other factor in -limit..limit, plus 1). */
+enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU_SQUARED, ACT_SIGMOID, ACT_TANH, ACT_SOFTPLUS, ACT_CLAMPED_SWISH, ACT_KINDS };
+
+/* How a router's logits become n_used experts and their weights, for each row:
+ *   p = softmax / sigmoid of the logits (+ bias, which counts for the choice only); groups of n_expert / n_group experts are ranked by the sum of
+ *   their two best (n_group_used > 0: only these groups stay; best_one: ranked by their best); the n_used best are taken, lowest id on a tie;
+ *   ROUTE_SOFTMAX_CHOSEN takes the softmax over the chosen logits; then normalised to sum 1 (norm), then times scale (0 = 1).
+ * Sources: Mixtral (Jiang et al. 2024); DeepSeek-V2, V3 (2024), section 2.1.2; gpt-oss model card (2025). */
+enum route_func { ROUTE_SOFTMAX = 1, ROUTE_SIGMOID = 2, ROUTE_SOFTMAX_CHOSEN = 3 }; /* as <arch>.expert_gating_func */
+struct route_spec {
+    int32_t n_expert, n_used, n_group, n_group_used;
+    enum route_func func;
+    bool norm, best_one;
+    float scale;
+};
+
 union op_arg {
     struct { float eps; int64_t dim; } norm;                /* dim = length of a normalised run (row or head) */
     struct { float s; } scale;                              /* factor, or cap */
     struct { struct rope_spec spec; } table;
-    struct { int32_t head_dim, n_rot; bool neox; } rope;
+    struct { int32_t head_dim, n_rot, first; bool neox; } rope; /* dims first .. first + n_rot of each head turn */
     struct { int32_t il; } store;
-    struct { int32_t il, n_head, n_head_kv, head_dim, head_dim_v; int64_t window; float scale, cap; } attn; /* window 0 = none */
+    struct { int32_t il, n_head, n_head_kv, head_dim, head_dim_v; int64_t window; float scale, cap, alibi; } attn; /* window 0 = none */
+    struct { int64_t width, first, n; } slice;              /* of runs of `width` columns, n from `first` on */
+    struct { int64_t a, b; } join;                          /* lengths of the runs that alternate */
+    struct { float lo, hi; } clamp;
+    struct { enum act act; float limit; } act;
+    struct route_spec route;
+    struct { int32_t n_expert, n_used; } moe;
+    struct { float scale, floor; } factor;
+    struct { int32_t il, kind; } state;
+    struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; } delta;
 };
 
 struct op {
@@ -44,8 +72,10 @@ struct op {
 struct value {
     struct tensor t;       /* weights: data set; temporaries: data NULL, see offset */
     size_t bytes, offset;  /* temporaries: place in the scratch block */
+    int64_t per_row;       /* rows of this value for each row of the pass: 1, or the experts that a row uses */
     int32_t last;          /* index of the last op that reads or writes it */
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
+    bool sorted;           /* rows stand in the order of a route: by expert */
     val quant;             /* the quantized form of this value once some matmul asked for it */
     val extra, index;      /* weights: what op_matmul adds, extra [rows][n] times the n columns `index` (I32) of its input; VAL_NONE: nothing */
 };
@@ -80,6 +110,7 @@ val plan_weight(struct plan *p, const struct tensor *t);
 /* plan_extra - w, whose columns `index` are zero, is completed by them: see value.extra. */
 void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index);
 val plan_temp(struct plan *p, int64_t ne0, int64_t ne1);        /* f32 [ne1][ne0] */
+val plan_temp_rows(struct plan *p, int64_t ne0, int64_t rows, int64_t per_row); /* f32 [rows * per_row][ne0] */
 val plan_temp_bytes(struct plan *p, size_t bytes);              /* opaque */
 val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0] */
 void plan_bind(struct plan *p, val v, float *data);
@@ -88,8 +119,8 @@ struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val
 status plan_finish(struct plan *p, struct err *e) MUST_USE;
 
 /* What one pass works on. Rows of all segments are concatenated. */
-struct kv_cache;           /* ops.h */
-struct batch_segment { int64_t row, n, pos; struct kv_cache *kv; }; /* first row, rows, position of the first row; kv [n_layer] */
+struct layer_state;        /* ops.h */
+struct batch_segment { int64_t row, n, pos; struct layer_state *state; }; /* first row, rows, position of the first row; state [n_layer] */
 struct batch {
     int64_t n_rows, n_out;
     const int32_t *token;  /* [n_rows] */

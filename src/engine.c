@@ -44,21 +44,23 @@ struct session {
 static status build_body(struct engine *en, int64_t rows, int64_t out, struct err *e)
 {
     struct plan *p = &en->body;
-    const struct build b = { p, en->m };
+    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE } };
     en->shape_rows = -1; /* until the new plan is complete */
     plan_reset(p, rows, out, en->n_batch);
     p->observe = en->observe != NULL;
     p->precise = en->precise;
     TRY(plan_reserve(p, PLAN_CHUNK, e));
+    const struct arch *arch = en->m->arch;
     val x = op_embed(p, weight(&b, -1, W_EMBD), en->m->hp.n_embd);
     if (en->m->hp.embd_scale != 0) x = op_scale(p, x, en->m->hp.embd_scale);
+    if (arch->embed) x = arch->embed(&b, x);
     for (int il = 0; il < en->m->hp.n_layer; il++) {
         TRY(plan_reserve(p, PLAN_CHUNK, e));
-        x = en->m->arch->layer(&b, il, x);
+        x = (arch->layer ? arch->layer : standard_layer)(&b, il, x);
     }
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     if (p->observe) x = op_rows(p, x);
-    x = norm(&b, x, weight(&b, -1, W_OUTPUT_NORM));
+    x = norm(&b, -1, x, W_OUTPUT_NORM);
     plan_keep(p, x);
     TRY(plan_finish(p, e));
     en->hidden = x;
@@ -70,7 +72,7 @@ static status build_body(struct engine *en, int64_t rows, int64_t out, struct er
 static status build_head(struct engine *en, int64_t rows, struct err *e)
 {
     struct plan *p = &en->head;
-    const struct build b = { p, en->m };
+    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE } };
     const struct hparams *hp = &en->m->hp;
     en->shape_head = -1;
     plan_reset(p, rows, rows, en->head_rows);
@@ -80,6 +82,7 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     en->head_in = plan_input(p, hp->n_embd, rows);
     val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
+    y = op_bias(p, y, weight(&b, -1, W_BIAS_OUTPUT));
     if (hp->logit_scale != 0) y = op_scale(p, y, hp->logit_scale);
     if (hp->final_softcap > 0) y = op_softcap(p, y, hp->final_softcap);
     plan_keep(p, y);
@@ -305,7 +308,7 @@ static struct batch fill_batch(struct engine *en, const struct segment *seg, int
     struct batch b = { .token = en->token, .pos = en->pos, .out = en->out, .seg = en->seg, .n_seg = n_seg };
     for (int i = 0; i < n_seg; i++) {
         struct session *s = seg[i].session;
-        en->seg[i] = (struct batch_segment){ .row = b.n_rows, .n = seg[i].n, .pos = s->pos, .kv = s->state.kv };
+        en->seg[i] = (struct batch_segment){ .row = b.n_rows, .n = seg[i].n, .pos = s->pos, .state = s->state.layer };
         for (int64_t t = 0; t < seg[i].n; t++) {
             en->token[b.n_rows] = seg[i].tokens[t];
             en->pos[b.n_rows] = (int32_t)(s->pos + t);

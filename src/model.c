@@ -45,6 +45,17 @@ static status read_float(struct model *m, const char *key, const struct hparam_r
     return OK;
 }
 
+static status read_bool(struct model *m, const char *key, const struct hparam_row *r, struct err *e)
+{
+    bool v;
+    struct err own = { 0 };
+    if (gguf_get_bool(&m->g, key, &v, &own)) *(int64_t *)((char *)&m->hp + r->offset) = v;
+    else if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    else if (isnan(r->def)) return missing_key(key, e);
+    else if (r->def != HP_ABSENT) *(int64_t *)((char *)&m->hp + r->offset) = (int64_t)r->def;
+    return OK;
+}
+
 static status read_layer_int(struct model *m, const char *key, const struct hparam_row *r, struct err *e)
 {
     const struct gguf_kv *kv = gguf_find(&m->g, key);
@@ -61,6 +72,7 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
     int64_t scalar = 0;
     struct err own = { 0 };
     if (!array && !gguf_get_i64(&m->g, key, INT64_MIN, INT64_MAX, &scalar, &own)) return err_set(e, own.code, "%s", own.text);
+    if (array && (int64_t)kv->n > (int64_t)1 << 16) return err_set(e, ERR_FORMAT, "%s has %llu items", key, (unsigned long long)kv->n);
     for (int64_t il = 0; il < m->hp.n_layer; il++) {
         int64_t v = array ? gguf_arr_i64(kv, (uint64_t)il) : scalar;
         if ((double)v < r->lo || (double)v > r->hi) return out_of_range(key, (double)v, r, e);
@@ -69,15 +81,24 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
     return OK;
 }
 
+/* An architecture's own row for a field replaces the common one. */
+static bool replaced(const struct model *m, const struct hparam_row *r)
+{
+    for (const struct hparam_row *own = m->arch->hparams; own->key; own++)
+        if (own->offset == r->offset && (own->kind == HP_LAYER_INT) == (r->kind == HP_LAYER_INT)) return true;
+    return false;
+}
+
 static status read_rows(struct model *m, const struct hparam_row *rows, bool per_layer, struct err *e)
 {
     static status (*const read[])(struct model *, const char *, const struct hparam_row *, struct err *) = {
         [HP_INT] = read_int,
         [HP_FLOAT] = read_float,
+        [HP_BOOL] = read_bool,
         [HP_LAYER_INT] = read_layer_int,
     };
     for (const struct hparam_row *r = rows; r->key; r++) {
-        if ((r->kind == HP_LAYER_INT) != per_layer) continue;
+        if ((r->kind == HP_LAYER_INT) != per_layer || (rows == common_hparams && replaced(m, r))) continue;
         char key[128];
         snprintf(key, sizeof key, "%s.%s", m->arch->name, r->key);
         TRY(read[r->kind](m, key, r, e));
@@ -85,61 +106,125 @@ static status read_rows(struct model *m, const struct hparam_row *rows, bool per
     return OK;
 }
 
-/* The rope variant that the file asks for; layers with a window of their own may replace it in the architecture's setup. */
-static status rope_spec(struct model *m, int64_t n_rot, struct rope_spec *s, struct err *e)
+/* ---- positions ---- */
+
+enum rope_kind { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG, ROPE_NTK, ROPE_KINDS };
+static const char *const rope_names[ROPE_KINDS] = { "none", "linear", "yarn", "longrope", "ntk" };
+
+static status rope_kind_of(struct str name, const char *what, enum rope_kind *kind, struct err *e)
 {
-    const struct hparams *hp = &m->hp;
-    *s = (struct rope_spec){ .n_rot = (int32_t)n_rot, .base = hp->rope_base, .freq_scale = 1, .mscale = 1 };
+    for (int i = 0; i < ROPE_KINDS; i++)
+        if (strlen(rope_names[i]) == name.n && !memcmp(rope_names[i], name.p, name.n)) {
+            *kind = (enum rope_kind)i;
+            return OK;
+        }
+    return err_set(e, ERR_FORMAT, "%s is \"%.*s\": this build knows none, linear, yarn, longrope, ntk", what,
+                   (int)min_i64((int64_t)name.n, 40), name.p);
+}
+
+/* What the file says, then what the caller overrides. */
+static status rope_kind(struct model *m, const struct model_options *o, enum rope_kind *kind, struct err *e)
+{
     char key[128];
     struct str type;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", m->arch->name);
     struct err own = { 0 };
-    if (!gguf_get_str(&m->g, key, &type, &own)) {
-        if (own.code != OK) return err_set(e, own.code, "%s", own.text);
-        return OK;
+    struct hparams *hp = &m->hp;
+    *kind = ROPE_NONE;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", m->arch->name);
+    if (gguf_get_str(&m->g, key, &type, &own)) TRY(rope_kind_of(type, key, kind, e));
+    else if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    if (o->rope_scaling) {
+        struct str name = { o->rope_scaling, strlen(o->rope_scaling) };
+        TRY(rope_kind_of(name, "rope scaling", kind, e));
     }
-    bool linear = type.n == 6 && !memcmp(type.p, "linear", 6), yarn = type.n == 4 && !memcmp(type.p, "yarn", 4);
-    bool none = type.n == 4 && !memcmp(type.p, "none", 4);
-    if (none) return OK;
-    if (!linear && !yarn)
-        return err_set(e, ERR_FORMAT, "%s is \"%.*s\": this build knows none, linear, yarn", key, (int)min_i64((int64_t)type.n, 40),
-                       type.p);
-    s->freq_scale = 1.0f / hp->rope_factor;
-    if (!yarn) return OK;
-    if (hp->rope_ctx_orig < 1) return err_set(e, ERR_FORMAT, "%s is yarn but rope.scaling.original_context_length is missing", key);
-    /* YaRN: dimensions that turn more than beta_fast times over the original context keep their angle, fewer than beta_slow are scaled. */
-    float d = (float)n_rot, l0 = (float)hp->rope_ctx_orig, two_ln_base = 2 * logf(hp->rope_base);
-    s->yarn_ext = 1;
-    s->yarn_low = fmaxf(0, floorf(d * logf(l0 / (hp->yarn_beta_fast * 6.2831853f)) / two_ln_base));
-    s->yarn_high = fminf(d - 1, ceilf(d * logf(l0 / (hp->yarn_beta_slow * 6.2831853f)) / two_ln_base));
-    s->mscale = hp->rope_attn_factor * (1 + 0.1f * logf(hp->rope_factor));
+    if (o->rope_base > 0) hp->rope_base = o->rope_base;
+    if (o->rope_factor > 0) hp->rope_factor = o->rope_factor;
+    if (o->rope_ctx_orig > 0) hp->rope_ctx_orig = o->rope_ctx_orig;
+    if (o->rope_scaling && hp->rope_ctx_orig < 1) hp->rope_ctx_orig = hp->n_ctx_train;
+    if ((*kind == ROPE_YARN || *kind == ROPE_LONG) && hp->rope_ctx_orig < 1)
+        return err_set(e, ERR_FORMAT, "%s is %s but rope.scaling.original_context_length is missing", key, rope_names[*kind]);
     return OK;
 }
 
-static status layer_defaults(struct model *m, int64_t il, struct err *e)
+/* YaRN: dimensions that turn more than beta_fast times over the original context keep their angle, fewer than beta_slow are scaled. */
+static void yarn(const struct hparams *hp, struct rope_spec *s)
+{
+    float d = (float)s->n_rot, l0 = (float)hp->rope_ctx_orig, two_ln_base = 2 * logf(hp->rope_base);
+    float low = d * logf(l0 / (hp->yarn_beta_fast * 6.2831853f)) / two_ln_base, high = d * logf(l0 / (hp->yarn_beta_slow * 6.2831853f)) / two_ln_base;
+    s->yarn_ext = 1;
+    s->yarn_low = fmaxf(0, hp->yarn_exact ? low : floorf(low));
+    s->yarn_high = fminf(d - 1, hp->yarn_exact ? high : ceilf(high));
+    s->mscale = hp->rope_attn_factor * (1 + 0.1f * logf(hp->rope_factor));
+}
+
+/* The rope variant of all layers; an architecture's setup may give single layers another. */
+static void rope_spec(const struct hparams *hp, enum rope_kind kind, int64_t n_rot, struct rope_spec *s)
+{
+    *s = (struct rope_spec){ .n_rot = (int32_t)n_rot, .base = hp->rope_base, .freq_scale = 1, .mscale = 1 };
+    switch (kind) {
+    case ROPE_LINEAR:
+        s->freq_scale = 1.0f / hp->rope_factor;
+        break;
+    case ROPE_YARN:
+        s->freq_scale = 1.0f / hp->rope_factor;
+        yarn(hp, s);
+        break;
+    case ROPE_LONG:
+        s->mscale = hp->rope_attn_factor;
+        break;
+    case ROPE_NTK: /* the slowest pair is stretched by the factor, the fastest stays (bloc97 2023) */
+        if (n_rot > 2) s->base = hp->rope_base * powf(hp->rope_factor, (float)n_rot / (float)(n_rot - 2));
+        break;
+    default:
+        break;
+    }
+}
+
+static status layer_defaults(struct model *m, int64_t il, enum rope_kind kind, struct err *e)
 {
     const struct hparams *hp = &m->hp;
     struct layer_params *l = &m->layer[il].hp;
-    long long i = il;
-    if (!l->n_head_kv) l->n_head_kv = l->n_head;
-    if (l->n_head % l->n_head_kv)
-        return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head,
-                       (long long)l->n_head_kv);
+    l->kind = LAYER_ATTENTION | (hp->n_expert > 0 && il >= hp->n_dense_lead ? LAYER_MOE : LAYER_DENSE);
+    l->il_kv = il;
+    if (l->n_head_kv < 0) l->n_head_kv = l->n_head;
     if (!l->head_dim) {
         if (hp->n_embd % l->n_head)
-            return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", i, (long long)hp->n_embd,
-                           (long long)l->n_head);
+            return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", (long long)il,
+                           (long long)hp->n_embd, (long long)l->n_head);
         l->head_dim = hp->n_embd / l->n_head;
     }
     if (!l->head_dim_v) l->head_dim_v = l->head_dim;
-    if (l->head_dim % 8 || l->head_dim_v % 8 || l->head_dim > 512 || l->head_dim_v > 512)
-        return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected multiples of 8 up to 512", i, (long long)l->head_dim,
-                       (long long)l->head_dim_v);
-    int64_t n_rot = hp->n_rot ? hp->n_rot : l->head_dim;
-    if (n_rot % 2 || n_rot > l->head_dim)
-        return err_set(e, ERR_FORMAT, "rope.dimension_count is %lld, expected an even number up to the head size %lld", (long long)n_rot,
+    rope_spec(hp, kind, hp->n_rot ? hp->n_rot : l->head_dim, &l->rope);
+    return OK;
+}
+
+/* What the ops take for granted, after the architecture had its say. */
+static status check_layer(const struct model *m, int64_t il, struct err *e)
+{
+    const struct hparams *hp = &m->hp;
+    const struct layer_params *l = &m->layer[il].hp;
+    long long i = il;
+    if (l->kind & LAYER_DENSE && l->n_ff < 1) {
+        char key[96];
+        snprintf(key, sizeof key, "%s.feed_forward_length", m->arch->name);
+        return missing_key(key, e);
+    }
+    if (l->kind & LAYER_MOE && (hp->n_expert_used < 1 || hp->n_expert_used > hp->n_expert || hp->n_ff_expert < 1))
+        return err_set(e, ERR_FORMAT, "layer %lld: %lld of %lld experts of width %lld are used, expected at least 1 of 1", i,
+                       (long long)hp->n_expert_used, (long long)hp->n_expert, (long long)hp->n_ff_expert);
+    if (l->kind & LAYER_MOE && hp->n_expert_group > 1 && hp->n_expert % hp->n_expert_group)
+        return err_set(e, ERR_FORMAT, "%lld experts are no multiple of %lld groups", (long long)hp->n_expert, (long long)hp->n_expert_group);
+    if (!(l->kind & LAYER_ATTENTION)) return OK;
+    if (l->n_head_kv < 1 || l->n_head % l->n_head_kv)
+        return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head,
+                       (long long)l->n_head_kv);
+    if (l->head_dim % 8 || l->head_dim_v % 8 || l->head_dim > HEAD_DIM_LIMIT || l->head_dim_v > HEAD_DIM_LIMIT)
+        return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected multiples of 8 up to %d", i, (long long)l->head_dim,
+                       (long long)l->head_dim_v, HEAD_DIM_LIMIT);
+    if (l->rope.n_rot % 2 || l->rope.n_rot > l->head_dim)
+        return err_set(e, ERR_FORMAT, "rope.dimension_count is %d, expected an even number up to the head size %lld", l->rope.n_rot,
                        (long long)l->head_dim);
-    return rope_spec(m, n_rot, &l->rope, e);
+    return OK;
 }
 
 static const struct arch *find_arch(struct str name)
@@ -149,7 +234,7 @@ static const struct arch *find_arch(struct str name)
     return NULL;
 }
 
-static status read_hparams(struct model *m, struct err *e)
+static status read_hparams(struct model *m, const struct model_options *o, struct err *e)
 {
     struct str name = { 0 };
     struct err own = { 0 };
@@ -157,7 +242,7 @@ static status read_hparams(struct model *m, struct err *e)
         return own.code != OK ? err_set(e, own.code, "%s", own.text) : missing_key("general.architecture", e);
     m->arch = find_arch(name);
     if (!m->arch) {
-        char list[120] = "";
+        char list[600] = "";
         for (int i = 0; arches[i]; i++) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", arches[i]->name);
         return err_set(e, ERR_FORMAT, "architecture \"%.*s\" is not supported by this build, which knows %s",
                        (int)min_i64((int64_t)name.n, 40), name.p, list);
@@ -166,36 +251,54 @@ static status read_hparams(struct model *m, struct err *e)
     TRY(read_rows(m, m->arch->hparams, false, e));
     m->layer = arena_zalloc(&m->arena, (size_t)m->hp.n_layer, sizeof *m->layer);
     if (!m->layer) return err_oom(e, "layers", (size_t)m->hp.n_layer * sizeof *m->layer);
+    for (int64_t il = 0; il < m->hp.n_layer; il++) m->layer[il].hp.n_head_kv = -1;
     TRY(read_rows(m, common_hparams, true, e));
     TRY(read_rows(m, m->arch->hparams, true, e));
-    for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(layer_defaults(m, il, e));
-    return m->arch->setup ? m->arch->setup(m, e) : OK;
+    enum rope_kind kind;
+    TRY(rope_kind(m, o, &kind, e));
+    m->long_context = kind == ROPE_LONG && (o->n_ctx ? o->n_ctx : m->hp.n_ctx_train) > m->hp.rope_ctx_orig;
+    for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(layer_defaults(m, il, kind, e));
+    if (m->arch->setup) TRY(m->arch->setup(m, e));
+    for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(check_layer(m, il, e));
+    return OK;
 }
 
 /* ---- weights ---- */
 
-static int64_t dim_value(const struct model *m, int il, enum dim d)
+int64_t model_dim(const struct model *m, int il, enum dim d)
 {
     const struct layer_params *l = &m->layer[il < 0 ? 0 : il].hp;
+    const struct hparams *hp = &m->hp;
+    if (d >= DIM_OWN) return m->arch->dim(m, il, d);
     const int64_t v[] = {
         [DIM_1] = 1,
-        [DIM_EMBD] = m->hp.n_embd,
+        [DIM_EMBD] = hp->n_embd,
         [DIM_Q] = l->n_head * l->head_dim,
         [DIM_K] = l->n_head_kv * l->head_dim,
         [DIM_V] = l->n_head_kv * l->head_dim_v,
         [DIM_O] = l->n_head * l->head_dim_v,
+        [DIM_QKV] = (l->n_head + l->n_head_kv) * l->head_dim + l->n_head_kv * l->head_dim_v,
         [DIM_FF] = l->n_ff,
+        [DIM_FF_TWICE] = 2 * l->n_ff,
         [DIM_HEAD] = l->head_dim,
-        [DIM_VOCAB] = m->hp.n_vocab,
+        [DIM_N_HEAD] = l->n_head,
+        [DIM_VOCAB] = hp->n_vocab,
         [DIM_ROT_HALF] = l->rope.n_rot / 2,
+        [DIM_CTX] = hp->n_ctx_train,
+        [DIM_EXPERT] = hp->n_expert,
+        [DIM_FF_EXPERT] = hp->n_ff_expert,
+        [DIM_FF_EXPERT_TWICE] = 2 * hp->n_ff_expert,
+        [DIM_FF_SHARED] = hp->n_ff_shared,
     };
     return v[d];
 }
 
+bool model_has_row(const struct model *m, int il, const struct weight_row *r) { return il < 0 || (m->layer[il].hp.kind & r->kind) == r->kind; }
+
 static status check_finite(const struct tensor *t, struct err *e)
 {
     const float *x = t->data;
-    for (int64_t i = 0; i < t->ne[0]; i++)
+    for (int64_t i = 0; i < tensor_elements(t); i++)
         if (!isfinite(x[i])) return err_set(e, ERR_FORMAT, "%s: element %lld is %f", t->name, (long long)i, x[i]);
     return OK;
 }
@@ -246,24 +349,31 @@ static status bind_outliers(struct model *m, const struct weight_row *r, int il,
     return OK;
 }
 
+static const char *shape_text(int64_t ne0, int64_t ne1, int64_t ne2, char buf[96])
+{
+    if (ne2 > 1) snprintf(buf, 96, "[%lld, %lld, %lld]", (long long)ne0, (long long)ne1, (long long)ne2);
+    else snprintf(buf, 96, "[%lld, %lld]", (long long)ne0, (long long)ne1);
+    return buf;
+}
+
 static status bind_weight(struct model *m, const struct weight_row *r, int il, int64_t *n_bound, struct err *e)
 {
-    char name[96], have[64];
+    char name[96], have[64], want[96];
     snprintf(name, sizeof name, r->gguf, il);
     struct tensor *dst = r->id < W_LAYER_COUNT ? &m->layer[il].w[r->id] : &m->w[r->id - W_LAYER_COUNT];
     const struct tensor *t = gguf_tensor(&m->g, name);
     if (!t) return r->flags & WEIGHT_OPTIONAL ? OK : err_set(e, ERR_FORMAT, "tensor %s is missing", name);
-    int64_t ne0 = dim_value(m, il, r->ne0), ne1 = dim_value(m, il, r->ne1);
+    int64_t ne0 = model_dim(m, il, r->ne0), ne1 = model_dim(m, il, r->ne1), ne2 = model_dim(m, il, r->ne2);
     bool vocab = r->ne1 == DIM_VOCAB;
     if (vocab && t->ne[0] == ne0 && t->ne[1] < ne1)
         return err_set(e, ERR_FORMAT, "%s has %lld rows but the tokenizer has %lld tokens", name, (long long)t->ne[1], (long long)ne1);
-    if (t->ne[0] != ne0 || (vocab ? t->ne[1] < ne1 : t->ne[1] != ne1) || t->ne[2] != 1 || t->ne[3] != 1)
-        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", name, tensor_shape_text(t, have), (long long)ne0,
-                       (long long)ne1);
-    if (r->ne1 == DIM_1) TRY(check_vector(t, e));
+    if (t->ne[0] != ne0 || (vocab ? t->ne[1] < ne1 : t->ne[1] != ne1) || t->ne[2] != ne2 || t->ne[3] != 1)
+        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected %s", name, tensor_shape_text(t, have), shape_text(ne0, ne1, ne2, want));
+    bool vector = r->ne1 == DIM_1 || r->flags & WEIGHT_VECTOR;
+    if (vector) TRY(check_vector(t, e));
     *dst = *t;
     ++*n_bound;
-    return r->ne1 == DIM_1 ? OK : bind_outliers(m, r, il, name, t, n_bound, e);
+    return vector || ne2 > 1 ? OK : bind_outliers(m, r, il, name, t, n_bound, e);
 }
 
 static bool same_place(const struct tensor *a, const struct tensor *b) { return a->type && a->data == b->data; }
@@ -291,10 +401,10 @@ static void note_unused(struct model *m, int64_t n_bound)
         }
 }
 
-/* One vector serves all layers, so all must rotate as many dimensions as it has factors for. Angles are divided by them. */
-static status use_rope_factors(struct model *m, struct err *e)
+/* One vector serves all layers, so all that take it must rotate as many dimensions as it has factors for. Angles are divided by them. */
+static status use_rope_factors(struct model *m, enum weight_id id, struct err *e)
 {
-    const struct tensor *t = model_weight(m, -1, W_ROPE_FREQS);
+    const struct tensor *t = model_weight(m, -1, id);
     if (!t) return OK;
     const float *factor = t->data;
     for (int64_t i = 0; i < t->ne[0]; i++)
@@ -302,6 +412,7 @@ static status use_rope_factors(struct model *m, struct err *e)
             return err_set(e, ERR_FORMAT, "%s: element %lld is %g, expected more than 0", t->name, (long long)i, factor[i]);
     for (int64_t il = 0; il < m->hp.n_layer; il++) {
         struct rope_spec *s = &m->layer[il].hp.rope;
+        if (m->layer[il].hp.no_rope_factors) continue;
         if (s->n_rot / 2 != t->ne[0])
             return err_set(e, ERR_FORMAT, "%s has %lld factors but layer %lld rotates %d pairs", t->name, (long long)t->ne[0],
                            (long long)il, s->n_rot / 2);
@@ -315,11 +426,13 @@ static status bind_weights(struct model *m, struct err *e)
     int64_t n_bound = 0;
     for (const struct weight_row *r = m->arch->weights; r->gguf; r++) {
         bool per_layer = r->id < W_LAYER_COUNT;
-        for (int il = 0; il < (per_layer ? m->hp.n_layer : 1); il++) TRY(bind_weight(m, r, per_layer ? il : -1, &n_bound, e));
+        for (int il = 0; il < (per_layer ? m->hp.n_layer : 1); il++)
+            if (model_has_row(m, per_layer ? il : -1, r)) TRY(bind_weight(m, r, per_layer ? il : -1, &n_bound, e));
     }
     if (!model_weight(m, -1, W_OUTPUT)) m->w[W_OUTPUT - W_LAYER_COUNT] = *model_weight(m, -1, W_EMBD); /* tied head */
     note_unused(m, n_bound);
-    return use_rope_factors(m, e);
+    TRY(use_rope_factors(m, m->long_context ? W_ROPE_LONG : W_ROPE_SHORT, e));
+    return use_rope_factors(m, W_ROPE_FREQS, e);
 }
 
 static status check_vocab_key(const struct model *m, struct err *e)
@@ -349,7 +462,7 @@ status model_open(struct model **out, const char *path, const struct model_optio
     arena_init(&m->arena, 0);
     struct err own = { 0 };
     status st = gguf_open(&m->g, path, !o->no_mmap, &own);
-    if (st == OK) st = read_hparams(m, &own);
+    if (st == OK) st = read_hparams(m, o, &own);
     if (st == OK) st = tokenizer_open(&m->tok, &m->g, o->pre, &own);
     if (st == OK) m->hp.n_vocab = tokenizer_size(m->tok);
     if (st == OK) st = check_vocab_key(m, &own);
@@ -431,8 +544,9 @@ void model_info(const struct model *m, struct model_info *o)
         for (int i = 0; i < W_LAYER_COUNT; i++) {
             const struct tensor *t = &m->layer[il].w[i];
             if (!t->type) continue;
-            o->token_bytes += tensor_bytes(t);
-            if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t);
+            uint64_t of = (uint64_t)max_i64(1, t->ne[2]), use = of > 1 ? (uint64_t)max_i64(1, m->hp.n_expert_used) : 1; /* a stack of experts */
+            o->token_bytes += tensor_bytes(t) / of * use;
+            if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t) / of * use;
             const struct outlier_columns *extra = model_outliers(m, (int)il, (enum weight_id)i);
             if (!extra) continue;
             o->token_bytes += tensor_bytes(&extra->weight) + tensor_bytes(&extra->index);

@@ -10,6 +10,11 @@ struct model_options {
     bool no_mmap;    /* read the file into memory instead of mapping it */
     bool check;      /* scan all weights for NaN and infinities: ERR_FORMAT names tensor and row */
     const char *pre; /* overrides tokenizer.ggml.pre, NULL = the file's */
+    /* positions, where they should differ from what the file says; 0 or NULL = as the file says */
+    const char *rope_scaling;      /* "none", "linear", "yarn", "longrope", "ntk" */
+    float rope_factor, rope_base;  /* context extension; base frequency */
+    int64_t rope_ctx_orig;         /* context before the extension */
+    int64_t n_ctx;                 /* that sessions will have: longrope picks its factors by it; 0 = the training length */
 };
 
 /* model_open - ERR_FILE / ERR_FORMAT / ERR_MEMORY. Names an unknown architecture and lists the known ones; a missing key; a missing tensor;

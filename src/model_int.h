@@ -24,7 +24,12 @@ struct model {
     struct outlier_columns outlier[W_COUNT - W_LAYER_COUNT];
     struct tokenizer *tok;
     char note[160];
+    bool long_context; /* longrope: the configured context exceeds the original one */
 };
+
+/* model_dim - a symbolic size in layer il (-1: of the model). model_has_row - does layer il have this weight at all? */
+int64_t model_dim(const struct model *m, int il, enum dim d);
+bool model_has_row(const struct model *m, int il, const struct weight_row *r);
 
 static inline const struct tensor *model_weight(const struct model *m, int il, enum weight_id id)
 {

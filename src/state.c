@@ -1,4 +1,4 @@
-/* state - KV caches of one session. See state.h. */
+/* state - the memory of one session. See state.h. */
 #include "src/state.h"
 #include "ggml-like/file.h"
 
@@ -11,31 +11,54 @@ static bool place(size_t rows, size_t row_bytes, size_t *at, size_t *out)
     return true;
 }
 
-status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *kv, size_t *bytes,
+static bool place_kv(const struct layer_params *l, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *c, size_t *at)
+{
+    *c = (struct kv_cache){
+        .type = type,
+        .n_ctx = n_ctx,
+        .n_head = (int32_t)l->n_head_kv,
+        .k_dim = (int32_t)l->head_dim,
+        .v_dim = (int32_t)l->head_dim_v,
+        .v_in_k = l->v_in_k,
+        .k_row = dtype_row_bytes(type, l->head_dim),
+        .v_row = dtype_row_bytes(type, l->v_in_k ? l->head_dim : l->head_dim_v),
+    };
+    size_t rows, k_at, v_at;
+    if (!mul_size((size_t)l->n_head_kv, (size_t)n_ctx, &rows) || !place(rows, c->k_row, at, &k_at)) return false;
+    v_at = k_at;
+    if (!l->v_in_k && !place(rows, c->v_row, at, &v_at)) return false;
+    c->k = base ? base + k_at : NULL;
+    c->v = base ? base + v_at : NULL;
+    return true;
+}
+
+static bool place_recurrent(const struct recurrent_state *size, uint8_t *base, struct recurrent_state *s, size_t *at)
+{
+    size_t conv, memory;
+    *s = *size;
+    if (!place((size_t)(s->n_conv > 0 ? s->n_conv - 1 : 0), (size_t)s->channels * sizeof(float), at, &conv) ||
+        !place((size_t)s->n_memory, sizeof(float), at, &memory))
+        return false;
+    s->conv = base ? (float *)(void *)(base + conv) : NULL;
+    s->memory = base ? (float *)(void *)(base + memory) : NULL;
+    return true;
+}
+
+status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct layer_state *layer, size_t *bytes,
                     struct err *e)
 {
     size_t at = 0;
     for (int64_t il = 0; il < m->hp.n_layer; il++) {
         const struct layer_params *l = &m->layer[il].hp;
-        if (l->head_dim % type->block_len || l->head_dim_v % type->block_len)
+        struct layer_state s = { 0 };
+        bool keeps = l->kind & LAYER_ATTENTION && l->il_kv == il, ok = true;
+        if (keeps && (l->head_dim % type->block_len || l->head_dim_v % type->block_len))
             return err_set(e, ERR_USAGE, "KV type %s needs head sizes in multiples of %d, this model has %lld and %lld", type->gguf_name,
                            type->block_len, (long long)l->head_dim, (long long)l->head_dim_v);
-        struct kv_cache c = {
-            .type = type,
-            .n_ctx = n_ctx,
-            .n_head = (int32_t)l->n_head_kv,
-            .k_dim = (int32_t)l->head_dim,
-            .v_dim = (int32_t)l->head_dim_v,
-            .k_row = dtype_row_bytes(type, l->head_dim),
-            .v_row = dtype_row_bytes(type, l->head_dim_v),
-        };
-        size_t rows, k_at, v_at;
-        if (!mul_size((size_t)l->n_head_kv, (size_t)n_ctx, &rows) || !place(rows, c.k_row, &at, &k_at) || !place(rows, c.v_row, &at, &v_at))
-            return err_set(e, ERR_MEMORY, "KV cache for %lld positions overflows the address space", (long long)n_ctx);
-        if (!kv) continue;
-        c.k = base + k_at;
-        c.v = base + v_at;
-        kv[il] = c;
+        if (keeps) ok = place_kv(l, n_ctx, type, base, &s.kv, &at);
+        if (ok && l->kind & LAYER_RECURRENT) ok = place_recurrent(&l->rec, base, &s.rec, &at);
+        if (!ok) return err_set(e, ERR_MEMORY, "KV cache for %lld positions overflows the address space", (long long)n_ctx);
+        if (layer) layer[il] = s;
     }
     *bytes = at;
     return OK;
@@ -45,19 +68,19 @@ status state_open(struct state *s, const struct model *m, int64_t n_ctx, const s
 {
     *s = (struct state){ .n_layer = m->hp.n_layer };
     TRY(state_layout(m, n_ctx, type, NULL, NULL, &s->bytes, e));
-    s->kv = mem_calloc((size_t)m->hp.n_layer, sizeof *s->kv);
+    s->layer = mem_calloc((size_t)m->hp.n_layer, sizeof *s->layer);
     s->base = mem_map(s->bytes);
-    if (!s->kv || !s->base) {
+    if (!s->layer || !s->base) {
         size_t bytes = s->bytes;
         state_close(s);
         return err_oom(e, "KV cache", bytes);
     }
-    return state_layout(m, n_ctx, type, s->base, s->kv, &s->bytes, e);
+    return state_layout(m, n_ctx, type, s->base, s->layer, &s->bytes, e);
 }
 
 void state_close(struct state *s)
 {
     if (s->base) mem_unmap(s->base, s->bytes);
-    mem_free(s->kv);
+    mem_free(s->layer);
     *s = (struct state){ 0 };
 }

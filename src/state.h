@@ -1,19 +1,18 @@
-/* state - what one session keeps per layer. Today every layer keeps a KV cache; a layer with a recurrent state becomes another kind here,
- * with the same operations. Internal to src/. */
+/* state - what one session keeps per layer: keys and values, or the state of a recurrent layer. Internal to src/. */
 #pragma once
 #include "ggml-like/ops.h"
 #include "src/model_int.h"
 
 struct state {
-    struct kv_cache *kv; /* [n_layer] */
+    struct layer_state *layer; /* [n_layer] */
     int64_t n_layer;
     uint8_t *base; /* one block of lazily touched pages, never cleared */
     size_t bytes;
 };
 
-/* state_layout - places the caches of all layers in a block of *bytes; kv may be NULL to measure only: sizing and laying out are one
+/* state_layout - places the caches of all layers in a block of *bytes; layer may be NULL to measure only: sizing and laying out are one
  * function. ERR_USAGE when a head's row is no multiple of the type's block, ERR_MEMORY on overflow. */
-status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *kv, size_t *bytes,
+status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct layer_state *layer, size_t *bytes,
                     struct err *e) MUST_USE;
 status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e) MUST_USE;
 void state_close(struct state *s);

@@ -9,22 +9,24 @@ struct mat {
 
 static struct mat mat_new(int64_t rows, int64_t cols) { return (struct mat){ rows, cols, calloc((size_t)(rows * cols), sizeof(double)) }; }
 
-static struct mat load(const struct tensor *t)
+static struct mat load_part(const struct tensor *t, int64_t part)
 {
     struct mat m = mat_new(t->ne[1], t->ne[0]);
     float *row = malloc((size_t)t->ne[0] * sizeof *row);
     for (int64_t r = 0; r < m.rows; r++) {
-        dtype_to_f32(t->type, (const uint8_t *)t->data + (size_t)r * t->nb[1], row, t->ne[0]);
+        dtype_to_f32(t->type, (const uint8_t *)t->data + (size_t)part * t->nb[2] + (size_t)r * t->nb[1], row, t->ne[0]);
         for (int64_t c = 0; c < m.cols; c++) m.x[r * m.cols + c] = row[c];
     }
     free(row);
     return m;
 }
 
-/* x W^T + b; frees nothing of its inputs */
-static struct mat linear(const struct mat *x, const struct tensor *w, const struct tensor *b)
+static struct mat load(const struct tensor *t) { return load_part(t, 0); }
+
+/* x W^T + b, W the part-th matrix of a stack; frees nothing of its inputs */
+static struct mat linear_part(const struct mat *x, const struct tensor *w, int64_t part, const struct tensor *b)
 {
-    struct mat wm = load(w), y = mat_new(x->rows, wm.rows);
+    struct mat wm = load_part(w, part), y = mat_new(x->rows, wm.rows);
     for (int64_t t = 0; t < y.rows; t++)
         for (int64_t r = 0; r < y.cols; r++) {
             double s = b ? ((const float *)b->data)[r] : 0;
@@ -34,6 +36,8 @@ static struct mat linear(const struct mat *x, const struct tensor *w, const stru
     free(wm.x);
     return y;
 }
+
+static struct mat linear(const struct mat *x, const struct tensor *w, const struct tensor *b) { return linear_part(x, w, 0, b); }
 
 static void norm_runs(struct mat *x, int64_t run, const struct tensor *w, double eps)
 {
@@ -94,6 +98,43 @@ static void add(struct mat *x, const struct mat *y)
     for (int64_t i = 0; i < x->rows * x->cols; i++) x->x[i] += y->x[i];
 }
 
+static struct mat gated(const struct mat *f, const struct tensor *const w[3], const struct tensor *const b[3], int64_t part,
+                        double (*act)(double))
+{
+    struct mat g = linear_part(f, w[0], part, b[0]), u = linear_part(f, w[1], part, b[1]);
+    for (int64_t i = 0; i < g.rows * g.cols; i++) g.x[i] = act(g.x[i]) * u.x[i];
+    struct mat d = linear_part(&g, w[2], part, b[2]);
+    free(g.x);
+    free(u.x);
+    return d;
+}
+
+/* Mixtral: all experts are computed, the two with the highest logits count, by the softmax over their two logits. */
+static struct mat mixture_of(const struct model *m, int il, const struct mat *f)
+{
+    struct mat logits = linear(f, model_weight(m, il, W_ROUTER), NULL), y = mat_new(f->rows, f->cols);
+    const struct tensor *const w[3] = { model_weight(m, il, W_GATE_EXPS), model_weight(m, il, W_UP_EXPS), model_weight(m, il, W_DOWN_EXPS) };
+    const struct tensor *const none[3] = { NULL, NULL, NULL };
+    for (int64_t e = 0; e < logits.cols; e++) {
+        struct mat d = gated(f, w, none, e, silu);
+        for (int64_t t = 0; t < f->rows; t++) {
+            const double *l = logits.x + t * logits.cols;
+            double best = -INFINITY;
+            int64_t above = 0;
+            for (int64_t i = 0; i < logits.cols; i++) above += l[i] > l[e];
+            for (int64_t i = 0; i < logits.cols; i++)
+                if (i != e && l[i] > best) best = l[i];
+            if (above < 2) {
+                double share = 1 / (1 + exp(best - l[e])); /* the other one of the two is the best of the rest */
+                for (int64_t c = 0; c < f->cols; c++) y.x[t * f->cols + c] += share * d.x[t * f->cols + c];
+            }
+        }
+        free(d.x);
+    }
+    free(logits.x);
+    return y;
+}
+
 static void block(const struct model *m, int il, struct mat *x, bool gemma, bool neox)
 {
     const struct layer_params *l = &m->layer[il].hp;
@@ -102,7 +143,7 @@ static void block(const struct model *m, int il, struct mat *x, bool gemma, bool
 #define W(id) model_weight(m, il, id)
     struct mat h = normed(x, W(W_ATTN_NORM), eps);
     struct mat q = linear(&h, W(W_ATTN_Q), W(W_BIAS_Q)), k = linear(&h, W(W_ATTN_K), W(W_BIAS_K)), v = linear(&h, W(W_ATTN_V), W(W_BIAS_V));
-    if (gemma) {
+    if (W(W_Q_NORM)) {
         norm_runs(&q, l->head_dim, W(W_Q_NORM), eps);
         norm_runs(&k, l->head_dim, W(W_K_NORM), eps);
     }
@@ -114,13 +155,15 @@ static void block(const struct model *m, int il, struct mat *x, bool gemma, bool
     struct mat o = linear(&a, W(W_ATTN_O), W(W_BIAS_O));
     if (gemma) norm_runs(&o, o.cols, W(W_POST_ATTN_NORM), eps);
     add(x, &o);
-    struct mat f = normed(x, W(W_FFN_NORM), eps), g = linear(&f, W(W_FFN_GATE), NULL), u = linear(&f, W(W_FFN_UP), NULL);
-    for (int64_t i = 0; i < g.rows * g.cols; i++) g.x[i] = (gemma ? gelu(g.x[i]) : silu(g.x[i])) * u.x[i];
-    struct mat d = linear(&g, W(W_FFN_DOWN), NULL);
+    struct mat f = normed(x, W(W_FFN_NORM), eps), d;
+    if (W(W_ROUTER)) d = mixture_of(m, il, &f);
+    else
+        d = gated(&f, (const struct tensor *const[3]){ W(W_FFN_GATE), W(W_FFN_UP), W(W_FFN_DOWN) },
+                  (const struct tensor *const[3]){ W(W_BIAS_GATE), W(W_BIAS_UP), W(W_BIAS_DOWN) }, 0, gemma ? gelu : silu);
     if (gemma) norm_runs(&d, d.cols, W(W_POST_FFN_NORM), eps);
     add(x, &d);
 #undef W
-    struct mat *all[] = { &h, &q, &k, &v, &a, &o, &f, &g, &u, &d };
+    struct mat *all[] = { &h, &q, &k, &v, &a, &o, &f, &d };
     for (int i = 0; i < ARRAY_LEN(all); i++) free(all[i]->x);
 }
 

@@ -443,7 +443,8 @@ struct attn_case {
     int k_type, v_type;
     float cap;
     bool sink;
-    float gain; /* of the logits */
+    float gain;  /* of the logits */
+    float slope; /* ALiBi */
 };
 static const struct attn_case attn_cases[] = {
     { 64, 64, 64, 200, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },   { 128, 128, 64, 333, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
@@ -460,7 +461,7 @@ static const struct attn_case attn_cases[] = {
 /* Everything one case needs; K and V are heap blocks of exactly keys rows, so that a sanitizer sees any step outside. */
 struct attn_data {
     struct attn_args a;
-    float *q, *out, *kf, *vf, sink[ATTN_ROWS];
+    float *q, *out, *kf, *vf, sink[ATTN_ROWS], slope[ATTN_ROWS];
     uint8_t *k, *v, *scratch;
     size_t scratch_bytes;
     int32_t lo[ATTN_ROWS], hi[ATTN_ROWS];
@@ -504,6 +505,7 @@ static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint6
         d->hi[r] = hi > 0 ? hi : 0;
         d->lo[r] = c->window && d->hi[r] > c->window ? d->hi[r] - c->window : 0;
         d->sink[r] = test_randn(seed) * 2.0f;
+        d->slope[r] = c->slope * (float)(1 + r % c->heads);
     }
     d->scratch_bytes = attn_scratch_bytes(c->head_dim, c->head_dim_v);
     d->scratch = aligned(d->scratch_bytes + 64);
@@ -526,6 +528,7 @@ static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint6
         .scale = c->gain / sqrtf((float)c->head_dim),
         .cap = c->cap,
         .sink = c->sink ? d->sink : NULL,
+        .slope = c->slope > 0.0f ? d->slope : NULL,
     };
 }
 
@@ -553,6 +556,7 @@ static double attn_exact(const struct attn_data *d, int r, double *out)
         for (int i = 0; i < a->head_dim; i++) dot += (double)a->q[r * a->q_stride + i] * (double)d->kf[j * a->head_dim + i];
         s[j] = (double)a->scale * dot;
         if (a->cap > 0.0f) s[j] = (double)a->cap * tanh(s[j] / (double)a->cap);
+        if (a->slope) s[j] += (double)a->slope[r] * (double)(j + 1 - d->hi[r]);
         top = fmax(top, s[j]);
     }
     sum = a->sink ? exp((double)a->sink[r] - top) : 0.0;

@@ -106,6 +106,8 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o)
     put_int(w, o, "attention.key_length", o->head_dim);
     put_int(w, o, "attention.value_length", o->head_dim);
     put_int(w, o, "rope.dimension_count", o->head_dim);
+    if (o->n_expert) put_int(w, o, "expert_count", o->n_expert);
+    if (o->n_expert) put_int(w, o, "expert_used_count", 2);
     if (o->window) put_int(w, o, "attention.sliding_window", o->window);
     snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", o->arch);
     gguf_put_f32(w, key, 1e-5f);
@@ -115,27 +117,28 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o)
 
 static int64_t size_of(const struct tiny_options *o, enum dim d)
 {
-    switch (d) {
-    case DIM_1:
-        return 1;
-    case DIM_EMBD:
-        return o->n_embd;
-    case DIM_Q:
-    case DIM_O:
-        return o->n_head * o->head_dim;
-    case DIM_K:
-    case DIM_V:
-        return o->n_head_kv * o->head_dim;
-    case DIM_FF:
-        return o->n_ff;
-    case DIM_HEAD:
-        return o->head_dim;
-    case DIM_VOCAB:
-        return TINY_TOKENS + o->extra_rows;
-    case DIM_ROT_HALF:
-        return o->head_dim / 2;
-    }
-    return 0;
+    int64_t q = o->n_head * o->head_dim, k = o->n_head_kv * o->head_dim;
+    const int64_t v[] = {
+        [DIM_1] = 1,
+        [DIM_EMBD] = o->n_embd,
+        [DIM_Q] = q,
+        [DIM_O] = q,
+        [DIM_K] = k,
+        [DIM_V] = k,
+        [DIM_QKV] = q + 2 * k,
+        [DIM_FF] = o->n_ff,
+        [DIM_FF_TWICE] = 2 * o->n_ff,
+        [DIM_HEAD] = o->head_dim,
+        [DIM_N_HEAD] = o->n_head,
+        [DIM_VOCAB] = TINY_TOKENS + o->extra_rows,
+        [DIM_ROT_HALF] = o->head_dim / 2,
+        [DIM_CTX] = o->n_ctx,
+        [DIM_EXPERT] = o->n_expert,
+        [DIM_FF_EXPERT] = o->n_ff,
+        [DIM_FF_EXPERT_TWICE] = 2 * o->n_ff,
+        [DIM_FF_SHARED] = o->n_ff,
+    };
+    return d < DIM_OWN ? v[d] : 0;
 }
 
 /* Norms and rope factors lie around 1, biases are small, matrices keep the scale of their input. */
@@ -145,27 +148,30 @@ static void fill(float *x, int64_t n, int64_t ne0, bool vector, bool centred, ui
     for (int64_t i = 0; i < n; i++) x[i] = test_randf(rng) * s + (vector && !centred ? 1.0f : 0.0f);
 }
 
-static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, uint64_t *rng,
-                         struct arena *a, struct err *e)
+static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, struct arena *a,
+                         struct err *e)
 {
     char name[96];
     snprintf(name, sizeof name, r->gguf, il);
+    uint64_t rng = o->seed + 1; /* by name, so that a tensor keeps its weights when an architecture gets more rows */
+    for (const char *c = name; *c; c++) rng = (rng ^ (uint8_t)*c) * 0x100000001b3u;
     bool vector = r->ne1 == DIM_1;
     if (dropped(o->drop_tensor, name) || (r->id == W_OUTPUT ? o->tied : (r->flags & WEIGHT_OPTIONAL) && !o->optional)) return OK;
+    if ((r->kind & LAYER_MOE && !o->n_expert) || (r->kind & LAYER_DENSE && o->n_expert)) return OK;
     struct tensor t = { 0 };
-    int64_t ne0 = size_of(o, r->ne0), ne1 = size_of(o, r->ne1) + dropped(o->reshape, name);
+    int64_t ne0 = size_of(o, r->ne0), ne1 = size_of(o, r->ne1) + dropped(o->reshape, name), ne2 = size_of(o, r->ne2);
     const struct dtype *type = dtype_by_name(vector ? "f32" : o->type);
     if (ne0 % type->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not fit %s", name, (long long)ne0, type->gguf_name);
     if (!type->pack) return err_set(e, ERR_USAGE, "%s: %s has no pack", name, type->gguf_name);
-    tensor_shape(&t, type, ne0, ne1, 1, 1);
-    float *x = arena_alloc(a, (size_t)(ne0 * ne1) * sizeof *x);
+    tensor_shape(&t, type, ne0, ne1, ne2, 1);
+    float *x = arena_alloc(a, (size_t)(ne0 * ne1 * ne2) * sizeof *x);
     void *data = arena_alloc(a, tensor_bytes(&t));
     char *copy = arena_strdup(a, name, strlen(name));
     if (!x || !data || !copy) return err_oom(e, name, tensor_bytes(&t));
     bool centred = strstr(name, ".bias") != NULL;
-    fill(x, ne0 * ne1, ne0, vector, centred, rng);
+    fill(x, ne0 * ne1 * ne2, ne0, vector, centred, &rng);
     if (dropped(o->poison, name)) x[vector ? 0 : ne0] = NAN;
-    dtype_from_f32(type, x, data, ne0 * ne1);
+    dtype_from_f32(type, x, data, ne0 * ne1 * ne2);
     t.data = data;
     t.name = copy;
     gguf_put_tensor(w, &t);
@@ -181,9 +187,8 @@ static const struct arch *arch_named(const char *name)
 
 static status put_weights(struct gguf_writer *w, const struct tiny_options *o, struct arena *a, struct err *e)
 {
-    uint64_t rng = o->seed + 1;
     for (const struct weight_row *r = arch_named(o->arch)->weights; r->gguf; r++)
-        for (int il = 0; il < (r->id < W_LAYER_COUNT ? o->n_layer : 1); il++) TRY(put_weight(w, o, r, il, &rng, a, e));
+        for (int il = 0; il < (r->id < W_LAYER_COUNT ? o->n_layer : 1); il++) TRY(put_weight(w, o, r, il, a, e));
     return OK;
 }
 

@@ -8,6 +8,7 @@ struct tiny_options {
     const char *type;          /* format of the matrices, NULL = "f32"; norms and biases are always F32 */
     int64_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_ctx; /* 0 = 2, 64, 4, 2, 16, 96, 256 */
     int64_t extra_rows;        /* rows of token_embd beyond the vocabulary */
+    int64_t n_expert;          /* two of them are used; 0 = dense */
     int64_t window;            /* attention.sliding_window, where the architecture reads it */
     bool spm;                  /* SentencePiece vocabulary instead of byte-level BPE */
     bool tied;                 /* no output.weight */

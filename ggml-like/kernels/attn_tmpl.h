@@ -232,6 +232,8 @@ static void softmax_rows(const struct attn_args *a, const struct attn_scratch *x
         int row = b->row[i], lo = b->lo[i], hi = b->hi[i];
         float *s = x->s + row * ATTN_KEYS;
         if (a->cap > 0.0f) softcap(s + lo, s + lo, a->cap, hi - lo);
+        if (a->slope)
+            for (int j = lo; j < hi; j++) s[j] += a->slope[row] * (float)(b->base + j - a->hi[row] + 1);
         for (int j = 0; j < lo; j++) s[j] = -INFINITY;
         for (int j = hi; j < ATTN_KEYS; j++) s[j] = -INFINITY;
         vf m[2] = { v_set(x->max[row]), v_set(-INFINITY) };

@@ -72,9 +72,9 @@ struct act_row {
 /* A stack of query rows that share one KV head. Row r sees keys lo[r] <= j < hi[r] (an empty range gives zeros).
  *   q   f32 [n_q][head_dim]; row r at q + r * q_stride      out f32 [n_q][head_dim_v]; row r at out + r * out_stride
  *   k   rows of k_type, row j at k + j * k_row_bytes         v likewise; rows hold head_dim / head_dim_v elements
- *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0
- * head_dim, head_dim_v % 8 == 0, <= 512; n_q <= ATTN_ROWS. k_type, v_type: F32, F16 or Q8_0 (then % 32 == 0). */
-enum { ATTN_ROWS = 64, ATTN_KEYS = 64 };
+ *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0, then + slope[r] * (j - hi[r] + 1)
+ * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: F32, F16 or Q8_0 (then % 32 == 0). */
+enum { ATTN_ROWS = 64, ATTN_KEYS = 64, HEAD_DIM_MAX = 1024 };
 struct attn_args {
     int head_dim, head_dim_v, n_q;
     const float *q;
@@ -86,6 +86,7 @@ struct attn_args {
     const int32_t *lo, *hi; /* [n_q] */
     float scale, cap;
     const float *sink;      /* [n_q] one extra logit per row in the denominator, or NULL */
+    const float *slope;     /* [n_q] ALiBi: added per key of distance to the last one seen, or NULL */
 };
 
 struct kernels {

@@ -76,11 +76,12 @@ static float logit(const struct attn_args *a, const float *q, const float *key)
 }
 
 /* Online softmax of one row over one block: the state is brought to the new maximum, then the block is added. */
-static void attend(const struct attn_args *a, struct attn_scratch *x, int r, int lo, int hi)
+static void attend(const struct attn_args *a, struct attn_scratch *x, int64_t base, int r, int lo, int hi)
 {
     float *acc = x->acc + (ptrdiff_t)r * x->v_len, *s = x->s, old = x->max[r], top = old;
     for (int j = lo; j < hi; j++) {
         s[j] = logit(a, a->q + r * a->q_stride, x->rows + (ptrdiff_t)j * x->q_len);
+        if (a->slope) s[j] += a->slope[r] * (float)(base + j - a->hi[r] + 1);
         if (s[j] > top) top = s[j];
     }
     float shift = top > -INFINITY ? top : 0.0f, decay = top > old ? expf(old - shift) : 1.0f;
@@ -109,7 +110,7 @@ void attn_ref(const struct kernels *k, const struct attn_args *a, void *scratch)
             dtype_to_f32(a->k_type, (const uint8_t *)a->k + at * a->k_row_bytes, x.rows + (ptrdiff_t)j * x.q_len, a->head_dim);
             dtype_to_f32(a->v_type, (const uint8_t *)a->v + at * a->v_row_bytes, x.tile + (ptrdiff_t)j * x.v_len, a->head_dim_v);
         }
-        for (int i = 0; i < b.n; i++) attend(a, &x, b.row[i], b.lo[i], b.hi[i]);
+        for (int i = 0; i < b.n; i++) attend(a, &x, base, b.row[i], b.lo[i], b.hi[i]);
     }
     for (int r = 0; r < a->n_q; r++) {
         float inv = x.sum[r] != 0.0 ? (float)(1.0 / x.sum[r]) : 0.0f;

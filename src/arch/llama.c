@@ -1,55 +1,44 @@
-/* llama - Llama 1-3, Mistral, SmolLM2, Yi, TinyLlama and others that share their equations.
- * Pre-norm RMSNorm, grouped-query attention with adjacent-pair rope, SwiGLU. Llama 3.1+ carries its rope factors in rope_freqs.weight.
- * Sources: Touvron et al. 2023; Mistral 7B (Jiang et al. 2023). The sliding window of Mistral 7B v0.1 is not applied (as llama.cpp). */
-#include "src/arch.h"
+/* llama - Llama 1-3, Mistral, Mixtral, SmolLM2, Yi, TinyLlama and others that share their equations.
+ * Pre-norm RMSNorm, grouped-query attention with adjacent-pair rope, SwiGLU; Mixtral chooses two of its experts and normalises their weights.
+ * Llama 3.1+ carries its rope factors in rope_freqs.weight. Sources: Touvron et al. 2023; Jiang et al. 2023 (Mistral 7B), 2024 (Mixtral). The
+ * sliding window of Mistral 7B v0.1 is not applied (as llama.cpp). */
+#include "src/arch/rows.h"
 #include "src/model_int.h"
 
+static const char *const hf[] = { "LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "LLaMAForCausalLM", NULL };
+
 static const struct hparam_row hparams[] = {
-    { "expert_count", "num_local_experts", HP_INT, offsetof(struct hparams, expert_count), 0, 1024, 0 },
-    { NULL, NULL, HP_INT, 0, 0, 0, 0 },
+    { "expert_count", "num_local_experts", HP_INT, HP(n_expert), 0, EXPERT_LIMIT, 0 },
+    HPARAMS_END,
 };
 
 static const struct weight_row weights[] = {
-    { W_EMBD, "token_embd.weight", "model.embed_tokens.weight", DIM_EMBD, DIM_VOCAB, 0 },
-    { W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_EMBD, DIM_1, 0 },
-    { W_OUTPUT, "output.weight", "lm_head.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL },
-    { W_ROPE_FREQS, "rope_freqs.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL },
-    { W_ATTN_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight", DIM_EMBD, DIM_1, 0 },
-    { W_ATTN_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_EMBD, DIM_Q, WEIGHT_ROPE_PAIRS },
-    { W_ATTN_K, "blk.%d.attn_k.weight", "model.layers.%d.self_attn.k_proj.weight", DIM_EMBD, DIM_K, WEIGHT_ROPE_PAIRS },
-    { W_ATTN_V, "blk.%d.attn_v.weight", "model.layers.%d.self_attn.v_proj.weight", DIM_EMBD, DIM_V, 0 },
-    { W_ATTN_O, "blk.%d.attn_output.weight", "model.layers.%d.self_attn.o_proj.weight", DIM_O, DIM_EMBD, 0 },
-    { W_BIAS_Q, "blk.%d.attn_q.bias", "model.layers.%d.self_attn.q_proj.bias", DIM_Q, DIM_1, WEIGHT_OPTIONAL | WEIGHT_ROPE_PAIRS },
-    { W_BIAS_K, "blk.%d.attn_k.bias", "model.layers.%d.self_attn.k_proj.bias", DIM_K, DIM_1, WEIGHT_OPTIONAL | WEIGHT_ROPE_PAIRS },
-    { W_BIAS_V, "blk.%d.attn_v.bias", "model.layers.%d.self_attn.v_proj.bias", DIM_V, DIM_1, WEIGHT_OPTIONAL },
-    { W_BIAS_O, "blk.%d.attn_output.bias", "model.layers.%d.self_attn.o_proj.bias", DIM_EMBD, DIM_1, WEIGHT_OPTIONAL },
-    { W_FFN_NORM, "blk.%d.ffn_norm.weight", "model.layers.%d.post_attention_layernorm.weight", DIM_EMBD, DIM_1, 0 },
-    { W_FFN_GATE, "blk.%d.ffn_gate.weight", "model.layers.%d.mlp.gate_proj.weight", DIM_EMBD, DIM_FF, 0 },
-    { W_FFN_UP, "blk.%d.ffn_up.weight", "model.layers.%d.mlp.up_proj.weight", DIM_EMBD, DIM_FF, 0 },
-    { W_FFN_DOWN, "blk.%d.ffn_down.weight", "model.layers.%d.mlp.down_proj.weight", DIM_FF, DIM_EMBD, 0 },
-    { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 },
+    ROWS_EMBEDDING,
+    ROW_ROPE_FREQS,
+    ROWS_NORMS,
+    ROWS_ATTENTION(WEIGHT_ROPE_PAIRS),
+    ROWS_ATTENTION_BIAS(WEIGHT_ROPE_PAIRS, WEIGHT_OPTIONAL),
+    ROW_BIAS_O(WEIGHT_OPTIONAL),
+    ROWS_GATED_FFN,
+    { W_BIAS_GATE, "blk.%d.ffn_gate.bias", HF_LAYER "mlp.gate_proj.bias", DIM_FF, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
+    { W_BIAS_UP, "blk.%d.ffn_up.bias", HF_LAYER "mlp.up_proj.bias", DIM_FF, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
+    { W_BIAS_DOWN, "blk.%d.ffn_down.bias", HF_LAYER "mlp.down_proj.bias", DIM_EMBD, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
+    { W_ROUTER, "blk.%d.ffn_gate_inp.weight", HF_LAYER "block_sparse_moe.gate.weight|" HF_LAYER "mlp.gate.weight", DIM_EMBD, DIM_EXPERT, 0,
+      DIM_1, LAYER_MOE },
+    { W_GATE_EXPS, "blk.%d.ffn_gate_exps.weight", HF_LAYER "block_sparse_moe.experts.%e.w1.weight", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT,
+      LAYER_MOE },
+    { W_UP_EXPS, "blk.%d.ffn_up_exps.weight", HF_LAYER "block_sparse_moe.experts.%e.w3.weight", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT,
+      LAYER_MOE },
+    { W_DOWN_EXPS, "blk.%d.ffn_down_exps.weight", HF_LAYER "block_sparse_moe.experts.%e.w2.weight", DIM_FF_EXPERT, DIM_EMBD, 0, DIM_EXPERT,
+      LAYER_MOE },
+    ROWS_END,
 };
 
 static status setup(struct model *m, struct err *e)
 {
-    if (m->hp.expert_count > 0)
-        return err_set(e, ERR_FORMAT, "llama.expert_count is %lld: mixtures of experts are not supported by this build", (long long)m->hp.expert_count);
+    m->hp.n_ff_expert = m->layer[0].hp.n_ff;
+    m->hp.expert_norm = 1;
     return OK;
 }
 
-static val layer(const struct build *b, int il, val x)
-{
-    struct plan *p = b->p;
-    val h = norm(b, x, weight(b, il, W_ATTN_NORM));
-    val q = rope(b, il, op_bias(p, op_matmul(p, weight(b, il, W_ATTN_Q), h), weight(b, il, W_BIAS_Q)));
-    val k = rope(b, il, op_bias(p, op_matmul(p, weight(b, il, W_ATTN_K), h), weight(b, il, W_BIAS_K)));
-    val v = op_bias(p, op_matmul(p, weight(b, il, W_ATTN_V), h), weight(b, il, W_BIAS_V));
-    val a = last_rows(b, il, attention(b, il, q, k, v));
-    x = op_add(p, last_rows(b, il, x), op_bias(p, op_matmul(p, weight(b, il, W_ATTN_O), a), weight(b, il, W_BIAS_O)));
-
-    h = norm(b, x, weight(b, il, W_FFN_NORM));
-    val g = op_silu_mul(p, op_matmul(p, weight(b, il, W_FFN_GATE), h), op_matmul(p, weight(b, il, W_FFN_UP), h));
-    return op_add(p, x, op_matmul(p, weight(b, il, W_FFN_DOWN), g));
-}
-
-const struct arch arch_llama = { .name = "llama", .hparams = hparams, .weights = weights, .setup = setup, .layer = layer };
+const struct arch arch_llama = { .name = "llama", .hf = hf, .hparams = hparams, .weights = weights, .setup = setup };

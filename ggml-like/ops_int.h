@@ -1,0 +1,58 @@
+/* ops_int - what the op files share. Nobody else includes it. */
+#pragma once
+#include "ggml-like/kernels/kernels.h"
+#include "ggml-like/ops.h"
+#include <assert.h>
+#include <string.h>
+
+static inline const struct tensor *op_shape(const struct plan *p, val v) { return &p->val[v].t; }
+
+/* A value with x's rows, whose columns number ne0. */
+static inline val op_rows_like(struct plan *p, val x, int64_t ne0)
+{
+    const struct value *v = &p->val[x];
+    bool sorted = v->sorted;
+    val y = plan_temp_rows(p, ne0, v->t.ne[1] / v->per_row, v->per_row);
+    p->val[y].sorted = sorted;
+    return y;
+}
+
+static inline val op_like(struct plan *p, val x) { return op_rows_like(p, x, op_shape(p, x)->ne[0]); }
+
+/* Element-wise ops share the flat element range, so one long row (decoding) is split as well as many rows. 256 floats are 1 KiB: no two
+ * threads write the same cache line. */
+static inline bool op_flat(const struct op_run *r, const struct op *op, int64_t *begin, int64_t *n)
+{
+    int64_t end;
+    pool_range(tensor_elements(op_shape(r->x->plan, op->dst)), 256, r->ith, r->nth, begin, &end);
+    *n = end - *begin;
+    return *n > 0;
+}
+
+/* This thread's share of dst's rows. */
+static inline void op_row_range(const struct op_run *r, const struct op *op, int64_t *begin, int64_t *end)
+{
+    pool_range(op_shape(r->x->plan, op->dst)->ne[1], 1, r->ith, r->nth, begin, end);
+}
+
+/* ---- matmuls (ops_matmul.c) ---- */
+
+static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }
+
+/* op_is_precise - the activations carry a second part. op_panels_bytes - room for the panels of up to `most` rows of k columns, of which a
+ * pass of PRECISE_ROWS rows fills `few`. op_quantized - the form of x that weights of this kind read, recorded once per x. */
+bool op_is_precise(const struct plan *p, bool f32);
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32);
+val op_quantized(struct plan *p, val x, bool f32);
+
+/* The panels of activations; rest, for precise matmuls, lies behind main. */
+struct act_pair {
+    struct act_panel main, rest;
+};
+struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n, bool f32);
+/* op_fill_tile - tile `tile` of q from m rows of q->main.k floats. */
+void op_fill_tile(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m, bool f32);
+/* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
+ * y [n][n_w]. */
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
+                     int64_t n, int64_t row, float *y);

@@ -1,0 +1,54 @@
+/* rows - weight rows that many architectures have under the same names, for the tables in this folder. */
+#pragma once
+#include "src/arch.h"
+
+#define HF_LAYER "model.layers.%d."
+
+#define ROWS_EMBEDDING                                                                                                                     \
+    { W_EMBD, "token_embd.weight", "model.embed_tokens.weight", DIM_EMBD, DIM_VOCAB, 0 },                                                  \
+    { W_OUTPUT, "output.weight", "lm_head.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL }
+
+#define ROW_ROPE_FREQS { W_ROPE_FREQS, "rope_freqs.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL }
+
+/* qk: flags of Q and K */
+#define ROWS_ATTENTION(qk)                                                                                                                 \
+    { W_ATTN_Q, "blk.%d.attn_q.weight", HF_LAYER "self_attn.q_proj.weight", DIM_EMBD, DIM_Q, qk },                                         \
+    { W_ATTN_K, "blk.%d.attn_k.weight", HF_LAYER "self_attn.k_proj.weight", DIM_EMBD, DIM_K, qk },                                         \
+    { W_ATTN_V, "blk.%d.attn_v.weight", HF_LAYER "self_attn.v_proj.weight", DIM_EMBD, DIM_V, 0 },                                          \
+    { W_ATTN_O, "blk.%d.attn_output.weight", HF_LAYER "self_attn.o_proj.weight", DIM_O, DIM_EMBD, 0 }
+
+#define ROWS_ATTENTION_BIAS(qk, f)                                                                                                         \
+    { W_BIAS_Q, "blk.%d.attn_q.bias", HF_LAYER "self_attn.q_proj.bias", DIM_Q, DIM_1, (qk) | (f) },                                        \
+    { W_BIAS_K, "blk.%d.attn_k.bias", HF_LAYER "self_attn.k_proj.bias", DIM_K, DIM_1, (qk) | (f) },                                        \
+    { W_BIAS_V, "blk.%d.attn_v.bias", HF_LAYER "self_attn.v_proj.bias", DIM_V, DIM_1, f }
+
+#define ROW_BIAS_O(f) { W_BIAS_O, "blk.%d.attn_output.bias", HF_LAYER "self_attn.o_proj.bias", DIM_EMBD, DIM_1, f }
+
+#define ROWS_HEAD_NORMS(f)                                                                                                                 \
+    { W_Q_NORM, "blk.%d.attn_q_norm.weight", HF_LAYER "self_attn.q_norm.weight", DIM_HEAD, DIM_1, f },                                     \
+    { W_K_NORM, "blk.%d.attn_k_norm.weight", HF_LAYER "self_attn.k_norm.weight", DIM_HEAD, DIM_1, f }
+
+#define ROWS_NORMS                                                                                                                         \
+    { W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_EMBD, DIM_1, 0 },                                                      \
+    { W_ATTN_NORM, "blk.%d.attn_norm.weight", HF_LAYER "input_layernorm.weight", DIM_EMBD, DIM_1, 0 },                                     \
+    { W_FFN_NORM, "blk.%d.ffn_norm.weight", HF_LAYER "post_attention_layernorm.weight", DIM_EMBD, DIM_1, 0 }
+
+#define ROWS_GATED_FFN                                                                                                                     \
+    { W_FFN_GATE, "blk.%d.ffn_gate.weight", HF_LAYER "mlp.gate_proj.weight", DIM_EMBD, DIM_FF, 0, DIM_1, LAYER_DENSE },                    \
+    { W_FFN_UP, "blk.%d.ffn_up.weight", HF_LAYER "mlp.up_proj.weight", DIM_EMBD, DIM_FF, 0, DIM_1, LAYER_DENSE },                          \
+    { W_FFN_DOWN, "blk.%d.ffn_down.weight", HF_LAYER "mlp.down_proj.weight", DIM_FF, DIM_EMBD, 0, DIM_1, LAYER_DENSE }
+
+/* router: its name in the Hugging Face checkpoint; experts: the part before "gate_proj.weight", with %e */
+#define ROWS_EXPERTS(router, experts)                                                                                                      \
+    { W_ROUTER, "blk.%d.ffn_gate_inp.weight", router, DIM_EMBD, DIM_EXPERT, 0, DIM_1, LAYER_MOE },                                         \
+    { W_GATE_EXPS, "blk.%d.ffn_gate_exps.weight", experts "gate_proj.weight", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT, LAYER_MOE },         \
+    { W_UP_EXPS, "blk.%d.ffn_up_exps.weight", experts "up_proj.weight", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT, LAYER_MOE },               \
+    { W_DOWN_EXPS, "blk.%d.ffn_down_exps.weight", experts "down_proj.weight", DIM_FF_EXPERT, DIM_EMBD, 0, DIM_EXPERT, LAYER_MOE }
+
+#define ROWS_SHARED_EXPERTS(shared, f)                                                                                                     \
+    { W_GATE_SHARED, "blk.%d.ffn_gate_shexp.weight", shared "gate_proj.weight", DIM_EMBD, DIM_FF_SHARED, f, DIM_1, LAYER_MOE },            \
+    { W_UP_SHARED, "blk.%d.ffn_up_shexp.weight", shared "up_proj.weight", DIM_EMBD, DIM_FF_SHARED, f, DIM_1, LAYER_MOE },                  \
+    { W_DOWN_SHARED, "blk.%d.ffn_down_shexp.weight", shared "down_proj.weight", DIM_FF_SHARED, DIM_EMBD, f, DIM_1, LAYER_MOE }
+
+#define ROWS_END { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 }
+#define HPARAMS_END { NULL, NULL, HP_INT, 0, 0, 0, 0 }

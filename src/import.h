@@ -1,0 +1,46 @@
+/* import - what an architecture may say about Hugging Face checkpoints beyond its rows. The rows alone suffice where names map one to one;
+ * an arch_import adds keys that are computed and tensors that are cut, reordered or combined. Internal to src/ (convert.c, arch/). */
+#pragma once
+#include "ggml-like/json.h"
+#include "src/arch.h"
+
+struct import; /* a conversion under way (convert.c) */
+
+/* ---- config.json ---- Names may be paths ("rope_parameters.rope_theta") and alternatives ("n_head|num_heads"): the first that exists and is not
+ * null. Nested text_config of multimodal checkpoints is looked into by itself. */
+const struct json *import_config(const struct import *im, const char *name); /* NULL: absent or null */
+double import_number(const struct import *im, const char *name, double def); /* number or bool; def when absent or of another kind */
+bool import_is(const struct import *im, const char *name, const char *text); /* is a string equal to text */
+
+/* Keys of the file, "<arch>." is put in front. A key that a row wrote before is replaced. */
+void import_put_int(struct import *im, const char *key, int64_t v);
+void import_put_float(struct import *im, const char *key, double v);
+void import_put_bool(struct import *im, const char *key, bool v);
+void import_put_str(struct import *im, const char *key, const char *v);
+void import_put_ints(struct import *im, const char *key, const int32_t *v, int64_t n); /* array, one per layer */
+/* import_drop - the key that a row wrote is not written. */
+void import_drop(struct import *im, const char *key);
+
+/* ---- tensors ---- */
+
+/* import_load - the whole source tensor `hf` (pattern with %d = il) as f32 in PyTorch's order; shape[0..n_dims) is what the caller expects, -1 = any,
+ * and is filled in. *out from mem_alloc, the caller frees. ERR_FORMAT names a missing tensor or both shapes. */
+status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e) MUST_USE;
+bool import_has(const struct import *im, const char *hf, int il); /* does the checkpoint have one of the alternatives? */
+
+/* One weight that is more than its row says. All members but id may be 0.
+ *   row   source row of row i (of all rows of the tensor, experts included: e * ne1 + i); -1: the row is zero
+ *   load  fills the whole tensor in the GGUF order, [ne2][ne1][ne0] f32, from any sources (import_load)
+ *   value applied to each element, after the flags of the row */
+struct weight_import {
+    enum weight_id id;
+    int64_t (*row)(const struct model *m, int il, int64_t i);
+    status (*load)(struct import *im, const struct model *m, int il, float *out, struct err *e);
+    float (*value)(float x);
+};
+
+struct arch_import {
+    status (*keys)(struct import *im, struct err *e); /* after the rows wrote theirs; refuses what the equations cannot do, by name */
+    const struct weight_import *weights;              /* ends with id W_COUNT; NULL = none */
+    const char *const *ignore;                        /* source tensors that are not needed: substrings, NULL-terminated ("rotary_emb.inv_freq") */
+};
