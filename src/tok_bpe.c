@@ -1,8 +1,10 @@
-/* tok_bpe - byte-level byte-pair encoding (tokenizer.ggml.model "gpt2"): words come from pretok, every byte of a word starts as a token
- * of its own, and neighbours are joined by the merge list, earliest entry first.
- * In the vocabulary each byte is written as one printable character: itself if it is printable Latin-1, else U+0100 and up in order. */
+/* tok_bpe - byte-pair encoding by a list of merges (tokenizer.ggml.model "gpt2", "gemma4", "whitespace"): words come from pretok, every
+ * byte of a word starts as a token of its own, and neighbours are joined by the merge list, earliest entry first.
+ * In the vocabulary each byte is written as one printable character: itself if it is printable Latin-1, else U+0100 and up in order.
+ * Rows of pretok with PRETOK_CHARS begin with characters instead, which the vocabulary holds as they are. */
 #include "src/tokenizer_int.h"
 #include "src/unicode.h"
+#include <stdio.h>
 
 /* ---- bytes and the characters they are written as ---- */
 
@@ -85,6 +87,13 @@ static int32_t find_joined(const struct tok_vocab *v, const struct merge *m, int
     return tok_vocab_find(v, joined, n);
 }
 
+static void mark_joint(struct tokenizer *t, struct str left, struct str right)
+{
+    tok_mark_glued(t, left);
+    tok_mark_glued(t, right);
+    if (right.n >= TOK_SPACE_LEN && !memcmp(right.p, TOK_SPACE, TOK_SPACE_LEN)) t->glued[(uint8_t)left.p[left.n - 1]] = true;
+}
+
 static status resolve_merge(struct tokenizer *t, uint64_t i, struct merge *m, int32_t next, char *joined, struct err *e)
 {
     const struct tok_vocab *v = &t->vocab;
@@ -94,6 +103,7 @@ static status resolve_merge(struct tokenizer *t, uint64_t i, struct merge *m, in
         if (id[k] < 0) return fail_merge(e, i, m->text, k == 0 ? "whose left half is no token" : "whose right half is no token");
     }
     m->pair = (struct tok_pair){ id[0], id[1], (uint32_t)i, find_joined(v, m, next, joined) };
+    if (t->pre->flags & PRETOK_SPACE_SIGN) mark_joint(t, half(m, 0), half(m, 1));
     __builtin_prefetch(&t->pair[pair_hash(id[0], id[1]) & t->pair_mask]);
     return OK;
 }
@@ -126,8 +136,12 @@ static status open_merges(struct tokenizer *t, const struct gguf *g, struct err 
 {
     const struct gguf_kv *kv;
     struct err ge = { 0 };
-    if (!gguf_get_arr(g, "tokenizer.ggml.merges", KV_STR, &kv, &ge))
-        return ge.code ? err_set(e, ge.code, "%s", ge.text) : err_set(e, ERR_FORMAT, "tokenizer.ggml.merges is missing");
+    static const struct gguf_kv none;
+    if (!gguf_get_arr(g, "tokenizer.ggml.merges", KV_STR, &kv, &ge)) {
+        if (ge.code) return err_set(e, ge.code, "%s", ge.text);
+        if (!(t->pre->flags & PRETOK_NO_MERGES)) return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges is missing");
+        kv = &none;
+    }
     if (kv->n > 1 << 28)
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges has %llu items, allowed are 0 to %d", (unsigned long long)kv->n, 1 << 28);
     uint32_t n_slots = 16;
@@ -147,8 +161,8 @@ static status open_merges(struct tokenizer *t, const struct gguf *g, struct err 
 static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
     for (unsigned b = 0; b < 256; b++) {
-        char c[4];
-        int n = unicode_encode(byte_char(b), c);
+        char c[8];
+        int n = t->pre->flags & PRETOK_CHARS ? snprintf(c, sizeof c, "<0x%02X>", b) : unicode_encode(byte_char(b), c);
         t->byte_id[b] = tok_vocab_find(&t->vocab, c, (size_t)n);
     }
     return open_merges(t, g, e);
@@ -182,7 +196,21 @@ static status whole_word(struct tok_encoder *enc, const char *word, size_t n, in
     return OK;
 }
 
-static status encode_word(struct tok_encoder *enc, const char *word, size_t n, struct err *e)
+/* Bytes that the vocabulary does not have disappear, as in llama.cpp. */
+static void emit_word(struct tok_encoder *enc, const char *word)
+{
+    for (int32_t i = 0; i >= 0; i = enc->symbol[i].next) {
+        const struct tok_symbol *s = &enc->symbol[i];
+        if (s->id >= 0) tok_emit(enc, s->id);
+        else
+            for (uint32_t k = s->begin; k < s->end; k++) {
+                int32_t id = enc->t->byte_id[(uint8_t)word[k]];
+                if (id >= 0) tok_emit(enc, id);
+            }
+    }
+}
+
+static status encode_bytes(struct tok_encoder *enc, const char *word, size_t n, struct err *e)
 {
     const struct tokenizer *t = enc->t;
     if (n == 1) {
@@ -201,30 +229,93 @@ static status encode_word(struct tok_encoder *enc, const char *word, size_t n, s
     for (size_t i = 0; i < n; i++)
         enc->symbol[i] = (struct tok_symbol){ .id = t->byte_id[(uint8_t)word[i]], .begin = (uint32_t)i, .end = (uint32_t)i + 1 };
     TRY(tok_merge_run(enc, word, n, rate, e));
-    for (int32_t i = 0; i >= 0; i = enc->symbol[i].next) {
-        const struct tok_symbol *s = &enc->symbol[i];
-        if (s->id >= 0) {
-            tok_emit(enc, s->id);
-            continue;
-        }
-        /* Bytes that the vocabulary does not have disappear, as in llama.cpp. */
-        for (uint32_t k = s->begin; k < s->end; k++)
-            if (t->byte_id[(uint8_t)word[k]] >= 0) tok_emit(enc, t->byte_id[(uint8_t)word[k]]);
+    emit_word(enc, word);
+    return OK;
+}
+
+static status encode_chars(struct tok_encoder *enc, const char *word, size_t n, struct err *e)
+{
+    const struct tokenizer *t = enc->t;
+    bool whole = (t->pre->flags & PRETOK_WHOLE_WORDS) || ((t->pre->flags & PRETOK_WHOLE_NEWLINES) && *word == '\n');
+    int32_t id = whole ? tok_vocab_find(&t->vocab, word, n) : -1;
+    if (id >= 0) {
+        tok_emit(enc, id);
+        return OK;
     }
+    size_t n_symbols = 0;
+    TRY(tok_merge_reserve(enc, n, e));
+    for (size_t at = 0; at < n;) {
+        uint32_t c;
+        size_t len = (size_t)unicode_decode(word + at, n - at, &c);
+        enc->symbol[n_symbols++] =
+            (struct tok_symbol){ .id = tok_vocab_find(&t->vocab, word + at, len), .begin = (uint32_t)at, .end = (uint32_t)(at + len) };
+        at += len;
+    }
+    TRY(tok_merge_run(enc, word, n_symbols, rate, e));
+    emit_word(enc, word);
+    return OK;
+}
+
+/* One part of a text with spaces, between two places where it may be cut. */
+static status encode_spaced(struct tok_encoder *enc, const char *text, size_t n, struct err *e)
+{
+    struct pretok_cursor c;
+    size_t n_written;
+    TRY(tok_write_spaces(enc, text, n, false, &n_written, e));
+    const char *p = enc->buf;
+    pretok_start(&c, enc->t->pre, p, n_written);
+    for (size_t len; (len = pretok_next(&c)) > 0; p += len) TRY(encode_chars(enc, p, len, e));
     return OK;
 }
 
 static status bpe_encode(struct tok_encoder *enc, const char *text, size_t n, struct err *e)
 {
+    unsigned flags = enc->t->pre->flags;
+    if (flags & PRETOK_SPACE_SIGN) {
+        for (size_t len; n > 0; text += len, n -= len) {
+            len = tok_cut_len(enc->t, text, n);
+            TRY(tok_encode_cached(enc, text, len, encode_spaced, e));
+        }
+        return OK;
+    }
     struct pretok_cursor c;
     pretok_start(&c, enc->t->pre, text, n);
-    for (size_t len; (len = pretok_next(&c)) > 0; text += len) TRY(tok_encode_cached(enc, text, len, encode_word, e));
+    tok_encode_word encode = flags & PRETOK_CHARS ? encode_chars : encode_bytes;
+    for (size_t len; (len = pretok_next(&c)) > 0; text += len) TRY(tok_encode_cached(enc, text, len, encode, e));
     return OK;
+}
+
+/* Words without the spaces between them, in lower case if the file asks for it. */
+static status whitespace_encode(struct tok_encoder *enc, const char *text, size_t n, struct err *e)
+{
+    size_t cap;
+    if (!mul_size(n, 4, &cap)) return err_oom(e, "tokenizer", n);
+    char *lower = mem_alloc(cap);
+    if (!lower) return err_oom(e, "tokenizer", cap);
+    size_t len = 0;
+    status st = OK;
+    for (size_t i = 0; st == OK && i < n;) {
+        uint32_t c;
+        int k = unicode_decode(text + i, n - i, &c);
+        bool space = unicode_flags(c) & UC_SPACE, valid = k > 1 || c < 0x80;
+        if (space && len > 0) st = encode_chars(enc, lower, len, e), len = 0;
+        else if (!space && valid) len += (size_t)unicode_encode(enc->t->lower_case ? unicode_lower(c) : c, lower + len);
+        else if (!space) lower[len++] = text[i];
+        i += (size_t)k;
+    }
+    if (st == OK && len > 0) st = encode_chars(enc, lower, len, e);
+    mem_free(lower);
+    return st;
 }
 
 static size_t bpe_piece(const struct tokenizer *t, struct str s, char *buf, size_t cap)
 {
     size_t at = 0;
+    if (t->pre->flags & PRETOK_SPACE_SIGN) return tok_read_spaces(t, s, buf, cap);
+    if (t->pre->flags & PRETOK_CHARS) {
+        tok_put(buf, cap, &at, s.p, s.n);
+        return at;
+    }
     while (s.n > 0) {
         uint32_t c;
         int len = unicode_decode(s.p, s.n, &c), b = len == 1 && c >= 0x80 ? -1 : char_byte(c);
@@ -237,12 +328,7 @@ static size_t bpe_piece(const struct tokenizer *t, struct str s, char *buf, size
     return at;
 }
 
-const struct tok_model tok_bpe = {
-    .name = "gpt2",
-    .has_pre = true,
-    .bos = -1,
-    .eos = -1,
-    .open = bpe_open,
-    .encode = bpe_encode,
-    .piece = bpe_piece,
-};
+#define BPE_ROW .has_pre = true, .bos = -1, .eos = -1, .unknown = -1, .sep = -1, .open = bpe_open, .piece = bpe_piece
+const struct tok_model tok_bpe = { .name = "gpt2", .encode = bpe_encode, BPE_ROW };
+const struct tok_model tok_gemma4 = { .name = "gemma4", .pre = "gemma4", .encode = bpe_encode, BPE_ROW };
+const struct tok_model tok_whitespace = { .name = "whitespace", .pre = "whitespace", .encode = whitespace_encode, BPE_ROW };

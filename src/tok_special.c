@@ -10,9 +10,11 @@ static const struct {
     const char *key;
     enum tok_role role;
 } role_keys[] = {
+    { "cls_token_id", ROLE_BOS }, /* before bos_token_id, which overrules it */
     { "bos_token_id", ROLE_BOS },
     { "eos_token_id", ROLE_EOS },
     { "unknown_token_id", ROLE_UNKNOWN },
+    { "seperator_token_id", ROLE_SEP }, /* spelt so in the format */
     { "eot_token_id", ROLE_EOT },
     { "eom_token_id", ROLE_EOM },
     { "fim_pre_token_id", ROLE_FIM_PREFIX },
@@ -101,6 +103,8 @@ static status read_roles(struct tokenizer *t, const struct gguf *g, struct err *
     const struct tok_model *m = t->model;
     if (m->bos < t->vocab.n) t->role[ROLE_BOS] = m->bos;
     if (m->eos < t->vocab.n) t->role[ROLE_EOS] = m->eos;
+    if (m->unknown < t->vocab.n) t->role[ROLE_UNKNOWN] = m->unknown;
+    if (m->sep < t->vocab.n) t->role[ROLE_SEP] = m->sep;
     struct err ge = { 0 };
     for (int i = 0; i < ARRAY_LEN(role_keys); i++) {
         char key[64];

@@ -1,12 +1,8 @@
 /* tok_spm - SentencePiece byte-pair encoding (tokenizer.ggml.model "llama"): spaces are written as U+2581, every character starts as a
  * symbol, and the neighbours whose joined text is the token of the best score are joined first. What is no token becomes byte tokens.
- * llama.cpp merges the whole text at once. Here it is cut before every space that no token can reach across (tokenizer.glued), which
- * gives the same ids: no merge crosses such a place, and merges on either side do not see each other. */
+ * Words are cut as tok_space.c says. */
 #include "src/tokenizer_int.h"
 #include "src/unicode.h"
-
-static const char SPACE[] = "\xe2\x96\x81"; /* U+2581 */
-enum { SPACE_LEN = 3 };
 
 /* ---- opening ---- */
 
@@ -53,20 +49,11 @@ static status open_bytes(struct tokenizer *t, struct err *e)
     return OK;
 }
 
-static void find_glued(struct tokenizer *t)
-{
-    for (int32_t id = 0; id < t->vocab.n; id++) {
-        struct str s = tok_text(&t->vocab, id);
-        for (size_t i = 1; i + SPACE_LEN <= s.n; i++)
-            if (s.p[i] == SPACE[0] && !memcmp(s.p + i, SPACE, SPACE_LEN)) t->glued[(uint8_t)s.p[i - 1]] = true;
-    }
-}
-
 static status spm_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
     TRY(open_scores(t, g, e));
     TRY(open_bytes(t, e));
-    find_glued(t);
+    for (int32_t id = 0; id < t->vocab.n; id++) tok_mark_glued(t, tok_text(&t->vocab, id));
     return OK;
 }
 
@@ -107,14 +94,8 @@ static status encode_escaped(struct tok_encoder *enc, const char *word, size_t n
 /* lead: with the space that the model wants before the text. */
 static status encode_spaced(struct tok_encoder *enc, const char *word, size_t n, bool lead, struct err *e)
 {
-    size_t n_spaces = lead, len = 0;
-    for (size_t i = 0; i < n; i++) n_spaces += word[i] == ' ';
-    TRY(tok_reserve_buf(enc, n + n_spaces * SPACE_LEN, e));
-    if (lead) tok_put(enc->buf, enc->buf_cap, &len, SPACE, SPACE_LEN);
-    for (size_t i = 0; i < n; i++) {
-        if (word[i] == ' ') tok_put(enc->buf, enc->buf_cap, &len, SPACE, SPACE_LEN);
-        else enc->buf[len++] = word[i];
-    }
+    size_t len;
+    TRY(tok_write_spaces(enc, word, n, lead, &len, e));
     return encode_escaped(enc, enc->buf, len, e);
 }
 
@@ -123,36 +104,17 @@ static status encode_word(struct tok_encoder *enc, const char *word, size_t n, s
     return encode_spaced(enc, word, n, false, e);
 }
 
-/* Bytes up to the first place where the text may be cut, at least 1. Two spaces in a row meet as U+2581 U+2581. */
-static size_t word_len(const struct tokenizer *t, const char *text, size_t n)
-{
-    for (size_t i = 1; i < n; i++)
-        if (text[i] == ' ' && !t->glued[(uint8_t)(text[i - 1] == ' ' ? SPACE[SPACE_LEN - 1] : text[i - 1])]) return i;
-    return n;
-}
-
 static status spm_encode(struct tok_encoder *enc, const char *text, size_t n, struct err *e)
 {
     const struct tokenizer *t = enc->t;
     bool first = t->add_space;
     for (size_t len; n > 0; text += len, n -= len) {
-        len = word_len(t, text, n);
+        len = tok_cut_len(t, text, n);
         if (first) TRY(encode_spaced(enc, text, len, true, e));
         else TRY(tok_encode_cached(enc, text, len, encode_word, e));
         first = false;
     }
     return OK;
-}
-
-static size_t spm_piece(const struct tokenizer *t, struct str s, char *buf, size_t cap)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < s.n;) {
-        bool space = i + SPACE_LEN <= s.n && !memcmp(s.p + i, SPACE, SPACE_LEN);
-        tok_put(buf, cap, &at, space ? " " : s.p + i, 1);
-        i += space ? SPACE_LEN : 1;
-    }
-    return at;
 }
 
 const struct tok_model tok_spm = {
@@ -161,7 +123,9 @@ const struct tok_model tok_spm = {
     .adds_space = true,
     .bos = 1,
     .eos = 2,
+    .unknown = -1,
+    .sep = -1,
     .open = spm_open,
     .encode = spm_encode,
-    .piece = spm_piece,
+    .piece = tok_read_spaces,
 };

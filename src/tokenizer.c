@@ -1,9 +1,10 @@
-/* tokenizer - opening, the rows of algorithms, and the public calls. How a word becomes tokens is the business of tok_bpe.c and tok_spm.c,
- * special tokens that of tok_special.c. Invariant: ids that leave this file are < vocab.n. Results equal those of llama.cpp. */
+/* tokenizer - opening, the rows of algorithms, and the public calls. How a word becomes tokens is the business of tok_bpe.c,
+ * tok_spm.c and so on, special tokens that of tok_special.c. Invariant: ids that leave this file are < vocab.n. Results equal those of
+ * llama.cpp. */
 #include "src/tokenizer_int.h"
 #include <stdio.h>
 
-static const struct tok_model *const models[] = { &tok_bpe, &tok_spm };
+static const struct tok_model *const models[] = { &tok_bpe, &tok_gemma4, &tok_whitespace, &tok_spm };
 
 /* ---- open ---- */
 
@@ -46,15 +47,16 @@ static status choose_pre(struct tokenizer *t, const struct gguf *g, const char *
         return pre ? err_set(e, ERR_USAGE, "pre-tokenizer \"%s\": a tokenizer of model \"%s\" has none", pre, t->model->name) : OK;
     struct str name = { "default", 7 };
     struct err ge = { 0 };
+    if (!pre) pre = t->model->pre;
     if (pre) name = (struct str){ pre, strlen(pre) };
     else gguf_get_str(g, "tokenizer.ggml.pre", &name, &ge);
     if (ge.code) return err_set(e, ge.code, "%s", ge.text);
     if (name.n == 0) name = (struct str){ "default", 7 };
     t->pre = pretok_find(name.p, name.n);
     if (t->pre) return OK;
-    char list[128];
+    char list[512];
     list_pre(list, sizeof list);
-    return err_set(e, pre ? ERR_USAGE : ERR_FORMAT, "%s is \"%.*s\", known are %s and their aliases",
+    return err_set(e, pre ? ERR_USAGE : ERR_FORMAT, "%s is \"%.*s\", known are %s, and aliases",
                    pre ? "pre-tokenizer" : "tokenizer.ggml.pre", shown_len(name), name.p, list);
 }
 
@@ -72,12 +74,22 @@ static status read_flag(const struct gguf *g, const char *key, bool *flag, const
 static status read_flags(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
     struct err ge = { 0 };
-    t->add_bos = t->model->adds_bos || (t->pre && (t->pre->flags & PRETOK_ADDS_BOS));
+    unsigned pre = t->pre ? t->pre->flags : 0;
+    t->add_bos = t->model->adds_bos || (pre & PRETOK_ADDS_BOS);
+    t->add_eos = t->model->adds_eos;
     t->add_space = t->model->adds_space;
     if (!t->model->has_pre) gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &t->add_space, &ge);
     if (ge.code) return err_set(e, ge.code, "%s", ge.text);
     TRY(read_flag(g, "tokenizer.ggml.add_bos_token", &t->add_bos, "tokenizer.ggml.bos_token_id", t->role[ROLE_BOS], e));
-    return read_flag(g, "tokenizer.ggml.add_eos_token", &t->add_eos, "tokenizer.ggml.eos_token_id", t->role[ROLE_EOS], e);
+    TRY(read_flag(g, "tokenizer.ggml.add_eos_token", &t->add_eos, "tokenizer.ggml.eos_token_id", t->role[ROLE_EOS], e));
+    if (pre & PRETOK_ALWAYS_BOS) t->add_bos = t->role[ROLE_BOS] >= 0;
+    int32_t first = t->add_bos ? t->role[ROLE_BOS] : -1, last = t->add_eos ? t->role[ROLE_EOS] : -1;
+    if (t->model->frame == FRAME_CLS_SEP) first = t->role[ROLE_BOS], last = t->role[ROLE_SEP];
+    if (t->model->frame == FRAME_NONE) first = last = -1;
+    t->add_bos = first >= 0;
+    t->first = first;
+    t->last = last;
+    return OK;
 }
 
 status tokenizer_open(struct tokenizer **out, const struct gguf *g, const char *pre, struct err *e)
@@ -176,9 +188,9 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, u
         enc.cache = mem_calloc(TOK_CACHE_SLOTS, sizeof *enc.cache);
         if (!enc.cache) return err_oom(e, "tokenizer", TOK_CACHE_SLOTS * sizeof *enc.cache);
     }
-    if ((flags & ENCODE_BOS) && t->add_bos) tok_emit(&enc, t->role[ROLE_BOS]);
+    if ((flags & ENCODE_BOS) && t->first >= 0) tok_emit(&enc, t->first);
     status st = n > 0 ? encode_text(&enc, n, flags & ENCODE_SPECIAL, e) : OK;
-    if ((flags & ENCODE_BOS) && t->add_eos) tok_emit(&enc, t->role[ROLE_EOS]);
+    if ((flags & ENCODE_BOS) && t->last >= 0) tok_emit(&enc, t->last);
     if (st == OK) *n_out = enc.n;
     encoder_free(&enc);
     return st;
@@ -191,7 +203,6 @@ static bool in_range(const struct tokenizer *t, int32_t id) { return id >= 0 && 
 /* lead: without the space at the beginning, if there is one. */
 static size_t piece_of(const struct tokenizer *t, int32_t id, bool special, bool lead, char *buf, size_t cap)
 {
-    static const char space[] = "\xe2\x96\x81";
     unsigned attr = t->vocab.attr[id];
     struct str s = tok_text(&t->vocab, id);
     size_t at = 0;
@@ -199,7 +210,8 @@ static size_t piece_of(const struct tokenizer *t, int32_t id, bool special, bool
     if (attr & ATTR_SPECIAL) {
         tok_put(buf, cap, &at, s.p, s.n);
     } else if (attr & ATTR_NORMAL) {
-        if (lead && s.n >= 3 && !memcmp(s.p, space, 3)) s = (struct str){ s.p + 3, s.n - 3 };
+        if (lead && s.n >= TOK_SPACE_LEN && !memcmp(s.p, TOK_SPACE, TOK_SPACE_LEN))
+            s = (struct str){ s.p + TOK_SPACE_LEN, s.n - TOK_SPACE_LEN };
         at = t->model->piece(t, s, buf, cap);
     } else if (attr & ATTR_BYTE) {
         char byte = (char)tok_byte_value(s);

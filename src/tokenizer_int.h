@@ -1,4 +1,4 @@
-/* tokenizer_int - what tokenizer.c, tok_vocab.c, tok_special.c, tok_merge.c, tok_bpe.c and tok_spm.c share. Nobody else includes it.
+/* tokenizer_int - what tokenizer.c and tok_*.c share. Nobody else includes it.
  * Everything in struct tokenizer is built at open and only read afterwards; what an encode call needs lives in struct tok_encoder. */
 #pragma once
 #include "src/pretok.h"
@@ -134,7 +134,7 @@ status tok_reserve_buf(struct tok_encoder *enc, size_t n, struct err *e) MUST_US
 
 /* The roles of single tokens; each has a key in the file, most have known texts as well. */
 enum tok_role {
-    ROLE_BOS, ROLE_EOS, ROLE_UNKNOWN, ROLE_EOT, ROLE_EOM, ROLE_FIM_PREFIX, ROLE_FIM_SUFFIX, ROLE_FIM_MIDDLE, ROLE_FIM_PAD, ROLE_FIM_REPO,
+    ROLE_BOS, ROLE_EOS, ROLE_UNKNOWN, ROLE_SEP, ROLE_EOT, ROLE_EOM, ROLE_FIM_PREFIX, ROLE_FIM_SUFFIX, ROLE_FIM_MIDDLE, ROLE_FIM_PAD, ROLE_FIM_REPO,
     ROLE_FIM_FILE, N_ROLES
 };
 
@@ -163,16 +163,25 @@ status tok_special_find(const struct tokenizer *t, const char *text, size_t n, b
 
 /* ---- the algorithms ---- */
 
+/* What ENCODE_BOS puts around the text. */
+enum tok_frame {
+    FRAME_FILE,    /* BOS and EOS, as the file says */
+    FRAME_CLS_SEP, /* always BOS and SEP */
+    FRAME_NONE,
+};
+
 struct tok_model {
     const char *name; /* tokenizer.ggml.model */
     bool has_pre;
-    bool adds_bos, adds_space; /* when the file does not say */
-    int32_t bos, eos; /* when the file does not say; dropped if >= n_vocab; -1: none */
+    const char *pre; /* the row of pretok, whatever the file says; NULL: tokenizer.ggml.pre */
+    enum tok_frame frame;
+    bool adds_bos, adds_eos, adds_space; /* when the file does not say */
+    int32_t bos, eos, unknown, sep; /* when the file does not say; dropped if >= n_vocab; -1: none */
     status (*open)(struct tokenizer *t, const struct gguf *g, struct err *e);
     status (*encode)(struct tok_encoder *enc, const char *text, size_t n, struct err *e); /* text without special tokens, n >= 1 */
     size_t (*piece)(const struct tokenizer *t, struct str text, char *buf, size_t cap);   /* of a normal token */
 };
-extern const struct tok_model tok_bpe, tok_spm;
+extern const struct tok_model tok_bpe, tok_gemma4, tok_whitespace, tok_spm;
 
 struct tok_pair {
     int32_t left, right; /* left -1: free slot */
@@ -187,12 +196,14 @@ struct tokenizer {
     struct tok_vocab vocab;
     int32_t role[N_ROLES]; /* -1: none */
     bool add_bos, add_eos, add_space;
+    int32_t first, last; /* what ENCODE_BOS adds, -1: nothing */
     struct tok_special_set special[2]; /* [0] user-defined tokens, [1] control and unknown ones too */
     int32_t byte_id[256];              /* the token of a single byte, -1: none */
     struct tok_pair *pair;             /* bpe: hash table */
     uint32_t pair_mask;
     uint32_t *rank;                    /* spm: [n] order of the scores, best = smallest */
-    bool glued[256];                   /* spm: some token has a space right after a character that ends with this byte */
+    bool glued[256];                   /* U+2581 models: some token or merge has a space right after this byte */
+    bool lower_case;                   /* whitespace: fold before looking up */
 };
 
 /* tok_put - appends n bytes at *at if they fit in cap, and counts them. */
@@ -201,3 +212,16 @@ static inline void tok_put(char *buf, size_t cap, size_t *at, const char *p, siz
     if (*at <= cap && n <= cap - *at && n) memcpy(buf + *at, p, n);
     *at += n;
 }
+
+/* ---- U+2581 for a space (tok_space.c) ---- */
+
+#define TOK_SPACE "\xe2\x96\x81"
+enum { TOK_SPACE_LEN = 3 };
+/* tok_mark_glued - notes in t->glued the bytes after which s has a space. */
+void tok_mark_glued(struct tokenizer *t, struct str s);
+/* tok_cut_len - bytes up to the first place where the text may be cut, at least 1. */
+size_t tok_cut_len(const struct tokenizer *t, const char *text, size_t n);
+/* tok_write_spaces - the word into enc->buf with U+2581 for spaces, `lead`: and one before it. *len: bytes written. */
+status tok_write_spaces(struct tok_encoder *enc, const char *word, size_t n, bool lead, size_t *len, struct err *e) MUST_USE;
+/* tok_read_spaces - a tok_model.piece: the text with spaces for U+2581. */
+size_t tok_read_spaces(const struct tokenizer *t, struct str s, char *buf, size_t cap);

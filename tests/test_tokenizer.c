@@ -239,16 +239,48 @@ TEST(unicode_flags_follow_the_general_category)
     } rows[] = {
         { 'a', UC_LETTER },     { '7', UC_NUMBER },     { ' ', UC_SPACE },
         { '\n', UC_SPACE },     { 0x85, UC_SPACE },     { 0xa0, UC_SPACE },
-        { 0x3000, UC_SPACE },   { 0x200b, 0 },          { 0, 0 },
+        { 0x3000, UC_SPACE },   { 0x200b, UC_CONTROL }, { 0, UC_CONTROL },
         { '_', UC_PUNCT },      { '$', UC_SYMBOL },     { 0x301, UC_MARK },
         { 0x4e2d, UC_LETTER },  { 0x661, UC_NUMBER },   { 0x2167, UC_NUMBER },
-        { 0x1f600, UC_SYMBOL }, { 0x378, 0 },           { 0xe000, 0 },
+        { 0x1f600, UC_SYMBOL }, { 0x378, 0 },           { 0xe000, UC_CONTROL },
         { 0xfffd, UC_SYMBOL },  { 0x2ebf0, UC_LETTER }, { 0x10ffff, 0 },
         { 0x110000, 0 },        { UINT32_MAX, 0 },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++)
         CHECK_MSG(unicode_flags(rows[i].c) == rows[i].flags, "U+%04X: %u", rows[i].c, unicode_flags(rows[i].c));
     CHECK_STR(unicode_version, "15.1.0");
+}
+
+TEST(unicode_lower_and_base_follow_the_character_database)
+{
+    static const struct {
+        uint32_t c, lower, base;
+    } rows[] = {
+        { 'A', 'a', 'A' },
+        { 'z', 'z', 'z' },
+        { '[', '[', '[' },
+        { 0xc5, 0xe5, 'A' },
+        { 0xe9, 0xe9, 'e' },
+        { 0x130, 'i', 'I' },
+        { 0x1c5, 0x1c6, 0x1c5 },
+        { 0x212a, 'k', 'K' },
+        { 0x391, 0x3b1, 0x391 },
+        { 0x1e9b, 0x1e9b, 0x17f },
+        { 0x1fa7, 0x1fa7, 0x3c9 },
+        { 0xac00, 0xac00, 0x1100 },
+        { 0xd7a3, 0xd7a3, 0x1112 },
+        { 0x2fa1d, 0x2fa1d, 0x2a600 },
+        { 0x10400, 0x10428, 0x10400 },
+        { 0x1e921, 0x1e943, 0x1e921 },
+        { 0x10ffff, 0x10ffff, 0x10ffff },
+        { UINT32_MAX, UINT32_MAX, UINT32_MAX },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        CHECK_MSG(unicode_lower(rows[i].c) == rows[i].lower && unicode_base(rows[i].c) == rows[i].base, "U+%04X: %X %X", rows[i].c,
+                  unicode_lower(rows[i].c), unicode_base(rows[i].c));
+    for (uint32_t c = 0; c <= UNICODE_MAX; c++)
+        if (unicode_lower(unicode_lower(c)) != unicode_lower(c) || unicode_base(unicode_base(c)) != unicode_base(c))
+            test_fail(__FILE__, __LINE__, "U+%04X is not folded in one step", c);
 }
 
 /* ---- pretok ---- */
@@ -273,29 +305,74 @@ static void check_split(const char *name, const char *lens, const char *text, si
     CHECK_MSG(!strcmp(found, lens), "%s of \"%.*s\" is%s, expected%s", name, (int)n, text, found, lens);
 }
 
+static bool is_listed(const char *list, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *p = list; (p = strstr(p, name)); p += n)
+        if ((p == list || p[-1] == ',') && (p[n] == ',' || p[n] == 0)) return true;
+    return false;
+}
+
+/* The names of a line: those listed, or for "others" all that no line since the text had. Returns how many were checked. */
+static int check_names(const char *all, char *seen, const char *list, const char *lens, const char *text, size_t n)
+{
+    int n_checked = 0;
+    char name[64];
+    bool others = !strcmp(list, "others");
+    for (int at = 0, k; sscanf(all + at, " %31s%n", name, &k) == 1; at += k) {
+        if (others ? is_listed(seen, name) : !is_listed(list, name)) continue;
+        check_split(name, lens, text, n);
+        n_checked++;
+    }
+    strcat(strcat(seen, ","), list);
+    return n_checked;
+}
+
 TEST(pretok_cuts_like_the_regular_expressions)
 {
     FILE *f = fopen("tests/golden/tokenizer_splits.txt", "r");
     CHECK(f);
     if (!f) return;
-    static char line[2048], text[1024];
+    static char line[2048], all[2048], seen[2048], text[1024];
     size_t n = 0;
-    int n_checked = 0;
+    int n_checked = 0, n_texts = 0;
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
-        char *rest = strchr(line, ' ');
+        char *rest = strchr(line, ' '), list[2048];
         if (!rest) break;
-        if (!strncmp(line, "text ", 5)) {
+        memcpy(list, line, (size_t)(rest - line));
+        list[rest - line] = 0;
+        if (!strcmp(list, "names")) {
+            memcpy(all, rest, strlen(rest) + 1);
+        } else if (!strcmp(list, "text")) {
             n = unhex(rest + 1, text);
-            continue;
+            seen[0] = 0;
+            n_texts++;
+        } else {
+            n_checked += check_names(all, seen, list, rest, text, n);
         }
-        char name[32];
-        snprintf(name, sizeof name, "%.*s", (int)(rest - line), line);
-        check_split(name, rest, text, n);
-        n_checked++;
     }
     fclose(f);
-    CHECK(n_checked > 2000);
+    int n_names = 0;
+    for (const char *p = all; (p = strchr(p, ' ')); p++) n_names++;
+    CHECK(n_names > 30 && n_texts > 250 && n_checked == n_names * n_texts);
+}
+
+TEST(pretok_every_list_of_stages_has_a_golden)
+{
+    FILE *f = fopen("tests/golden/tokenizer_splits.txt", "r");
+    static char names[1024];
+    CHECK(f && fgets(names, sizeof names, f));
+    if (f) fclose(f);
+    for (const struct pretok *row, *last = NULL; (row = pretok_at(last ? (int)(last - pretok_at(0)) + 1 : 0)); last = row) {
+        bool found = false;
+        char name[32];
+        for (int at = 0, k; sscanf(names + at, " %31s%n", name, &k) == 1; at += k) {
+            const struct pretok *golden = pretok_find(name, strlen(name));
+            found |= golden && golden->stages == row->stages;
+        }
+        CHECK_MSG(found, "%s", row->name);
+    }
 }
 
 TEST(pretok_pieces_join_to_any_bytes)
@@ -813,8 +890,8 @@ static const struct {
     const char *text;
 } damages[] = {
     { NO_MODEL, false, "tokenizer.ggml.model is missing" },
-    { OTHER_MODEL, false, "tokenizer.ggml.model is \"wordpiece\", known are gpt2, llama" },
-    { OTHER_PRE, false, "tokenizer.ggml.pre is \"gpt-5\", known are default, falcon, gpt-2, smollm, llama-bpe, qwen2" },
+    { OTHER_MODEL, false, "tokenizer.ggml.model is \"wordpiece\", known are gpt2, gemma4, whitespace, llama" },
+    { OTHER_PRE, false, "tokenizer.ggml.pre is \"gpt-5\", known are default, falcon, gpt-2, smollm, llama-bpe, jais-2, qwen2, qwen35" },
     { NO_TOKENS, false, "tokenizer.ggml.tokens has 0 items" },
     { SHORT_TYPES, false, "tokenizer.ggml.token_type has 255 items, tokenizer.ggml.tokens has 256" },
     { LONG_SCORES, true, "tokenizer.ggml.scores has 261 items, tokenizer.ggml.tokens has 260" },
@@ -1045,7 +1122,8 @@ TEST(tokenizer_reports_every_failed_allocation)
 }
 
 SUITE(tokenizer, T(unicode_every_code_point_survives_utf8), T(unicode_decode_rejects_ill_formed),
-      T(unicode_flags_follow_the_general_category), T(pretok_cuts_like_the_regular_expressions), T(pretok_pieces_join_to_any_bytes),
+      T(unicode_flags_follow_the_general_category), T(unicode_lower_and_base_follow_the_character_database),
+      T(pretok_cuts_like_the_regular_expressions), T(pretok_every_list_of_stages_has_a_golden), T(pretok_pieces_join_to_any_bytes),
       T(bpe_joins_the_earliest_merge_then_the_leftmost), T(spm_joins_the_best_score_then_the_leftmost_across_spaces),
       T(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so), T(bpe_merge_whose_result_is_no_token_falls_apart_into_bytes),
       T(bpe_one_word_of_a_megabyte_is_merged), T(special_tokens_divide_the_text_longest_first),

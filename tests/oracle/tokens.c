@@ -1,6 +1,8 @@
-/* tokens - the tokenizer as a filter, for comparisons with other engines:  tokens MODEL [facts]
+/* tokens - the tokenizer as a filter, for comparisons with other engines:  tokens MODEL [facts]   tokens split PRE
  * Input: frames {u32 flags (ENCODE_), u32 bytes, text}. Output per frame: {u32 n, n int32 ids, u32 bytes, the ids decoded with special
- * tokens}. facts: per token one line with the piece in hex without and with special tokens, and 1 if it ends generation; then bos, eos. */
+ * tokens}. facts: per token one line with the piece in hex without and with special tokens, and 1 if it ends generation; then bos, eos.
+ * split: the scanners of a pre-tokenizer alone; input frames {u32 bytes, text}, output {u32 n, n int32 bytes of the pieces}. */
+#include "src/pretok.h"
 #include "src/tokenizer.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,12 +60,33 @@ static int filter(const struct tokenizer *t)
     return 0;
 }
 
+static int split(const char *name)
+{
+    const struct pretok *row = pretok_find(name, strlen(name));
+    uint32_t n;
+    if (!row) return fail("unknown pre-tokenizer");
+    while (fread(&n, sizeof n, 1, stdin) == 1) {
+        char *text = malloc(n + 1u);
+        int32_t *len = malloc((n + 1u) * sizeof *len);
+        if (!text || !len || fread(text, 1, n, stdin) != n) return fail("short input");
+        struct pretok_cursor c;
+        pretok_start(&c, row, text, n);
+        uint32_t n_pieces = 0;
+        for (size_t k; (k = pretok_next(&c)) > 0;) len[n_pieces++] = (int32_t)k;
+        put(len, n_pieces, sizeof *len);
+        free(text);
+        free(len);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct gguf g;
     struct tokenizer *t;
     struct err e = { 0 };
     if (argc < 2) return fail("tokens MODEL [facts]");
+    if (!strcmp(argv[1], "split")) return argc > 2 ? split(argv[2]) : fail("tokens split PRE");
     if (gguf_open(&g, argv[1], true, &e) != OK || tokenizer_open(&t, &g, NULL, &e) != OK) return fail(e.text);
     int rc = argc > 2 ? facts(t) : filter(t);
     tokenizer_close(t);
