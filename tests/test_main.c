@@ -7,6 +7,7 @@
     X(arena) \
     X(base) \
     X(chat) \
+    X(checkpoint) \
     X(cli) \
     X(compare) \
     X(cpu) \
