@@ -1,5 +1,5 @@
-/* logits - raw logits of a token file, for comparisons with other engines:  logits MODEL TOKENS OUT N_CTX [decode | precise]
- * TOKENS: int32 ids; windows of N_CTX, each in an empty session. OUT: f32 [tokens][n_vocab]. */
+/* logits - raw logits of a token file, for comparisons with other engines:  logits MODEL TOKENS OUT N_CTX [decode | precise | rows=N | kv=f32]...
+ * TOKENS: int32 ids; windows of N_CTX, each in an empty session. OUT: f32 [tokens][n_vocab]. rows: of a pass; decode = rows=1. kv: f16, f32, q8_0. */
 #include "src/cuanto.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,16 +30,23 @@ int main(int argc, char **argv)
     char *raw = NULL;
     size_t bytes;
     if (argc < 5) return 2;
-    int64_t n_ctx = atoll(argv[4]);
-    bool single = argc > 5 && !strcmp(argv[5], "decode"), precise = argc > 5 && !strcmp(argv[5], "precise");
-    if (file_text(argv[2], 1 << 30, &raw, &bytes, &e) != OK || model_open(&m, argv[1], &(struct model_options){ 0 }, &e) != OK ||
-        engine_open(&en, m, &(struct engine_options){ .precise = precise }, &e) != OK ||
-        session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx }, &e) != OK)
+    int64_t n_ctx = atoll(argv[4]), rows = 0;
+    bool precise = false;
+    const struct dtype *kv = NULL;
+    for (int i = 5; i < argc; i++) {
+        if (!strcmp(argv[i], "decode")) rows = 1;
+        else if (!strcmp(argv[i], "precise")) precise = true;
+        else if (!strncmp(argv[i], "rows=", 5)) rows = atoll(argv[i] + 5);
+        else if (strncmp(argv[i], "kv=", 3) || !(kv = dtype_by_name(argv[i] + 3))) return 2;
+    }
+    if (file_text(argv[2], 1 << 30, &raw, &bytes, &e) != OK || model_open(&m, argv[1], &(struct model_options){ .n_ctx = n_ctx }, &e) != OK ||
+        engine_open(&en, m, &(struct engine_options){ .precise = precise, .n_batch = rows }, &e) != OK ||
+        session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx, .kv_type = kv }, &e) != OK)
         return fail(&e);
     FILE *out = fopen(argv[3], "wb");
     if (!out) return 3;
     struct sink sink = { .n_vocab = tokenizer_size(model_tokenizer(m)) };
-    int64_t step = single ? 1 : min_i64(engine_n_batch(en), n_ctx), n = (int64_t)(bytes / 4);
+    int64_t step = min_i64(engine_n_batch(en), n_ctx), n = (int64_t)(bytes / 4);
     sink.rows = malloc((size_t)(step * sink.n_vocab) * sizeof(float));
     for (int64_t at = 0; at < n;) {
         if (at % n_ctx == 0 && session_truncate(s, 0, &e) != OK) return fail(&e);
