@@ -48,6 +48,9 @@ bool pad_size(size_t a, size_t align, size_t *out) MUST_USE; /* up to a multiple
 double now_seconds(void);                    /* monotonic clock */
 const char *path_base(const char *path);     /* behind the last slash */
 
+/* hash64 - 64 bits of n bytes for tables over a file's texts. The seed should be something the file cannot know, such as an address. */
+uint64_t hash64(uint64_t seed, const void *p, size_t n);
+
 /* mem_alloc/mem_realloc/mem_free - malloc semantics; memory is NOT cleared. Size 0 gives a valid pointer.
  * mem_calloc clears and checks the product. All return NULL when memory is out. */
 void *mem_alloc(size_t bytes) MUST_USE;

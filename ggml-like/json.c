@@ -251,22 +251,9 @@ static status read_number(struct parser *s, struct json *j)
 
 /* ---- duplicate keys ---- */
 
-/* Folded 64 x 64 multiplication per 8 bytes, in the manner of wyhash. The seed is an address, so that a file cannot be made to collide. */
-static uint64_t mix(uint64_t a, uint64_t b)
-{
-    unsigned __int128 r = (unsigned __int128)a * b;
-    return (uint64_t)r ^ (uint64_t)(r >> 64);
-}
-
 static uint64_t hash_key(uint64_t seed, const struct json *object, const char *key, int64_t n)
 {
-    uint64_t h = mix(seed ^ (uintptr_t)object, 0x9e3779b97f4a7c15u ^ (uint64_t)n);
-    for (; n > 0; n -= 8, key += 8) {
-        uint64_t part = 0;
-        memcpy(&part, key, n < 8 ? (size_t)n : 8);
-        h = mix(h ^ part, seed ^ 0xd1b54a32d192ed03u);
-    }
-    return h;
+    return hash64(seed ^ (uintptr_t)object, key, (size_t)n);
 }
 
 static struct key_slot *find_slot(const struct key_table *t, uint64_t hash, const struct json *object, const struct json *m)
@@ -429,7 +416,8 @@ status json_parse(struct json **out, const char *text, size_t n, struct arena *a
 {
     const uint8_t *bytes = (const uint8_t *)(n ? text : "");
     struct parser s = { .name = name, .text = bytes, .p = bytes, .end = bytes + n, .arena = a, .e = e };
-    s.keys.seed = mix((uintptr_t)&s ^ 0xa0761d6478bd642fu, (uintptr_t)a ^ 0xe7037ed1a0b428dbu);
+    const uintptr_t where[2] = { (uintptr_t)&s, (uintptr_t)a }; /* an address, so that a file cannot be made to collide */
+    s.keys.seed = hash64(0, where, sizeof where);
     *out = NULL;
     status st = parse(&s, out);
     mem_free(s.keys.slot);
