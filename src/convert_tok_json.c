@@ -283,6 +283,7 @@ static status read_spm_bpe(struct conv *c, const struct json *model, const struc
     TRY(check_spm_steps(c, e));
     const struct json *unk = get_kind(model, "unk_token", JSON_STR);
     int32_t id = unk ? conv_find(c, json_str(unk)) : -1;
+    c->role[CONV_UNK] = id;
     if (id >= 0) c->token[id].type = CONV_UNKNOWN;
     TRY(scores_from_ranks(c, merges, &same, e));
     c->has_scores = true;

@@ -274,7 +274,7 @@ static bool config_rules(const struct conv *c)
 static void surroundings(struct conv *c)
 {
     bool spm = !strcmp(c->model, "llama") || !strcmp(c->model, "gemma4");
-    read_post_processor(c, json_get(c->tokenizer, "post_processor"));
+    read_post_processor(c, get_kind(c->tokenizer, "post_processor", JSON_OBJ));
     const struct { const char *key; int *value; } rows[] = { { "add_bos_token", &c->add_bos }, { "add_eos_token", &c->add_eos } };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         const struct json *j = get_kind(c->config, rows[i].key, JSON_BOOL);
@@ -284,7 +284,7 @@ static void surroundings(struct conv *c)
                       j->i ? "true" : "false");
             continue;
         }
-        if (*rows[i].value < 0 && c->tokenizer && json_get(c->tokenizer, "post_processor") && !config_rules(c)) continue;
+        if (*rows[i].value < 0 && get_kind(c->tokenizer, "post_processor", JSON_OBJ) && !config_rules(c)) continue;
         *rows[i].value = (int)j->i;
     }
     /* Nothing said: what the loaders of these kinds do. */

@@ -202,11 +202,10 @@ status conv_read_spm(struct conv *c, const char *file, struct str bytes, struct 
     c->pre = "default";
     c->has_scores = true;
     c->add_space = m.add_prefix;
-    if (unigram) {
-        c->remove_spaces = m.remove_spaces;
-        c->charsmap = m.charsmap;
-        if (m.charsmap.n && m.charsmap.n < 4) return err_set(e, ERR_FORMAT, "%s: precompiled_charsmap has %zu bytes", file, m.charsmap.n);
-    } else if (m.charsmap.n || m.remove_spaces) {
+    c->remove_spaces = unigram || m.remove_spaces ? m.remove_spaces : -1;
+    c->charsmap = m.charsmap;
+    if (m.charsmap.n && m.charsmap.n < 4) return err_set(e, ERR_FORMAT, "%s: precompiled_charsmap has %zu bytes", file, m.charsmap.n);
+    if (!unigram && (m.charsmap.n || m.remove_spaces)) {
         conv_warn(c, "%s: its normalizer (%s) is not applied by models of the kind \"llama\"", file,
                   m.charsmap.n ? "a character map" : "extra spaces removed");
     }

@@ -13,6 +13,20 @@ TEST(err_keeps_the_first_cause)
     CHECK(err_set(NULL, ERR_USAGE, "nobody listens") == ERR_USAGE);
 }
 
+TEST(hash64_depends_on_every_byte_the_length_and_the_seed)
+{
+    uint8_t p[40] = { 0 };
+    for (size_t n = 0; n < sizeof p; n++) {
+        uint64_t h = hash64(7, p, n);
+        CHECK(h == hash64(7, p, n) && h != hash64(8, p, n) && (n == 0 || h != hash64(7, p, n - 1)));
+        for (size_t i = 0; i < n; i++) {
+            p[i] = 1;
+            CHECK_MSG(h != hash64(7, p, n), "byte %zu of %zu", i, n);
+            p[i] = 0;
+        }
+    }
+}
+
 TEST(err_cuts_long_texts_with_dots)
 {
     char name[400];
@@ -163,6 +177,7 @@ TEST(mem_fail_at_fails_once_among_threads)
     pool_close(p);
 }
 
-SUITE(base, T(err_keeps_the_first_cause), T(err_cuts_long_texts_with_dots), T(err_never_cuts_inside_a_character),
+SUITE(base, T(err_keeps_the_first_cause), T(hash64_depends_on_every_byte_the_length_and_the_seed),
+      T(err_cuts_long_texts_with_dots), T(err_never_cuts_inside_a_character),
       T(err_text_is_one_printable_line), T(size_arithmetic_detects_every_overflow), T(pad_size_rounds_up_or_fails),
       T(mem_functions_refuse_absurd_sizes), T(mem_fail_at_hits_the_nth_allocation), T(mem_fail_at_fails_once_among_threads));

@@ -10,6 +10,7 @@
     X(checkpoint) \
     X(cli) \
     X(compare) \
+    X(convert_tokenizer) \
     X(cpu) \
     X(dtype) \
     X(engine) \

@@ -2,7 +2,7 @@
 """Does a converted vocabulary give the ids of the tokenizer it was made from?
 
     pip install tokenizers sentencepiece tiktoken transformers
-    make build/release/convert_tokenizer build/release/tokens
+    make oracle
     convert_tokenizer.py FOLDER [NAME...] [--random 1500] [--show 5]
 
 FOLDER holds one folder per vocabulary, as a checkpoint has it. Each is converted, then cuanto's ids are compared with those of Hugging Face's
@@ -12,7 +12,6 @@ Prints per vocabulary the number of texts and of differences: all, and without t
 cannot express. Also compares the first and last token that are added (add_bos_token, add_eos_token). Exit code 1 if anything differs.
 """
 import argparse
-import ctypes
 import glob
 import json
 import os
@@ -99,9 +98,7 @@ def reference(folder):
     if os.path.exists(model) and open(model, "rb").read(1) == b"\n":
         import sentencepiece
         sp = sentencepiece.SentencePieceProcessor(model_file=model)
-        norm = None
-        if sp.serialized_model_proto():
-            norm = lambda s: sp.Normalize(s).replace("\u2581", " ") if hasattr(sp, "Normalize") else None
+        norm = sp.Normalize
         return "sentencepiece", sp.encode, 0, norm, [], None, None
     if os.path.exists(path):
         import tokenizers
@@ -109,7 +106,7 @@ def reference(folder):
         t.no_truncation()
         t.no_padding()
         norm = (lambda s: t.normalizer.normalize_str(s)) if t.normalizer else None
-        specials = [json.loads('"x"') and a.content for a in t.get_added_tokens_decoder().values()]
+        specials = [a.content for a in t.get_added_tokens_decoder().values()]
         added = lambda s: t.encode(s).ids
         return "tokenizers", lambda s: t.encode(s, add_special_tokens=False).ids, SPECIAL, norm, specials, added, None
     import base64
@@ -132,7 +129,7 @@ def changed(norm, s):
     if norm is None:
         return False
     n = norm(s)
-    return n is None or n.replace("\u2581", " ").strip(" ") != s.strip(" ")
+    return n.replace("\u2581", " ") not in (s, " " + s)
 
 
 def check(folder, args):
