@@ -297,7 +297,8 @@ TEST(convert_tokenizer_reads_sentencepiece_models)
     done(&r);
     spm_model(&b, 2, "", false);
     write_bytes(dir, "tokenizer.model", b.p, b.n);
-    write_text(dir, "tokenizer_config.json", "{\"add_bos_token\":false,\"add_eos_token\":true,\"added_tokens_decoder\":{\"1\":{\"content\":\"<s>\",\"special\":true},"
+    write_text(dir, "tokenizer_config.json", "{\"add_bos_token\":false,\"add_eos_token\":true,"
+                                             "\"added_tokens_decoder\":{\"1\":{\"content\":\"<s>\",\"special\":true},"
                                              "\"9\":{\"content\":\"▁▁\",\"special\":false},\"8\":{\"content\":\"<unused8>\"}}}");
     convert(&r, dir);
     check_list(&r, "tokenizer.ggml.tokens", "<unk>|<s>|</s>|<0x41>|▁|a|b|▁a|<unused8>|  ");
@@ -390,7 +391,8 @@ TEST(convert_tokenizer_reads_wordpiece)
         const char *dir = fresh_dir();
         if (json)
             write_text(dir, "tokenizer.json",
-                       "{\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":true,\"strip_accents\":null},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
+                       "{\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":true,\"strip_accents\":null},"
+                       "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
                        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" SPECIAL_PIECE("[CLS]") "," PIECE_A "," SPECIAL_PIECE("[SEP]") "]},"
                        "\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"continuing_subword_prefix\":\"##\",\"vocab\":{\"[PAD]\":0,\"[UNK]\":1,"
                        "\"[CLS]\":2,\"[SEP]\":3,\"a\":4,\"##b\":5,\"##\":6}}}");
@@ -490,7 +492,8 @@ TEST(convert_tokenizer_names_pre_tokenizers_by_their_rules)
     static const struct { const char *pre, *extra, *want; } rows[] = {
         { BYTES("true"), "", "gpt-2" },
         { "{\"type\":\"ByteLevel\"}", "", "gpt-2" },
-        { SEQUENCE(SPLIT("'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+") "," BYTES("false")), "", "gpt-2" },
+        { SEQUENCE(SPLIT("'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+") ","
+                   BYTES("false")), "", "gpt-2" },
         { SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}," BYTES("true")), "", "smollm" },
         { LLAMA3_PRE, "\"ignore_merges\":true,", "llama-bpe" },
         { LLAMA3_PRE, "", "dbrx" },
@@ -532,7 +535,8 @@ TEST(convert_tokenizer_finds_roles_in_all_files)
     const char *dir = fresh_dir();
     write_bpe(dir, "", STRINGS, BYTES("true"));
     write_text(dir, "special_tokens_map.json", "{\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false},\"pad_token\":\"nowhere\",\"unk_token\":null}");
-    write_text(dir, "config.json", "{\"bos_token_id\":0,\"eos_token_id\":[6,8,3],\"text_config\":{\"pad_token_id\":2},\"unk_token_id\":99,\"sep_token_id\":-1}");
+    write_text(dir, "config.json", "{\"bos_token_id\":0,\"eos_token_id\":[6,8,3],"
+                                   "\"text_config\":{\"pad_token_id\":2},\"unk_token_id\":99,\"sep_token_id\":-1}");
     write_text(dir, "generation_config.json", "{\"eos_token_id\":[1,8,6,0]}");
     convert(&r, dir);
     CHECK_NUMBER(&r, "bos_token_id", 5);
@@ -674,7 +678,8 @@ TEST(convert_tokenizer_refuses_what_it_cannot_express)
           "added token \"x\" has the id 99999, the vocabulary has 1 tokens" },
         { "tokenizer.json", "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "model.vocab[0] is not a text and a score" },
         { "tokenizer.json", "{\"model\":{\"type\":\"Unigram\",\"unk_id\":4,\"vocab\":[[\"a\",0]]}}", "unk_id is 4 in a vocabulary of 1" },
-        { "tokenizer.json", "{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"A*==\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]]}}",
+        { "tokenizer.json", "{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"A*==\"},"
+                            "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]]}}",
           "precompiled_charsmap is not base64" },
         { "tokenizer.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0}}}", "another pre-tokenizer than BertPreTokenizer" },
         { "tokenizer_config.json", "3", "tokenizer_config.json: an integer, expected an object" },
