@@ -31,6 +31,7 @@
     X(quantize) \
     X(sampler) \
     X(template) \
+    X(tok_models) \
     X(tokenizer)
 #define DECL(id) extern const struct test_suite suite_##id;
 SUITES(DECL)
