@@ -65,11 +65,12 @@ val op_moe_sum(struct plan *p, val x, val route);         /* routed -> rows of t
 /* ---- recurrent layers (ops_state.c) ---- */
 /* op_conv - causal convolution of each column over time, w [columns][n_conv], b [columns] or VAL_NONE: y_t = b + sum_i w_i x_(t - n_conv + 1 + i). */
 val op_conv(struct plan *p, int32_t il, val x, val w, val b);
-/* op_delta_rule - gated delta rule, for each value head h (key head h / (n_v_head / n_k_head)):
+/* op_delta_rule - gated delta rule, for each value head h (key head h / (n_v_head / n_k_head), tiled: h % n_k_head):
  *   S = exp(g) S;  S += k (beta (v - S^T k))^T;  y = S^T q / sqrt(k_dim).  q, k [n][n_k_head * k_dim], v [n][n_v_head * v_dim], g, beta [n][n_v_head]
  * Source: Gated Delta Networks, Yang et al. 2024, eq. 10. */
 struct delta_spec {
     int32_t il, n_k_head, n_v_head, k_dim, v_dim;
+    bool tiled;
 };
 val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val v, val g, val beta);
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */

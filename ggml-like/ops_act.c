@@ -137,6 +137,13 @@ static void clamped_swish(float *y, const float *g, const float *u, float limit,
     }
 }
 
+static void silu(const struct kernels *k, float *y, const float *x, int64_t n)
+{
+    float ones[256];
+    for (int i = 0; i < ARRAY_LEN(ones); i++) ones[i] = 1;
+    for (int64_t i = 0; i < n; i += ARRAY_LEN(ones)) k->silu_mul(y + i, x + i, ones, min_i64(ARRAY_LEN(ones), n - i));
+}
+
 void op_run_act(const struct op_run *r, const struct op *op)
 {
     int64_t at, n;
@@ -145,6 +152,10 @@ void op_run_act(const struct op_run *r, const struct op *op)
     float *y = (float *)op_data(r, op->dst) + at;
     if (op->arg.act.act == ACT_CLAMPED_SWISH) {
         clamped_swish(y, g, u, op->arg.act.limit, n);
+        return;
+    }
+    if (op->arg.act.act == ACT_SILU && !u) {
+        silu(r->k, y, g, n);
         return;
     }
     float (*act)(float) = acts[op->arg.act.act];

@@ -24,23 +24,30 @@ val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val 
     op->arg.delta.n_v_head = s->n_v_head;
     op->arg.delta.k_dim = s->k_dim;
     op->arg.delta.v_dim = s->v_dim;
+    op->arg.delta.tiled = s->tiled;
     return y;
 }
 
-/* One column: its last n - 1 inputs are kept, the newest last. */
-static void conv_column(const float *x, int64_t rows, int64_t stride, const float *w, float bias, int64_t n, float *past, int64_t past_stride,
-                        float *y)
+/* y_t of columns begin .. end; rows before the first of this pass come from `past` [n - 1][cols], the newest last. */
+static void conv_row(const float *x, int64_t t, int64_t cols, const float *w, const float *b, int64_t n, const float *past, int64_t begin,
+                     int64_t end, float *y)
 {
-    float window[16];
-    for (int64_t i = 0; i < n - 1; i++) window[i] = past[i * past_stride];
-    for (int64_t t = 0; t < rows; t++) {
-        window[n - 1] = x[t * stride];
-        float sum = 0;
-        for (int64_t i = 0; i < n; i++) sum += w[i] * window[i];
-        y[t * stride] = sum + bias;
-        memmove(window, window + 1, (size_t)(n - 1) * sizeof *window);
+    for (int64_t c = begin; c < end; c++) y[c] = b ? b[c] : 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = t - (n - 1) + i;
+        const float *row = at < 0 ? past + (at + n - 1) * cols : x + at * cols;
+        for (int64_t c = begin; c < end; c++) y[c] += w[c * n + i] * row[c];
     }
-    for (int64_t i = 0; i < n - 1; i++) past[i * past_stride] = window[i];
+}
+
+/* The last n - 1 inputs become the past: of this pass, or, when it has fewer rows, behind the newer ones of the old past. */
+static void conv_keep(const float *x, int64_t rows, int64_t cols, int64_t n, float *past, int64_t begin, int64_t end)
+{
+    for (int64_t i = 0; i < n - 1; i++) {
+        int64_t at = rows - (n - 1) + i;
+        const float *row = at < 0 ? past + (at + n - 1) * cols : x + at * cols;
+        memmove(past + i * cols + begin, row + begin, (size_t)(end - begin) * sizeof *past);
+    }
 }
 
 void op_run_conv(const struct op_run *r, const struct op *op)
@@ -50,13 +57,13 @@ void op_run_conv(const struct op_run *r, const struct op *op)
     float *y = op_data(r, op->dst);
     int64_t n = wt->ne[0], cols = t->ne[0], begin, end;
     pool_range(cols, 16, r->ith, r->nth, &begin, &end);
-    for (int s = 0; s < r->x->batch->n_seg; s++) {
+    for (int s = 0; s < r->x->batch->n_seg && begin < end; s++) {
         const struct batch_segment *g = &r->x->batch->seg[s];
         float *past = g->state[op->arg.state.il].rec.conv;
-        for (int64_t c = begin; c < end; c++) {
-            for (int64_t i = 0; g->pos == 0 && i < n - 1; i++) past[i * cols + c] = 0;
-            conv_column(x + g->row * cols + c, g->n, cols, w + c * n, b ? b[c] : 0, n, past + c, cols, y + g->row * cols + c);
-        }
+        for (int64_t i = 0; g->pos == 0 && i < n - 1; i++) memset(past + i * cols + begin, 0, (size_t)(end - begin) * sizeof *past);
+        for (int64_t i = 0; i < g->n; i++)
+            conv_row(x + g->row * cols, i, cols, w, b, n, past, begin, end, y + (g->row + i) * cols);
+        conv_keep(x + g->row * cols, g->n, cols, n, past, begin, end);
     }
 }
 
@@ -67,11 +74,15 @@ struct delta_step {
     int64_t k_dim, v_dim;
 };
 
+/* Row i of the state belongs to key element i: decayed and read in one visit, written and read in another. */
 static void delta_step(const struct kernels *kn, const struct delta_step *d, float *seen)
 {
-    kn->scale(d->s, d->s, d->decay, d->k_dim * d->v_dim);
     memset(seen, 0, (size_t)d->v_dim * sizeof *seen);
-    for (int64_t i = 0; i < d->k_dim; i++) kn->axpy(seen, d->s + i * d->v_dim, d->k[i], d->v_dim);
+    for (int64_t i = 0; i < d->k_dim; i++) {
+        float *s = d->s + i * d->v_dim;
+        kn->scale(s, s, d->decay, d->v_dim);
+        kn->axpy(seen, s, d->k[i], d->v_dim);
+    }
     for (int64_t j = 0; j < d->v_dim; j++) seen[j] = (d->v[j] - seen[j]) * d->beta;
     memset(d->y, 0, (size_t)d->v_dim * sizeof *d->y);
     for (int64_t i = 0; i < d->k_dim; i++) {
@@ -88,7 +99,7 @@ void op_run_delta_rule(const struct op_run *r, const struct op *op)
     const struct batch *b = r->x->batch;
     for (int64_t i, end; op_take(r, b->n_seg * n_v, 1, &i, &end);) {
         const struct batch_segment *g = &b->seg[i / n_v];
-        int64_t h = i % n_v, hk = h / (n_v / n_k);
+        int64_t h = i % n_v, hk = op->arg.delta.tiled ? h % n_k : h / (n_v / n_k);
         float *s = g->state[op->arg.delta.il].rec.memory + h * kd * vd;
         if (g->pos == 0) memset(s, 0, (size_t)(kd * vd) * sizeof *s);
         for (int64_t t = g->row; t < g->row + g->n; t++) {

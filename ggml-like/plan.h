@@ -59,7 +59,7 @@ union op_arg {
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;
     struct { int32_t il, kind; } state;
-    struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; } delta;
+    struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled; } delta;
 };
 
 struct op {

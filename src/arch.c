@@ -5,8 +5,10 @@
 #include <math.h>
 
 extern const struct arch arch_llama, arch_qwen2, arch_qwen3, arch_gemma3;
+extern const struct arch arch_qwen3next, arch_qwen35, arch_qwen35moe;
 
-const struct arch *const arches[] = { &arch_llama, &arch_qwen2, &arch_qwen3, &arch_gemma3, NULL };
+const struct arch *const arches[] = { &arch_llama, &arch_qwen2, &arch_qwen3, &arch_gemma3,
+                                      &arch_qwen3next, &arch_qwen35, &arch_qwen35moe, NULL };
 
 const struct hparam_row common_hparams[] = {
     { "block_count", "num_hidden_layers|n_layer|num_layers|n_layers", HP_INT, HP(n_layer), 1, 1024, NAN },

@@ -29,6 +29,7 @@ struct layer_params {
     float scale;         /* of attention logits; 0 = 1 / sqrt(head_dim) */
     struct rope_spec rope;
     struct recurrent_state rec; /* sizes of what a recurrent layer keeps */
+    int64_t pattern;     /* what a per-layer flag of the file says: window or not, recurrent or not */
 };
 
 struct hparams {
@@ -68,6 +69,7 @@ enum weight_id {
     W_SHARED_ROUTER, W_GATE_SHARED, W_UP_SHARED, W_DOWN_SHARED,
     W_MOE_NORM, W_POST_MOE_NORM, W_POST_DENSE_NORM, W_LAYER_SCALE, W_PER_LAYER_GATE, W_PER_LAYER_PROJ, W_POST_PER_LAYER_NORM,
     W_SSM_IN, W_SSM_GATE, W_SSM_CONV, W_SSM_CONV_B, W_SSM_DT, W_SSM_A, W_SSM_D, W_SSM_ALPHA, W_SSM_BETA, W_SSM_NORM, W_SSM_OUT,
+    W_SSM_BETA_ALPHA,
     W_LAYER_COUNT,
     W_EMBD = W_LAYER_COUNT, W_POSITION, W_EMBD_NORM, W_EMBD_NORM_B, W_PER_LAYER_EMBD, W_PER_LAYER_MODEL_PROJ, W_PER_LAYER_PROJ_NORM,
     W_OUTPUT_NORM, W_OUTPUT_NORM_B, W_OUTPUT, W_BIAS_OUTPUT,
@@ -98,7 +100,8 @@ struct weight_row {
     unsigned kind;    /* LAYER_ bits that a layer must have; 0 = every layer */
 };
 
-enum hparam_kind { HP_INT, HP_FLOAT, HP_BOOL, HP_LAYER_INT }; /* HP_BOOL: into an int64_t; HP_LAYER_INT: a number, or an array with one per layer */
+enum hparam_kind { HP_INT, HP_FLOAT, HP_BOOL, HP_LAYER_INT }; /* HP_BOOL: into an int64_t; HP_LAYER_INT: a number, or an array with one per layer
+                                                            * (of bools where hi is 1) */
 struct hparam_row {
     const char *key, *hf; /* behind "<arch>."; name in config.json */
     enum hparam_kind kind;
@@ -125,6 +128,7 @@ struct arch {
     bool layer_norm;                                 /* LayerNorm instead of RMSNorm */
     enum act act;                                    /* of the feed-forward block; 0 = SiLU */
     status (*setup)(struct model *m, struct err *e); /* after the keys are read, before weights; may be NULL */
+    status (*check)(const struct model *m, struct err *e); /* after the weights are bound: alternatives among optional ones; NULL: nothing */
     int64_t (*dim)(const struct model *m, int il, enum dim d); /* DIM_OWN.. ; NULL when rows use none */
     val (*embed)(struct build *b, val x);            /* behind the embedding (already scaled); NULL: x */
     val (*layer)(const struct build *b, int il, val x); /* NULL: standard_layer */

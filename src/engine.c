@@ -222,15 +222,24 @@ size_t model_state_bytes(const struct model *m, int64_t n_ctx, const struct dtyp
     return state_layout(m, n_ctx, kv_type, NULL, NULL, &n, NULL) == OK ? n : SIZE_MAX;
 }
 
+bool model_is_recurrent(const struct model *m)
+{
+    for (int64_t il = 0; il < m->hp.n_layer; il++)
+        if (m->layer[il].hp.kind & LAYER_RECURRENT) return true;
+    return false;
+}
+
 /* Refuses a KV cache that the machine cannot hold, before a page of it is touched. */
 static status check_memory(const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e)
 {
     struct cpu_info cpu;
     cpu_detect(&cpu);
-    size_t need;
+    size_t need, fixed; /* recurrent states have one size for all contexts */
     TRY(state_layout(m, n_ctx, type, NULL, NULL, &need, e));
+    TRY(state_layout(m, 0, type, NULL, NULL, &fixed, e));
     if (!cpu.ram_available || need <= cpu.ram_available) return OK;
-    int64_t fits = (int64_t)((double)cpu.ram_available / ((double)need / (double)n_ctx)) & ~(int64_t)255;
+    double room = (double)cpu.ram_available - (double)fixed, row = (double)(need - fixed) / (double)n_ctx;
+    int64_t fits = room > 0 && row > 0 ? (int64_t)(room / row) & ~(int64_t)255 : 0;
     return err_set(e, ERR_MEMORY, "context %lld needs %.1f GiB for its KV cache, %.1f GiB are available: at most %lld positions fit",
                    (long long)n_ctx, (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
 }
@@ -274,6 +283,9 @@ size_t session_bytes(const struct session *s) { return s->state.bytes; }
 status session_truncate(struct session *s, int64_t n, struct err *e)
 {
     if (n < 0 || n > s->pos) return err_set(e, ERR_USAGE, "truncate to %lld, expected 0 to %lld", (long long)n, (long long)s->pos);
+    if (n > 0 && n < s->pos && model_is_recurrent(s->en->m))
+        return err_set(e, ERR_USAGE, "truncate to %lld of %lld: the recurrent layers of this model keep a summary that cannot forget; only 0 is possible",
+                       (long long)n, (long long)s->pos);
     s->pos = n;
     return OK;
 }

@@ -48,8 +48,8 @@ int64_t session_n_ctx(const struct session *s);
 int64_t session_pos(const struct session *s);           /* tokens in the timeline */
 const int32_t *session_tokens(const struct session *s); /* [pos] */
 size_t session_bytes(const struct session *s);
-/* session_truncate - forgets all tokens from position n on (0 <= n <= pos). Exact for KV caches; a recurrent state can only go back to a
- * snapshot and refuses otherwise (ERR_USAGE). */
+/* session_truncate - forgets all tokens from position n on (0 <= n <= pos). Exact, or ERR_USAGE: a recurrent state
+ * (model_is_recurrent) can only be kept or begun anew, n == pos or 0. */
 status session_truncate(struct session *s, int64_t n, struct err *e) MUST_USE;
 
 struct segment {

@@ -61,10 +61,11 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
     const struct gguf_kv *kv = gguf_find(&m->g, key);
     if (!kv) {
         if (isnan(r->def)) return missing_key(key, e);
+        for (int64_t il = 0; il < m->hp.n_layer && r->def != HP_ABSENT; il++) *(int64_t *)((char *)&m->layer[il].hp + r->offset) = (int64_t)r->def;
         return OK;
     }
     bool array = kv->kind == KV_ARR;
-    if (array && (kv->elem == KV_STR || kv->elem == KV_F32 || kv->elem == KV_F64 || kv->elem == KV_BOOL))
+    if (array && (kv->elem == KV_STR || kv->elem == KV_F32 || kv->elem == KV_F64 || (kv->elem == KV_BOOL && r->hi > 1)))
         return err_set(e, ERR_FORMAT, "%s holds %s items, expected integers", key, gguf_kind_name(kv->elem));
     if (array && (int64_t)kv->n < m->hp.n_layer)
         return err_set(e, ERR_FORMAT, "%s has %llu items, expected one for each of %lld layers", key, (unsigned long long)kv->n,
@@ -431,6 +432,7 @@ static status bind_weights(struct model *m, struct err *e)
     }
     if (!model_weight(m, -1, W_OUTPUT)) m->w[W_OUTPUT - W_LAYER_COUNT] = *model_weight(m, -1, W_EMBD); /* tied head */
     note_unused(m, n_bound);
+    if (m->arch->check) TRY(m->arch->check(m, e));
     TRY(use_rope_factors(m, m->long_context ? W_ROPE_LONG : W_ROPE_SHORT, e));
     return use_rope_factors(m, W_ROPE_FREQS, e);
 }

@@ -40,8 +40,10 @@ const struct gguf *model_gguf(const struct model *m);
 const struct tokenizer *model_tokenizer(const struct model *m);
 /* model_template - tokenizer.chat_template; n = 0 when the file has none. */
 struct str model_template(const struct model *m);
-/* model_state_bytes - memory of one session (KV cache) at n_ctx positions with this KV type. SIZE_MAX on overflow. */
+/* model_state_bytes - memory of one session (KV caches, recurrent states) at n_ctx positions with this KV type. SIZE_MAX on overflow. */
 size_t model_state_bytes(const struct model *m, int64_t n_ctx, const struct dtype *kv_type);
+/* model_is_recurrent - do layers keep a state that cannot go back to an earlier position? */
+bool model_is_recurrent(const struct model *m);
 /* model_check - scans every weight: ERR_FORMAT names the first tensor and row that holds NaN or infinity. Seconds for a gigabyte. */
 status model_check(const struct model *m, struct err *e) MUST_USE;
 /* model_arch_name - name of the i-th architecture of this build, NULL past the last. */

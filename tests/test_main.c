@@ -29,6 +29,7 @@
     X(quant_search) \
     X(quant_level) \
     X(quantize) \
+    X(recurrent) \
     X(sampler) \
     X(template) \
     X(tok_models) \

@@ -339,6 +339,15 @@ TEST(outliers_are_taken_out_of_rows)
     CHECK(part[0][0] == 2 && part[0][1] == 4 && part[1][0] == 6 && part[1][1] == 1e6f);
 }
 
+/* Vectors, convolutions, stacks of experts and tables that are read row by row have no outlier columns. */
+static bool multiplied(const struct tensor *t)
+{
+    static const char *const others[] = { "conv", "per_layer_token_embd" };
+    for (int i = 0; i < ARRAY_LEN(others); i++)
+        if (strstr(t->name, others[i])) return false;
+    return t->ne[1] > 1 && t->ne[2] == 1;
+}
+
 /* A copy of a tiny model whose matrices have every `step`-th column from 1 on apart. damage: what is wrong with the first of them. */
 enum damage { SOUND, NO_INDEX, NO_PART, OUT_OF_RANGE, NOT_RISING, WRONG_ROWS, FLOAT_INDEX, EMBEDDING };
 static void split_model(const char *from, const char *to, int step, enum damage damage)
@@ -356,7 +365,7 @@ static void split_model(const char *from, const char *to, int step, enum damage 
         struct tensor t = g.tensor[i], part = { 0 }, index = { 0 };
         bool table = !strcmp(t.name, "token_embd.weight");
         int64_t rows = t.ne[1], n = t.ne[0], m = (n - 2) / step + 1;
-        if (t.ne[1] == 1 || (table && damage != EMBEDDING)) {
+        if (!multiplied(&t) || (table && damage != EMBEDDING)) {
             gguf_put_tensor(w, &t);
             continue;
         }

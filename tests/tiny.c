@@ -1,6 +1,6 @@
 /* tiny - see tiny.h. */
 #include "tests/tiny.h"
-#include "src/arch.h"
+#include "src/model_int.h"
 #include "tests/test.h"
 
 static const char chatml[] = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -85,60 +85,108 @@ static void put_spm(struct gguf_writer *w, struct vocab *v)
 
 static bool dropped(const char *what, const char *name) { return what && !strcmp(what, name); }
 
-static void put_int(struct gguf_writer *w, const struct tiny_options *o, const char *key, int64_t v)
+/* Keys without their "<arch>." as they were written: the sizes of weights follow from them as they do when the file is read. */
+struct keys {
+    int n;
+    struct {
+        const char *key;
+        double v;
+    } item[48];
+};
+
+static void put_number(struct gguf_writer *w, const struct tiny_options *o, struct keys *k, const char *key, double v, bool real)
 {
     char full[96];
     snprintf(full, sizeof full, "%s.%s", o->arch, key);
-    if (!dropped(o->drop_key, full)) gguf_put_i64(w, full, KV_U32, v);
+    k->item[k->n].key = key;
+    k->item[k->n++].v = v;
+    if (dropped(o->drop_key, full)) return;
+    if (real) gguf_put_f32(w, full, (float)v);
+    else gguf_put_i64(w, full, KV_U32, (int64_t)v);
 }
 
-static void put_keys(struct gguf_writer *w, const struct tiny_options *o)
+static void put_int(struct gguf_writer *w, const struct tiny_options *o, struct keys *k, const char *key, int64_t v)
 {
-    char key[96];
+    put_number(w, o, k, key, (double)v, false);
+}
+
+/* Keys that only some architectures read. */
+static const struct {
+    const char *key;
+    int64_t v;
+} own_keys[] = {
+    { "ssm.conv_kernel", 4 },
+    { "ssm.state_size", 16 },
+    { "ssm.group_count", 2 },
+    { "ssm.time_step_rank", 4 },
+    { "ssm.inner_size", 64 },
+    { "full_attention_interval", 2 },
+    { "expert_feed_forward_length", 48 },
+    { "expert_shared_feed_forward_length", 40 },
+};
+
+static const struct hparam_row *own_row(const struct arch *arch, const char *key)
+{
+    for (const struct hparam_row *r = arch->hparams; r->key; r++)
+        if (!strcmp(r->key, key)) return r;
+    return NULL;
+}
+
+static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const struct arch *arch, struct keys *k)
+{
     if (!dropped(o->drop_key, "general.architecture")) gguf_put_str(w, "general.architecture", o->arch, strlen(o->arch));
     gguf_put_str(w, "general.name", "tiny", 4);
-    put_int(w, o, "block_count", o->n_layer);
-    put_int(w, o, "context_length", o->n_ctx);
-    put_int(w, o, "embedding_length", o->n_embd);
-    put_int(w, o, "feed_forward_length", o->n_ff);
-    put_int(w, o, "attention.head_count", o->n_head);
-    put_int(w, o, "attention.head_count_kv", o->n_head_kv);
-    put_int(w, o, "attention.key_length", o->head_dim);
-    put_int(w, o, "attention.value_length", o->head_dim);
-    put_int(w, o, "rope.dimension_count", o->head_dim);
-    if (o->n_expert) put_int(w, o, "expert_count", o->n_expert);
-    if (o->n_expert) put_int(w, o, "expert_used_count", 2);
-    if (o->window) put_int(w, o, "attention.sliding_window", o->window);
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", o->arch);
-    gguf_put_f32(w, key, 1e-5f);
-    snprintf(key, sizeof key, "%s.rope.freq_base", o->arch);
-    gguf_put_f32(w, key, 10000.0f);
+    put_int(w, o, k, "block_count", o->n_layer);
+    put_int(w, o, k, "context_length", o->n_ctx);
+    put_int(w, o, k, "embedding_length", o->n_embd);
+    put_int(w, o, k, "feed_forward_length", o->n_ff);
+    put_int(w, o, k, "attention.head_count", o->n_head);
+    put_int(w, o, k, "attention.head_count_kv", o->n_head_kv);
+    put_int(w, o, k, "attention.key_length", o->head_dim);
+    put_int(w, o, k, "attention.value_length", o->head_dim);
+    put_int(w, o, k, "rope.dimension_count", o->head_dim);
+    if (o->n_expert) put_int(w, o, k, "expert_count", o->n_expert);
+    if (o->n_expert) put_int(w, o, k, "expert_used_count", 2);
+    if (o->window) put_int(w, o, k, "attention.sliding_window", o->window);
+    put_number(w, o, k, "attention.layer_norm_rms_epsilon", 1e-5, true);
+    put_number(w, o, k, "rope.freq_base", 10000, true);
+    for (int i = 0; i < ARRAY_LEN(own_keys); i++)
+        if (own_row(arch, own_keys[i].key)) put_int(w, o, k, own_keys[i].key, own_keys[i].v);
 }
 
-static int64_t size_of(const struct tiny_options *o, enum dim d)
+static void set_field(struct model *m, const struct hparam_row *r, double v)
 {
-    int64_t q = o->n_head * o->head_dim, k = o->n_head_kv * o->head_dim;
-    const int64_t v[] = {
-        [DIM_1] = 1,
-        [DIM_EMBD] = o->n_embd,
-        [DIM_Q] = q,
-        [DIM_O] = q,
-        [DIM_K] = k,
-        [DIM_V] = k,
-        [DIM_QKV] = q + 2 * k,
-        [DIM_FF] = o->n_ff,
-        [DIM_FF_TWICE] = 2 * o->n_ff,
-        [DIM_HEAD] = o->head_dim,
-        [DIM_N_HEAD] = o->n_head,
-        [DIM_VOCAB] = TINY_TOKENS + o->extra_rows,
-        [DIM_ROT_HALF] = o->head_dim / 2,
-        [DIM_CTX] = o->n_ctx,
-        [DIM_EXPERT] = o->n_expert,
-        [DIM_FF_EXPERT] = o->n_ff,
-        [DIM_FF_EXPERT_TWICE] = 2 * o->n_ff,
-        [DIM_FF_SHARED] = o->n_ff,
-    };
-    return d < DIM_OWN ? v[d] : 0;
+    for (int64_t il = 0; r->kind == HP_LAYER_INT && il < m->hp.n_layer; il++) *(int64_t *)((char *)&m->layer[il].hp + r->offset) = (int64_t)v;
+    if (r->kind == HP_FLOAT) *(float *)((char *)&m->hp + r->offset) = (float)v;
+    else if (r->kind != HP_LAYER_INT) *(int64_t *)((char *)&m->hp + r->offset) = (int64_t)v;
+}
+
+static void set_fields(struct model *m, const struct hparam_row *rows, const struct keys *k)
+{
+    for (const struct hparam_row *r = rows; r->key; r++) {
+        double v = isnan(r->def) ? r->lo : r->def;
+        for (int i = 0; i < k->n; i++)
+            if (!strcmp(k->item[i].key, r->key)) v = k->item[i].v;
+        if (v != HP_ABSENT) set_field(m, r, v);
+    }
+}
+
+/* The model as opening the file will see it, without weights. */
+static status sized_model(struct model *m, const struct tiny_options *o, const struct arch *arch, const struct keys *k, struct layer *layer,
+                          struct err *e)
+{
+    *m = (struct model){ .arch = arch, .layer = layer };
+    m->hp.n_layer = o->n_layer;
+    set_fields(m, common_hparams, k);
+    set_fields(m, arch->hparams, k);
+    m->hp.n_vocab = TINY_TOKENS + o->extra_rows;
+    for (int64_t il = 0; il < o->n_layer; il++) {
+        struct layer_params *l = &layer[il].hp;
+        l->kind = LAYER_ATTENTION | (m->hp.n_expert > 0 && il >= m->hp.n_dense_lead ? LAYER_MOE : LAYER_DENSE);
+        l->il_kv = il;
+        l->rope = (struct rope_spec){ .n_rot = (int32_t)o->head_dim, .base = 10000, .freq_scale = 1, .mscale = 1 };
+    }
+    return arch->setup ? arch->setup(m, e) : OK;
 }
 
 /* Norms and rope factors lie around 1, biases are small, matrices keep the scale of their input. */
@@ -148,19 +196,20 @@ static void fill(float *x, int64_t n, int64_t ne0, bool vector, bool centred, ui
     for (int64_t i = 0; i < n; i++) x[i] = test_randf(rng) * s + (vector && !centred ? 1.0f : 0.0f);
 }
 
-static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct weight_row *r, int il, struct arena *a,
-                         struct err *e)
+static status put_weight(struct gguf_writer *w, const struct tiny_options *o, const struct model *m, const struct weight_row *r, int il,
+                         struct arena *a, struct err *e)
 {
     char name[96];
     snprintf(name, sizeof name, r->gguf, il);
     uint64_t rng = o->seed + 1; /* by name, so that a tensor keeps its weights when an architecture gets more rows */
     for (const char *c = name; *c; c++) rng = (rng ^ (uint8_t)*c) * 0x100000001b3u;
     bool vector = r->ne1 == DIM_1;
+    int at = r->id < W_LAYER_COUNT ? il : -1;
     if (dropped(o->drop_tensor, name) || (r->id == W_OUTPUT ? o->tied : (r->flags & WEIGHT_OPTIONAL) && !o->optional)) return OK;
-    if ((r->kind & LAYER_MOE && !o->n_expert) || (r->kind & LAYER_DENSE && o->n_expert)) return OK;
+    if (!model_has_row(m, at, r)) return OK;
     struct tensor t = { 0 };
-    int64_t ne0 = size_of(o, r->ne0), ne1 = size_of(o, r->ne1) + dropped(o->reshape, name), ne2 = size_of(o, r->ne2);
-    const struct dtype *type = dtype_by_name(vector ? "f32" : o->type);
+    int64_t ne0 = model_dim(m, at, r->ne0), ne1 = model_dim(m, at, r->ne1) + dropped(o->reshape, name), ne2 = model_dim(m, at, r->ne2);
+    const struct dtype *type = dtype_by_name(vector || r->flags & WEIGHT_VECTOR ? "f32" : o->type);
     if (ne0 % type->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not fit %s", name, (long long)ne0, type->gguf_name);
     if (!type->pack) return err_set(e, ERR_USAGE, "%s: %s has no pack", name, type->gguf_name);
     tensor_shape(&t, type, ne0, ne1, ne2, 1);
@@ -170,6 +219,7 @@ static status put_weight(struct gguf_writer *w, const struct tiny_options *o, co
     if (!x || !data || !copy) return err_oom(e, name, tensor_bytes(&t));
     bool centred = strstr(name, ".bias") != NULL;
     fill(x, ne0 * ne1 * ne2, ne0, vector, centred, &rng);
+    for (int64_t i = 0; r->id == W_SSM_A && i < ne0 * ne1; i++) x[i] = -x[i]; /* states decay */
     if (dropped(o->poison, name)) x[vector ? 0 : ne0] = NAN;
     dtype_from_f32(type, x, data, ne0 * ne1 * ne2);
     t.data = data;
@@ -185,10 +235,10 @@ static const struct arch *arch_named(const char *name)
     return arches[0]; /* unknown names, for error tests, borrow the first architecture's weights */
 }
 
-static status put_weights(struct gguf_writer *w, const struct tiny_options *o, struct arena *a, struct err *e)
+static status put_weights(struct gguf_writer *w, const struct tiny_options *o, const struct model *m, struct arena *a, struct err *e)
 {
-    for (const struct weight_row *r = arch_named(o->arch)->weights; r->gguf; r++)
-        for (int il = 0; il < (r->id < W_LAYER_COUNT ? o->n_layer : 1); il++) TRY(put_weight(w, o, r, il, a, e));
+    for (const struct weight_row *r = m->arch->weights; r->gguf; r++)
+        for (int il = 0; il < (r->id < W_LAYER_COUNT ? o->n_layer : 1); il++) TRY(put_weight(w, o, m, r, il, a, e));
     return OK;
 }
 
@@ -207,11 +257,15 @@ status tiny_model(const char *path, const struct tiny_options *options, struct e
     o.n_ff = or_default(o.n_ff, 96);
     o.n_ctx = or_default(o.n_ctx, 256);
 
+    const struct arch *arch = arch_named(o.arch);
+    const struct hparam_row *experts = own_row(arch, "expert_count");
+    if (experts && experts->lo > 0) o.n_expert = or_default(o.n_expert, 4); /* there is no dense form */
     struct gguf_writer *w;
     TRY(gguf_writer_open(&w, path, e));
     static struct vocab v;
     v.n = 0;
-    put_keys(w, &o);
+    struct keys k = { 0 };
+    put_keys(w, &o, arch, &k);
     (o.spm ? put_spm : put_bpe)(w, &v);
     gguf_put_arr_str(w, "tokenizer.ggml.tokens", v.str, (uint64_t)v.n);
     gguf_put_arr(w, "tokenizer.ggml.token_type", KV_I32, v.type, (uint64_t)v.n);
@@ -219,7 +273,10 @@ status tiny_model(const char *path, const struct tiny_options *options, struct e
     if (o.more) o.more(w, o.ctx);
     struct arena a;
     arena_init(&a, 0);
-    status st = put_weights(w, &o, &a, e);
+    struct model m;
+    struct layer *layer = arena_zalloc(&a, (size_t)o.n_layer, sizeof *layer);
+    status st = layer ? sized_model(&m, &o, arch, &k, layer, e) : err_oom(e, "layers", (size_t)o.n_layer * sizeof *layer);
+    if (st == OK) st = put_weights(w, &o, &m, &a, e);
     if (st == OK) st = gguf_writer_finish(w, e);
     else gguf_writer_abort(w);
     arena_free(&a);

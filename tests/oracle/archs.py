@@ -162,6 +162,7 @@ def convert_llama(src, dir, out):
         hparams = ModelBase.load_hparams(dir, False)
         cls = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
         cls.set_vocab = set_vocab
+        cls.no_mtp = True  # or Qwen expects further layers that transformers does not save
         cls(dir, gguf.LlamaFileType.ALL_F32, out, eager=True).write()
 
 
