@@ -235,7 +235,7 @@ static const struct arch *find_arch(struct str name)
     return NULL;
 }
 
-static status read_hparams(struct model *m, const struct model_options *o, struct err *e)
+status model_read_hparams(struct model *m, const struct model_options *o, struct err *e)
 {
     struct str name = { 0 };
     struct err own = { 0 };
@@ -464,7 +464,7 @@ status model_open(struct model **out, const char *path, const struct model_optio
     arena_init(&m->arena, 0);
     struct err own = { 0 };
     status st = gguf_open(&m->g, path, !o->no_mmap, &own);
-    if (st == OK) st = read_hparams(m, o, &own);
+    if (st == OK) st = model_read_hparams(m, o, &own);
     if (st == OK) st = tokenizer_open(&m->tok, &m->g, o->pre, &own);
     if (st == OK) m->hp.n_vocab = tokenizer_size(m->tok);
     if (st == OK) st = check_vocab_key(m, &own);

@@ -11,6 +11,7 @@
     X(cli) \
     X(compare) \
     X(convert_tokenizer) \
+    X(convert) \
     X(cpu) \
     X(dtype) \
     X(engine) \
@@ -32,7 +33,6 @@
     X(recurrent) \
     X(sampler) \
     X(template) \
-    X(tok_models) \
     X(tokenizer)
 #define DECL(id) extern const struct test_suite suite_##id;
 SUITES(DECL)

@@ -15,6 +15,9 @@ struct cli {
     /* model, CPU */
     int64_t ctx, threads, batch;     /* 0 = automatic */
     const char *isa, *kv_type, *pre;
+    const char *rope_scaling;
+    float rope_scale, rope_base;
+    int64_t yarn_orig_ctx;
     bool no_mmap, check, precise, verbose, quiet, json;
     const char *color;               /* auto, always, never */
     /* sampling */
@@ -42,6 +45,9 @@ struct cli {
     const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */
     int64_t bits;
     bool dry_run, resume, verify, pure, allow_requantize, overwrite, sha256;
+    /* converting */
+    const char *dtype, *name;
+    bool allow_unused, vocab_only;
     /* importance, comparing */
     const char *calibration, *base_logits, *fail_if[16]; int n_fail_if;
     bool legacy, quick;
@@ -84,7 +90,7 @@ struct command {
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_quantize, command_recommend, command_importance, command_completion, command_version, command_help;
+    command_doctor, command_convert, command_quantize, command_recommend, command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
  * (128 + signal for ERR_INTERRUPTED, which prints nothing). */

@@ -129,9 +129,9 @@ static void print_status(const struct runtime *r, const struct cli *c, const cha
     int threads = c->threads > 0 ? (int)c->threads : r->cpu.n_threads_default;
     fprintf(stderr, "%s, %s, %s%s | %d %s (%s) | %s\n", name, format_name(model_gguf(r->model), m.type), size_text(m.file_bytes, size), context, threads,
             threads == 1 ? "thread" : "threads", c->threads > 0 ? "asked for" : r->cpu.why, engine_kernels(r->engine)->name);
-    if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train)
-        fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on\n", (long long)session_n_ctx(r->session),
-                (long long)m.n_ctx_train);
+    if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train && !c->rope_scaling)
+        fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on; --rope-scaling yarn stretches them\n",
+                (long long)session_n_ctx(r->session), (long long)m.n_ctx_train);
     if (m.note && m.note[0]) fprintf(stderr, "note: %s\n", m.note);
     if (!c->verbose) return;
     fprintf(stderr, "%s | %s, %lld layers, width %lld, %lld heads (%lld KV), vocabulary %lld | %.2f bits per weight | loaded in %.0f ms\n", path, m.arch,
@@ -142,9 +142,19 @@ status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struc
 {
     char path[PATH_CAP];
     double start = now_seconds();
-    struct model_options o = { .no_mmap = c->no_mmap, .check = c->check, .pre = c->pre };
+    struct model_options o = {
+        .no_mmap = c->no_mmap,
+        .check = c->check,
+        .pre = c->pre,
+        .rope_scaling = c->rope_scaling,
+        .rope_factor = c->rope_scale,
+        .rope_base = c->rope_base,
+        .rope_ctx_orig = c->yarn_orig_ctx,
+        .n_ctx = c->ctx ? c->ctx : max_i64(n_ctx, 0),
+    };
     *r = (struct runtime){ 0 };
     cpu_detect(&r->cpu);
+    if (c->rope_scale > 0 && !c->rope_scaling) return err_set(e, ERR_USAGE, "--rope-scale needs --rope-scaling linear, yarn or ntk");
     status st = model_find(c->model, path, sizeof path, e);
     bool before = cli_signals_at_once(true);
     if (st == OK) st = model_open(&r->model, path, &o, e);

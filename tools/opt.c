@@ -17,6 +17,11 @@ OPT_GROUP(opts_model, "Model",
       .help = "number format of the KV cache" },
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" },
     { "check", "--check-tensors", OPT_FLAG, OPT_AT(check), .help = "scan all weights for NaN and infinities first" },
+    { "rope-scaling", NULL, OPT_STR, OPT_AT(rope_scaling), .value = "KIND", .choices = "none|linear|yarn|longrope|ntk",
+      .help = "stretch positions to reach beyond the training length; default: as the file says" },
+    { "rope-scale", NULL, OPT_FLOAT, OPT_AT(rope_scale), .value = "X", .hi = 1e6, .help = "by this factor, with --rope-scaling" },
+    { "rope-freq-base", NULL, OPT_FLOAT, OPT_AT(rope_base), .value = "X", .hi = 1e12, .help = "base frequency of the positions; 0: the file's" },
+    { "yarn-orig-ctx", NULL, OPT_INT, OPT_AT(yarn_orig_ctx), .value = "N", .hi = 16777216, .help = "context before stretching; 0: the training length" },
     ROW_PRE);
 
 OPT_GROUP(opts_cpu, "CPU",

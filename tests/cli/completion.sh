@@ -1,7 +1,7 @@
 # the scripts know every command and option
 for s in bash zsh fish; do
     cuanto completion $s >$s || echo "$s failed"
-    for c in run chat perplexity compare bench inspect quantize recommend importance tokenize template doctor completion version help; do grep -q "$c" $s || echo "$s: no $c"; done
+    for c in run chat perplexity compare bench inspect convert quantize recommend importance tokenize template doctor completion version help; do grep -q "$c" $s || echo "$s: no $c"; done
 done
 grep -c -- '--top-k' bash
 tail -n 1 bash

@@ -1,0 +1,38 @@
+/* convert - a Hugging Face checkpoint as a GGUF file: config.json, tokenizer and weights, by the rows of the architecture (src/arch.h) and nothing
+ * else. Everything is planned and checked before the first byte is written: missing and unused tensors, shapes, numbers. Streams: memory is
+ * bounded by the largest tensor that must be rearranged, and is some MiB for all others. The same input gives the same bytes. */
+#pragma once
+#include "ggml-like/dtype.h"
+#include "src/model.h"
+
+struct convert;
+
+struct convert_options {
+    const struct dtype *type;  /* of the matrices; NULL: the type that most of the checkpoint's bytes have, F16, BF16 or F32. Vectors, convolutions
+                                * and routers are F32 in any case; rows that do not fit the type's blocks are F16 */
+    const char *pre;           /* tokenizer.ggml.pre; NULL = found from tokenizer.json */
+    const char *name;          /* general.name; NULL = the directory's */
+    bool allow_unused;         /* source tensors that the architecture has no row for are left out instead of refused */
+    bool vocab_only;           /* no tensors: keys and tokenizer */
+    int n_threads;             /* 0 = as many as the machine has cores */
+    void (*warn)(void *ctx, const char *text); /* one line; may be NULL */
+    bool (*progress)(void *ctx, size_t done, size_t total); /* bytes of the output, some times a second, by the caller's thread; false stops
+                                                             * (ERR_INTERRUPTED, nothing is left). May be NULL */
+    void *ctx;
+};
+
+/* convert_open - path is a directory with config.json and weights (checkpoint.h), or one of its weight files. ERR_FILE, ERR_FORMAT (unknown
+ * architecture with the known ones; missing key; missing and unused tensors, listed; wrong shape with both), ERR_USAGE, ERR_MEMORY. */
+status convert_open(struct convert **out, const char *path, const struct convert_options *o, struct err *e) MUST_USE;
+void convert_close(struct convert *c); /* accepts NULL */
+
+struct convert_info {
+    const char *arch, *hf, *type; /* "llama", "LlamaForCausalLM", "F16" */
+    int64_t n_tensors, n_sources, n_vocab;
+    size_t out_bytes;
+    const char *pre;
+};
+void convert_info(const struct convert *c, struct convert_info *info);
+
+/* convert_write - makes the file at path (replacing it when complete). */
+status convert_write(struct convert *c, const char *path, struct err *e) MUST_USE;

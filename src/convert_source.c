@@ -1,0 +1,289 @@
+/* convert_source - from weight rows to the tensors of a checkpoint: names, shapes, stacks of experts, and what is left over. */
+#include "src/convert_int.h"
+#include <stdio.h>
+#include <string.h>
+
+/* ---- names ---- */
+
+/* "model.layers.%d.mlp.experts.%e.w1.weight" with numbers; false when it does not fit. */
+static bool expand(const char *p, size_t n, int il, int64_t expert, char *out, size_t cap)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        int len = 1;
+        if (p[i] == '%' && i + 1 < n && (p[i + 1] == 'd' || p[i + 1] == 'e')) {
+            len = snprintf(out + at, cap - at, "%lld", p[i + 1] == 'd' ? (long long)il : (long long)expert);
+            i++;
+        } else {
+            out[at] = p[i];
+        }
+        at += (size_t)len;
+        if (at + 24 > cap) return false;
+    }
+    out[at] = '\0';
+    return true;
+}
+
+/* The same tensor goes by several names: whole models put "model." or "transformer." before what base models have bare, multimodal ones add
+ * "language_model." before or behind it. */
+static const struct ckpt_tensor *find_named(const struct checkpoint *c, const char *name)
+{
+    static const char *const strip[] = { "model.", "transformer." };
+    static const char *const before[] = { "", "language_model.", "model.language_model.", "transformer.", "model." };
+    char other[320];
+    const struct ckpt_tensor *t;
+    for (int i = 0; i < ARRAY_LEN(before); i++) {
+        snprintf(other, sizeof other, "%s%s", before[i], name);
+        if ((t = checkpoint_find(c, other))) return t;
+    }
+    for (int s = 0; s < ARRAY_LEN(strip); s++) {
+        size_t n = strlen(strip[s]);
+        if (strncmp(name, strip[s], n) != 0) continue;
+        for (int i = 0; i < 4; i++) {
+            snprintf(other, sizeof other, "%s%s", before[i], name + n);
+            if ((t = checkpoint_find(c, other))) return t;
+        }
+    }
+    return NULL;
+}
+
+bool source_find(struct import *im, const char *pattern, int il, int64_t expert, struct source *s)
+{
+    *s = (struct source){ 0 };
+    for (const char *p = pattern; *p;) {
+        size_t n = strcspn(p, "|");
+        char name[256];
+        if (expand(p, n, il, expert, name, sizeof name)) {
+            const struct ckpt_tensor *t = find_named(&im->ckpt, name);
+            if (t) {
+                im->used[t - im->ckpt.tensor] = true;
+                s->t = t;
+                return true;
+            }
+        }
+        p += n + (p[n] == '|');
+    }
+    return false;
+}
+
+bool import_has(const struct import *im, const char *hf, int il)
+{
+    struct source s;
+    for (const char *p = hf; *p;) {
+        size_t n = strcspn(p, "|");
+        char name[256];
+        if (expand(p, n, il, 0, name, sizeof name) && (s.t = find_named(&im->ckpt, name))) return true;
+        p += n + (p[n] == '|');
+    }
+    return false;
+}
+
+/* ---- reading ---- */
+
+int64_t source_rows(const struct source *s) { return ckpt_rows(s->t); }
+int64_t source_cols(const struct source *s) { return ckpt_row_len(s->t); }
+bool source_is_float(const struct source *s) { return ckpt_type_is_float(s->t->type); }
+
+void source_turn(struct source *s, int64_t *rows, int64_t *cols)
+{
+    s->turned = *s->t;
+    int a = s->t->n_dims - 2, b = s->t->n_dims - 1;
+    s->turned.shape[a] = s->t->shape[b], s->turned.shape[b] = s->t->shape[a];
+    s->turned.stride[a] = s->t->stride[b], s->turned.stride[b] = s->t->stride[a];
+    s->turned.contiguous = false;
+    *rows = ckpt_rows(&s->turned);
+    *cols = ckpt_row_len(&s->turned);
+}
+
+status source_read(const struct import *im, const struct source *s, int64_t row0, int64_t n, float *out, struct err *e)
+{
+    return checkpoint_read_f32(&im->ckpt, s->turned.name ? &s->turned : s->t, row0, n, out, e);
+}
+
+static const char *shape_text(const struct ckpt_tensor *t, char buf[96])
+{
+    size_t at = 0;
+    buf[0] = '\0';
+    for (int i = 0; i < t->n_dims && at < 80; i++)
+        at += (size_t)snprintf(buf + at, 96 - at, "%s%lld", i ? ", " : "[", (long long)t->shape[i]);
+    snprintf(buf + at, 96 - at, at ? "]" : "[]");
+    return buf;
+}
+
+status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e)
+{
+    struct source s;
+    char have[96];
+    *out = NULL;
+    if (!source_find(im, hf, il, 0, &s)) return err_set(e, ERR_FORMAT, "tensor %s of layer %d is missing", hf, il);
+    bool fits = s.t->n_dims == n_dims;
+    for (int i = 0; fits && i < n_dims; i++) fits = shape[i] < 0 || shape[i] == s.t->shape[i];
+    if (!fits) {
+        char want[96] = "";
+        for (int i = 0; i < n_dims; i++) snprintf(want + strlen(want), sizeof want - strlen(want), "%s%lld", i ? ", " : "", (long long)shape[i]);
+        return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%s] (-1 = any)", s.t->name, shape_text(s.t, have), want);
+    }
+    for (int i = 0; i < n_dims; i++) shape[i] = s.t->shape[i];
+    size_t bytes;
+    if (!mul_size((size_t)s.t->n_elements, sizeof(float), &bytes) || !(*out = mem_alloc(bytes))) return err_oom(e, s.t->name, SIZE_MAX);
+    status st = source_read(im, &s, 0, source_rows(&s), *out, e);
+    if (st != OK) {
+        mem_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+/* ---- the plan ---- */
+
+/* Tensors that no runtime needs. */
+static const char *const never_needed[] = {
+    "rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias", ".attention.bias", ".attention.masked_bias", "position_ids", NULL
+};
+/* Parts of multimodal checkpoints and extra heads: not run, left out with a word. */
+static const char *const other_parts[] = {
+    "vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "audio_tower.", "embed_vision.", "embed_audio.", "mtp.", NULL
+};
+
+static bool holds_any(const char *name, const char *const *list)
+{
+    for (; list && *list; list++)
+        if (strstr(name, *list)) return true;
+    return false;
+}
+
+static status add_tensor(struct convert *c, const struct weight_row *r, int il, struct out_tensor **out, struct err *e)
+{
+    char name[128];
+    if (c->n_tensors == c->cap_tensors) {
+        int64_t cap = c->cap_tensors ? 2 * c->cap_tensors : 256;
+        struct out_tensor *grown = mem_realloc(c->tensor, (size_t)cap * sizeof *grown);
+        if (!grown) return err_oom(e, "tensors", (size_t)cap * sizeof *grown);
+        c->tensor = grown, c->cap_tensors = cap;
+    }
+    struct out_tensor *t = &c->tensor[c->n_tensors];
+    *t = (struct out_tensor){ .row = r, .il = il };
+    snprintf(name, sizeof name, r->gguf, il);
+    t->t.name = arena_strdup(&c->im.arena, name, strlen(name));
+    if (!t->t.name) return err_oom(e, name, sizeof name);
+    const struct arch_import *own = c->im.arch->import;
+    for (const struct weight_import *w = own ? own->weights : NULL; w && w->id != W_COUNT; w++)
+        if (w->id == r->id) t->own = w;
+    *out = t;
+    return OK;
+}
+
+/* Vectors and what the runtime reads as f32 stay F32; routers too, as llama.cpp keeps them; rows that no block fits are F16. */
+static const struct dtype *type_of(const struct convert *c, const struct weight_row *r, int64_t ne0)
+{
+    bool f32 = r->ne1 == DIM_1 || r->flags & WEIGHT_VECTOR || r->id == W_ROUTER || r->id == W_SHARED_ROUTER;
+    if (f32) return dtype_by_id(GGUF_F32);
+    return ne0 % c->type->block_len ? dtype_by_id(GGUF_F16) : c->type;
+}
+
+static void note_missing(struct convert *c, const struct out_tensor *t)
+{
+    size_t at = strlen(c->missing);
+    if (at + 60 < sizeof c->missing) snprintf(c->missing + at, sizeof c->missing - at, "%s%s", at ? ", " : "", t->t.name);
+    import_warn(&c->im, "missing: %s, expected as %s", t->t.name, t->row->hf ? t->row->hf : "(computed)");
+    c->n_missing++;
+}
+
+/* A stack: one tensor for each expert, or one with all of them. */
+static bool find_sources(struct convert *c, struct out_tensor *t, int64_t n_parts, struct err *e)
+{
+    struct import *im = &c->im;
+    struct source s;
+    bool each = strstr(t->row->hf, "%e") != NULL;
+    if (!source_find(im, t->row->hf, t->il, 0, &s)) return false;
+    t->n_source = each ? n_parts : 1;
+    t->source = arena_zalloc(&im->arena, (size_t)t->n_source, sizeof *t->source);
+    if (!t->source) return err_oom(e, t->t.name, (size_t)t->n_source * sizeof *t->source), false;
+    t->source[0] = s;
+    for (int64_t x = 1; x < t->n_source; x++)
+        if (!source_find(im, t->row->hf, t->il, x, &t->source[x])) return false;
+    return true;
+}
+
+/* What a source must look like: [rows][cols], turned if the row says so; with a row map of its own any number of rows will do. */
+static status check_source(const struct out_tensor *t, struct source *s, struct err *e)
+{
+    char have[96];
+    if (!source_is_float(s))
+        return err_set(e, ERR_FORMAT, "%s: type is %s: this kind of quantized checkpoint is not supported", s->t->name, ckpt_type_name(s->t->type));
+    int64_t rows = source_rows(s), cols = source_cols(s), want_rows = t->t.ne[1] * (t->n_source == 1 ? t->t.ne[2] : 1), want_cols = t->t.ne[0];
+    if (t->row->flags & WEIGHT_TRANSPOSED && s->t->n_dims >= 2) source_turn(s, &rows, &cols);
+    if (t->row->ne1 == DIM_1 && rows * cols == want_cols) return OK; /* a vector, whatever its dimensions of 1 */
+    if (t->row->flags & WEIGHT_VECTOR && rows * cols == want_rows * want_cols) return OK; /* convolutions have a dimension of 1 in between */
+    bool any_rows = t->own && t->own->row;
+    bool vocab = t->row->ne1 == DIM_VOCAB && rows >= want_rows;
+    if (cols == want_cols && (rows == want_rows || any_rows || vocab)) return OK;
+    return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", s->t->name, shape_text(s->t, have),
+                   (long long)(t->row->flags & WEIGHT_TRANSPOSED ? want_cols : want_rows),
+                   (long long)(t->row->flags & WEIGHT_TRANSPOSED ? want_rows : want_cols));
+}
+
+static bool is_rope_factors(enum weight_id id) { return id == W_ROPE_FREQS || id == W_ROPE_LONG || id == W_ROPE_SHORT; }
+
+static status plan_row(struct convert *c, const struct weight_row *r, int il, struct err *e)
+{
+    struct out_tensor *t = NULL;
+    const struct model *m = &c->model;
+    TRY(add_tensor(c, r, il, &t, e));
+    int64_t ne0 = model_dim(m, il, r->ne0), ne1 = model_dim(m, il, r->ne1), ne2 = model_dim(m, il, r->ne2);
+    tensor_shape(&t->t, type_of(c, r, ne0), ne0, ne1, ne2, 1);
+    if (t->own && t->own->load) {
+        c->n_tensors++;
+        return OK;
+    }
+    if (is_rope_factors(r->id) && !(r->hf && import_has(&c->im, r->hf, il))) {
+        TRY(convert_rope_factors(&c->im, r->id, ne0, &t->made, e));
+        c->n_tensors += t->made != NULL;
+        return OK;
+    }
+    bool tied = r->id == W_OUTPUT && import_number(&c->im, "tie_word_embeddings", 0) != 0;
+    struct err own = { 0 };
+    bool found = r->hf && find_sources(c, t, ne2, &own);
+    if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    if (!found || tied) { /* a head that repeats the embedding is stored once */
+        if (!found && !(r->flags & WEIGHT_OPTIONAL)) note_missing(c, t);
+        return OK;
+    }
+    for (int64_t i = 0; i < t->n_source; i++) TRY(check_source(t, &t->source[i], e));
+    c->n_tensors++;
+    return OK;
+}
+
+static status check_unused(struct convert *c, struct err *e)
+{
+    struct import *im = &c->im;
+    const struct arch_import *own = im->arch->import;
+    int64_t n = 0, parts = 0;
+    const char *first = NULL;
+    for (int64_t i = 0; i < im->ckpt.n_tensors; i++) {
+        const char *name = im->ckpt.tensor[i].name;
+        if (im->used[i] || holds_any(name, never_needed) || holds_any(name, own ? own->ignore : NULL)) continue;
+        if (holds_any(name, other_parts)) {
+            parts++;
+            continue;
+        }
+        if (!first) first = name;
+        if (n++ < 20) import_warn(im, "unused: %s", name);
+    }
+    if (parts) import_warn(im, "%lld tensors of other parts (vision, audio, further heads) are left out", (long long)parts);
+    if (n == 0 || im->o->allow_unused) return OK;
+    return err_set(e, ERR_FORMAT, "%lld tensors of the checkpoint have no place in architecture %s, first %s", (long long)n, im->arch->name, first);
+}
+
+status convert_plan_tensors(struct convert *c, struct err *e)
+{
+    const struct weight_row *rows = c->im.arch->weights;
+    for (const struct weight_row *r = rows; r->gguf; r++)
+        if (r->id >= W_LAYER_COUNT) TRY(plan_row(c, r, -1, e));
+    for (int il = 0; il < c->model.hp.n_layer; il++)
+        for (const struct weight_row *r = rows; r->gguf; r++)
+            if (r->id < W_LAYER_COUNT && model_has_row(&c->model, il, r)) TRY(plan_row(c, r, il, e));
+    if (c->n_missing)
+        return err_set(e, ERR_FORMAT, "%s: %lld tensors are missing: %s", c->im.dir, (long long)c->n_missing, c->missing);
+    return check_unused(c, e);
+}

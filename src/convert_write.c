@@ -1,0 +1,207 @@
+/* convert_write - makes rows of the output from rows of the checkpoint, and writes the file with all threads.
+ * A piece is some rows of one tensor; pieces go to their places in any order, and their bytes do not depend on who made them. */
+#include "ggml-like/cpu.h"
+#include "ggml-like/pool.h"
+#include "src/convert_int.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { PIECE_FLOATS = 1 << 20 }; /* 4 MiB of f32 a thread */
+
+/* ---- rows ---- */
+
+/* Where an element of a head stands in the Hugging Face order, halves of pairs half a rotation apart, when here they are neighbours. */
+static int64_t unpaired(const struct layer_params *l, int64_t i)
+{
+    int64_t head = i / l->head_dim, j = i % l->head_dim, n = l->rope.n_rot;
+    return head * l->head_dim + (j < n ? j % 2 * (n / 2) + j / 2 : j);
+}
+
+/* Row i of all rows of t: which source, which row of it; -1: zeros. */
+static int64_t source_row(const struct convert *c, const struct out_tensor *t, int64_t i, const struct source **s)
+{
+    *s = &t->source[0];
+    if (t->n_source > 1) {
+        *s = &t->source[i / t->t.ne[1]];
+        i %= t->t.ne[1];
+    }
+    if (t->own && t->own->row) return t->own->row(&c->model, t->il, i);
+    if (t->row->flags & WEIGHT_ROPE_PAIRS && t->t.ne[1] > 1) return unpaired(&c->model.layer[t->il].hp, i);
+    return i;
+}
+
+static void finish_floats(const struct convert *c, const struct out_tensor *t, float *x, float *spare, int64_t n)
+{
+    if (t->row->flags & WEIGHT_ROPE_PAIRS && t->t.ne[1] == 1) {
+        memcpy(spare, x, (size_t)n * sizeof *x);
+        for (int64_t i = 0; i < n; i++) x[i] = spare[unpaired(&c->model.layer[t->il].hp, i)];
+    }
+    if (t->row->flags & WEIGHT_PLUS_ONE)
+        for (int64_t i = 0; i < n; i++) x[i] += 1.0f;
+    if (t->own && t->own->value)
+        for (int64_t i = 0; i < n; i++) x[i] = t->own->value(x[i]);
+}
+
+/* Bytes that need no change go straight from file to file. */
+static bool as_they_are(const struct convert *c, const struct out_tensor *t)
+{
+    static const struct { enum ckpt_type from; int to; } same[] = { { CKPT_F32, GGUF_F32 }, { CKPT_F16, GGUF_F16 }, { CKPT_BF16, GGUF_BF16 } };
+    if (t->made || t->n_source == 0 || t->own || t->row->flags & (WEIGHT_PLUS_ONE | WEIGHT_TRANSPOSED | WEIGHT_ROPE_PAIRS)) return false;
+    for (int64_t x = 0; x < t->n_source; x++) {
+        bool fits = false;
+        for (int i = 0; i < ARRAY_LEN(same) && !t->source[x].turned.name; i++)
+            fits |= t->source[x].t->type == same[i].from && t->t.type->gguf_id == same[i].to;
+        if (!fits || !t->source[x].t->contiguous) return false;
+    }
+    return true;
+}
+
+static status copy_rows(struct convert *c, const struct out_tensor *t, int64_t row0, int64_t n, uint8_t *dst, struct err *e)
+{
+    int64_t per = t->n_source > 1 ? t->t.ne[1] : t->t.ne[1] * t->t.ne[2], cols = t->t.ne[0];
+    while (n > 0) {
+        int64_t m = min_i64(n, per - row0 % per);
+        TRY(checkpoint_read(&c->im.ckpt, t->source[row0 / per].t, row0 % per * cols, m * cols, dst, e));
+        row0 += m, n -= m;
+        dst += (size_t)m * t->t.nb[1];
+    }
+    return OK;
+}
+
+/* Rows that follow one another in the source are read at once. */
+static status read_floats(struct convert *c, const struct out_tensor *t, int64_t row0, int64_t n, float *x, struct err *e)
+{
+    int64_t cols = t->t.ne[0];
+    for (int64_t i = 0; i < n;) {
+        const struct source *s, *next;
+        int64_t from = source_row(c, t, row0 + i, &s), m = 1;
+        while (from >= 0 && i + m < n && source_row(c, t, row0 + i + m, &next) == from + m && next == s) m++;
+        if (from < 0) memset(x + i * cols, 0, (size_t)cols * sizeof *x);
+        else if (t->row->ne1 == DIM_1 || t->row->flags & WEIGHT_VECTOR) TRY(source_read(&c->im, s, 0, source_rows(s), x, e)); /* whole: see check_source */
+        else if (from + m > source_rows(s) && !s->turned.name)
+            return err_set(e, ERR_FORMAT, "%s: row %lld of %lld is needed", s->t->name, (long long)(from + m - 1), (long long)source_rows(s));
+        else TRY(source_read(&c->im, s, from, m, x + i * cols, e));
+        i += m;
+    }
+    return OK;
+}
+
+static status convert_rows(struct convert *c, const struct out_tensor *t, int64_t row0, int64_t n, uint8_t *dst, float *scratch, struct err *e)
+{
+    int64_t cols = t->t.ne[0];
+    if (as_they_are(c, t)) return copy_rows(c, t, row0, n, dst, e);
+    if (t->made) {
+        dtype_from_f32(t->t.type, t->made + row0 * cols, dst, n * cols);
+        return OK;
+    }
+    TRY(read_floats(c, t, row0, n, scratch, e));
+    finish_floats(c, t, scratch, scratch + n * cols, n * cols);
+    dtype_from_f32(t->t.type, scratch, dst, n * cols);
+    return OK;
+}
+
+/* ---- pieces ---- */
+
+struct writer {
+    struct convert *c;
+    struct file_out out;
+    _Atomic int64_t next;
+    _Atomic size_t done;
+    _Atomic bool stop;
+    int64_t n_pieces;
+    pthread_mutex_t lock;
+    struct err err;
+};
+
+/* A tensor that is computed as a whole, or a vector, is one piece. */
+static int64_t piece_rows(const struct out_tensor *t)
+{
+    int64_t rows = tensor_rows(&t->t);
+    if (t->own && t->own->load) return rows;
+    if (t->row->ne1 == DIM_1 || t->row->flags & WEIGHT_VECTOR) return rows;
+    int64_t n = max_i64(1, PIECE_FLOATS / t->t.ne[0]);
+    return min_i64(rows, n > 64 ? n & ~(int64_t)63 : n);
+}
+
+static int64_t piece_count(const struct out_tensor *t) { return (tensor_rows(&t->t) + piece_rows(t) - 1) / piece_rows(t); }
+
+static status load_whole(struct writer *w, const struct out_tensor *t, struct err *e)
+{
+    size_t bytes, floats;
+    if (!mul_size((size_t)tensor_elements(&t->t), sizeof(float), &bytes)) return err_oom(e, t->t.name, SIZE_MAX);
+    floats = bytes;
+    float *x = mem_alloc(floats);
+    uint8_t *packed = mem_alloc(tensor_bytes(&t->t));
+    status st = x && packed ? OK : err_oom(e, t->t.name, floats);
+    if (st == OK) st = t->own->load(&w->c->im, &w->c->model, t->il, x, e);
+    for (int64_t i = 0; st == OK && t->own->value && i < tensor_elements(&t->t); i++) x[i] = t->own->value(x[i]);
+    if (st == OK) dtype_from_f32(t->t.type, x, packed, tensor_elements(&t->t));
+    if (st == OK) st = file_write_at(&w->out, packed, tensor_bytes(&t->t), t->offset, e);
+    mem_free(x);
+    mem_free(packed);
+    return st;
+}
+
+static status make_piece(struct writer *w, const struct out_tensor *t, int64_t piece, struct err *e)
+{
+    if (t->own && t->own->load) return load_whole(w, t, e);
+    int64_t rows = piece_rows(t), row0 = piece * rows, n = min_i64(rows, tensor_rows(&t->t) - row0);
+    size_t floats = 2 * (size_t)(n * t->t.ne[0]) * sizeof(float), bytes = (size_t)n * t->t.nb[1];
+    float *scratch = mem_alloc(floats);
+    uint8_t *dst = mem_alloc(bytes);
+    status st = scratch && dst ? OK : err_oom(e, t->t.name, floats + bytes);
+    if (st == OK) st = convert_rows(w->c, t, row0, n, dst, scratch, e);
+    if (st == OK) st = file_write_at(&w->out, dst, bytes, t->offset + (size_t)row0 * t->t.nb[1], e);
+    mem_free(scratch);
+    mem_free(dst);
+    atomic_fetch_add(&w->done, bytes);
+    return st;
+}
+
+static void work(void *ctx, int ith, int nth)
+{
+    struct writer *w = ctx;
+    const struct convert_options *o = w->c->im.o;
+    int64_t it = 0, before = 0;
+    for (int64_t i; !atomic_load(&w->stop) && (i = atomic_fetch_add(&w->next, 1)) < w->n_pieces;) {
+        struct err e = { 0 };
+        while (i - before >= piece_count(&w->c->tensor[it])) before += piece_count(&w->c->tensor[it++]);
+        status st = make_piece(w, &w->c->tensor[it], i - before, &e);
+        if (st == OK && ith == 0 && o->progress && !o->progress(o->ctx, atomic_load(&w->done), w->c->header.size))
+            st = err_set(&e, ERR_INTERRUPTED, "stopped");
+        if (st == OK) continue;
+        atomic_store(&w->stop, true);
+        pthread_mutex_lock(&w->lock);
+        err_set(&w->err, e.code, "%s", e.text);
+        pthread_mutex_unlock(&w->lock);
+    }
+}
+
+status convert_write(struct convert *c, const char *path, struct err *e)
+{
+    struct writer w = { .c = c };
+    struct pool *pool;
+    for (int64_t i = 0; i < c->n_tensors; i++) w.n_pieces += piece_count(&c->tensor[i]);
+    struct cpu_info cpu;
+    cpu_detect(&cpu);
+    TRY(pool_open(&pool, c->im.o->n_threads ? c->im.o->n_threads : cpu.n_threads_default, e));
+    status st = file_create(&w.out, path, e);
+    if (st != OK) {
+        pool_close(pool);
+        return st;
+    }
+    pthread_mutex_init(&w.lock, NULL);
+    st = file_resize(&w.out, c->header.size, e);
+    if (st == OK) st = file_write_at(&w.out, c->header.data, c->header.n, 0, e);
+    if (st == OK) {
+        pool_run(pool, work, &w);
+        st = w.err.code == OK ? OK : err_set(e, w.err.code, "%s", w.err.text);
+    }
+    if (st == OK) st = checkpoint_unchanged(&c->im.ckpt, e);
+    if (st == OK) st = file_commit(&w.out, e);
+    else file_abort(&w.out);
+    pthread_mutex_destroy(&w.lock);
+    pool_close(pool);
+    return st;
+}

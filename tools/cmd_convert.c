@@ -1,0 +1,145 @@
+/* convert - a Hugging Face directory as one GGUF file. The library plans, checks and writes (src/convert.h); here are words and a bar. */
+#include "src/convert.h"
+#include "tools/opt.h"
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct job {
+    struct cli *c;
+    struct bar bar;
+    char out[PATH_MAX];
+};
+
+static void warn(void *ctx, const char *text)
+{
+    const struct job *j = ctx;
+    if (!j->c->quiet) fprintf(stderr, "convert: %s\n", text);
+}
+
+static bool progress(void *ctx, size_t done, size_t total)
+{
+    struct job *j = ctx;
+    bar_update(&j->bar, (int64_t)(done >> 20), NULL);
+    return !cli_interrupted;
+}
+
+/* "dir/Name" and F16: "Name-F16.gguf" here */
+static status default_out(struct job *j, const char *type, struct err *e)
+{
+    char dir[PATH_MAX];
+    size_t n = strlen(j->c->model);
+    while (n > 1 && j->c->model[n - 1] == '/') n--;
+    if (n >= sizeof dir) return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
+    memcpy(dir, j->c->model, n);
+    dir[n] = '\0';
+    const char *base = path_base(dir), *name = *base && strcmp(base, ".") && strcmp(base, "..") ? base : "model";
+    if (snprintf(j->out, sizeof j->out, "%s-%s.gguf", name, type) < (int)sizeof j->out) return OK;
+    return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
+}
+
+static status check_out(struct job *j, struct err *e)
+{
+    struct stat st;
+    TRY(output_apart("--output", j->out, &j->c->model, 1, e));
+    if (j->c->overwrite || stat(j->out, &st) != 0) return OK;
+    return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", j->out);
+}
+
+static void tell(const struct job *j, const struct convert_info *i)
+{
+    char size[32];
+    size_text(i->out_bytes, size);
+    if (j->c->json) {
+        struct json_out o;
+        json_out_init(&o, true);
+        json_begin(&o, NULL, '{');
+        json_put_cstr(&o, "architecture", i->arch);
+        json_put_cstr(&o, "hugging_face", i->hf);
+        json_put_cstr(&o, "type", i->type);
+        json_put_cstr(&o, "pre_tokenizer", i->pre);
+        json_put_i64(&o, "tensors", i->n_tensors);
+        json_put_i64(&o, "vocabulary", i->n_vocab);
+        json_put_i64(&o, "bytes", (int64_t)i->out_bytes);
+        json_put_cstr(&o, "output", j->c->dry_run ? NULL : j->out);
+        json_end(&o, '}');
+        if (json_out_ok(&o)) out_printf("%.*s\n", (int)o.n, o.buf);
+        json_out_free(&o);
+        return;
+    }
+    if (j->c->quiet && !j->c->dry_run) return;
+    out_printf("%s (%s) -> %s: %lld tensors as %s, %lld tokens%s%s, %s\n", i->hf, j->c->model, i->arch, (long long)i->n_tensors, i->type,
+               (long long)i->n_vocab, *i->pre ? ", pre-tokenizer " : "", i->pre, size);
+}
+
+static status convert(struct job *j, struct err *e)
+{
+    struct cli *c = j->c;
+    struct convert_options o = {
+        .pre = c->pre,
+        .name = c->name,
+        .allow_unused = c->allow_unused,
+        .vocab_only = c->vocab_only,
+        .n_threads = (int)c->threads,
+        .warn = warn,
+        .progress = progress,
+        .ctx = j,
+    };
+    if (c->dtype && strcmp(c->dtype, "auto") && !(o.type = dtype_by_name(c->dtype)))
+        return err_set(e, ERR_USAGE, "--dtype: '%.30s' is unknown: auto, f32, f16, bf16, q8_0, ...", c->dtype);
+    struct convert *cv;
+    struct convert_info info;
+    if (c->output && snprintf(j->out, sizeof j->out, "%s", c->output) >= (int)sizeof j->out)
+        return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->output);
+    TRY(convert_open(&cv, c->model, &o, e));
+    convert_info(cv, &info);
+    status st = c->output ? OK : default_out(j, info.type, e);
+    if (st == OK && !c->dry_run) st = check_out(j, e);
+    if (st == OK && !c->dry_run) {
+        bar_begin(&j->bar, c, "convert", "MiB", (int64_t)(info.out_bytes >> 20));
+        st = convert_write(cv, j->out, e);
+        bar_end(&j->bar);
+    }
+    if (st == OK) tell(j, &info);
+    if (st == OK && !c->dry_run && !c->quiet && !c->json) out_printf("wrote %s\n", j->out);
+    convert_close(cv);
+    return st;
+}
+
+static int run(struct cli *c)
+{
+    struct job j = { .c = c };
+    struct err e = { 0 };
+    cli_signals();
+    status st = convert(&j, &e);
+    if (cli_interrupted) st = e.code = ERR_INTERRUPTED;
+    return st == OK ? out_status() : cli_fail(&e, NULL);
+}
+
+OPT_GROUP(convert_group, "Convert",
+    { "output", "-o --outfile", OPT_STR, OPT_AT(output), .value = "FILE", .help = "the file to write (default: NAME-TYPE.gguf here)" },
+    { "dtype", "--outtype", OPT_STR, OPT_AT(dtype), .value = "TYPE", .def = "auto",
+      .help = "format of the matrices: auto (as the checkpoint), f32, f16, bf16, q8_0, ..." },
+    ROW_PRE,
+    { "name", "--model-name", OPT_STR, OPT_AT(name), .value = "TEXT", .help = "the model's name in the file (default: the directory's)" },
+    { "allow-unused", NULL, OPT_FLAG, OPT_AT(allow_unused), .help = "leave out tensors that the architecture has no place for" },
+    { "vocab-only", NULL, OPT_FLAG, OPT_AT(vocab_only), .help = "keys and tokenizer, no weights" },
+    { "dry-run", NULL, OPT_FLAG, OPT_AT(dry_run), .help = "check everything and print the plan, write nothing" },
+    { "overwrite", "--force", OPT_FLAG, OPT_AT(overwrite), .help = "replace an existing output" },
+    { "threads", "-t", OPT_INT, OPT_AT(threads), .value = "N", .lo = 0, .hi = 500, .help = "threads; 0: one per physical core" });
+
+static const struct opt_group *const groups[] = { &convert_group, &opts_common, NULL };
+
+const struct command command_convert = {
+    .name = "convert",
+    .brief = "make a GGUF file of a Hugging Face checkpoint",
+    .usage = "cuanto convert DIR|FILE [-o OUT.gguf] [options]",
+    .examples = "cuanto convert ./Qwen3-0.6B\n"
+                "cuanto convert ./Qwen3-0.6B -o qwen.gguf --dtype q8_0\n"
+                "cuanto convert ./checkpoint --dry-run",
+    .groups = groups,
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+};
