@@ -259,14 +259,18 @@ static void read_post_processor(struct conv *c, const struct json *step)
     }
 }
 
-/* Classes whose loader builds the post-processor from add_bos_token and add_eos_token, whatever tokenizer.json holds. */
+/* Classes whose loader builds the post-processor from add_bos_token and add_eos_token, whatever tokenizer.json holds; the first three do so for
+ * SentencePiece vocabularies only. */
 static bool config_rules(const struct conv *c)
 {
-    static const char *const classes[] = { "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer" };
+    static const struct { const char *name; bool bytes; } classes[] = {
+        { "LlamaTokenizer", false }, { "CodeLlamaTokenizer", false }, { "GemmaTokenizer", false }, { "CohereTokenizer", true },
+    };
     const struct json *class = get_kind(c->config, "tokenizer_class", JSON_STR);
+    bool bytes = !strcmp(c->model, "gpt2");
     for (int i = 0; class && i < ARRAY_LEN(classes); i++) {
-        size_t n = strlen(classes[i]);
-        if (begins(json_str(class), classes[i]) && (class->str[n] == 0 || !strcmp(class->str + n, "Fast"))) return true;
+        size_t n = strlen(classes[i].name);
+        if (bytes == classes[i].bytes && begins(json_str(class), classes[i].name) && (class->str[n] == 0 || !strcmp(class->str + n, "Fast"))) return true;
     }
     return false;
 }

@@ -583,7 +583,8 @@ TEST(convert_tokenizer_finds_what_is_put_around_a_text)
     check_post("null", "{\"bos_token\":\"<s>\",\"add_bos_token\":true}", 1, 0, 5, ABSENT);
     check_post("null", "{\"add_bos_token\":true}", 0, 0, ABSENT, ABSENT);
     check_post(BYTES("true"), "{\"bos_token\":\"<s>\",\"add_bos_token\":true}", 0, 0, 5, ABSENT);
-    check_post(BYTES("true"), "{\"bos_token\":\"<s>\",\"add_bos_token\":true,\"tokenizer_class\":\"LlamaTokenizerFast\"}", 1, 0, 5, ABSENT);
+    check_post(BYTES("true"), "{\"bos_token\":\"<s>\",\"add_bos_token\":true,\"tokenizer_class\":\"CohereTokenizerFast\"}", 1, 0, 5, ABSENT);
+    check_post(BYTES("true"), "{\"bos_token\":\"<s>\",\"add_bos_token\":true,\"tokenizer_class\":\"LlamaTokenizerFast\"}", 0, 0, 5, ABSENT);
     check_post(TEMPLATE(SPECIAL_PIECE("<s>") "," PIECE_A), "{\"bos_token\":\"<s>\",\"add_bos_token\":false}", 1, 0, 5, ABSENT);
 }
 
