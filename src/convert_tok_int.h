@@ -91,9 +91,11 @@ status conv_want(const char *file, const struct json *obj, const char *key, enum
 static inline int show(struct str s) { return s.n < 60 ? (int)s.n : 60; }
 
 /* ---- readers ---- */
-status conv_read_spm(struct conv *c, const char *file, struct str bytes, struct err *e) MUST_USE;         /* convert_tok_spm.c */
+status conv_read_spm(struct conv *c, const char *file, struct str bytes, struct err *e) MUST_USE;         /* convert_tok_spm.c; added tokens are not in yet */
 bool conv_looks_spm(struct str bytes);
 status conv_read_json(struct conv *c, struct err *e) MUST_USE;                                            /* convert_tok_json.c: c->tokenizer */
+/* conv_json_differs - the first token of c that tokenizer.json knows under another text, added tokens left aside; -1: none. */
+status conv_json_differs(const struct conv *c, int64_t *id, struct err *e) MUST_USE;
 status conv_read_vocab_json(struct conv *c, const struct json *vocab, struct str merges, struct err *e) MUST_USE; /* vocab.json, merges.txt */
 status conv_read_vocab_txt(struct conv *c, struct str text, struct err *e) MUST_USE;                      /* vocab.txt */
 status conv_read_tiktoken(struct conv *c, const char *file, struct str text, struct err *e) MUST_USE;     /* convert_tok_ranks.c */

@@ -508,6 +508,33 @@ status conv_read_json(struct conv *c, struct err *e)
     return err_set(e, ERR_FORMAT, "%s: model.type is \"%.60s\", supported are BPE, Unigram, WordPiece", FILE_NAME, type->str);
 }
 
+static bool differs(const struct conv *c, const bool *added, int64_t id, struct str text)
+{
+    if (id < 0 || id >= c->n) return false;
+    return !added[id] && c->token[id].type != CONV_HOLE && !str_same(c->token[id].text, text);
+}
+
+status conv_json_differs(const struct conv *c, int64_t *id, struct err *e)
+{
+    *id = -1;
+    const struct json *vocab = json_get(get_kind(c->tokenizer, "model", JSON_OBJ), "vocab"), *list = get_kind(c->tokenizer, "added_tokens", JSON_ARR);
+    if (!vocab || (vocab->kind != JSON_OBJ && vocab->kind != JSON_ARR)) return OK;
+    bool *added = mem_calloc((size_t)c->n + 1, sizeof *added);
+    if (!added) return err_oom(e, FILE_NAME, (size_t)c->n);
+    for (const struct json *i = list ? list->child : NULL; i; i = i->next) {
+        int64_t at = get_int(i, "id", -1);
+        if (at >= 0 && at < c->n) added[at] = true;
+    }
+    int64_t n = 0;
+    for (const struct json *m = vocab->child; m && *id < 0; m = m->next, n++) {
+        bool pair = vocab->kind == JSON_ARR && m->kind == JSON_ARR && is_kind(m->child, JSON_STR);
+        if (pair && differs(c, added, n, json_str(m->child))) *id = n;
+        if (vocab->kind == JSON_OBJ && m->kind == JSON_INT && differs(c, added, m->i, (struct str){ m->key, (size_t)m->key_n })) *id = m->i;
+    }
+    mem_free(added);
+    return OK;
+}
+
 /* The next line, without its end; false after the last. */
 static bool next_line(struct str *rest, struct str *line)
 {

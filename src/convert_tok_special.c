@@ -317,7 +317,7 @@ status conv_roles(struct conv *c, struct err *e)
     surroundings(c);
     other_ends(c);
     const struct json *space = get_kind(c->config, "add_prefix_space", JSON_BOOL);
-    if (space && !c->tokenizer && !strcmp(c->model, "llama")) c->add_space = (int)space->i;
+    if (space && !strcmp(c->model, "llama")) c->add_space = (int)space->i; /* the loader rebuilds the tokenizer for it */
     if (c->role[CONV_UNK] >= 0 && c->token[c->role[CONV_UNK]].type == CONV_NORMAL && c->has_scores) c->token[c->role[CONV_UNK]].type = CONV_UNKNOWN;
     return OK;
 }

@@ -155,6 +155,28 @@ static void find_by_end(const char *dir, const char *end, char name[256])
     closedir(d);
 }
 
+/* Forgets a vocabulary that was read. */
+static void reset_vocabulary(struct conv *c)
+{
+    if (c->token) memset(c->token, 0, (size_t)c->cap * sizeof *c->token);
+    c->n = 0;
+    c->charsmap = (struct str){ 0 };
+    c->has_scores = false;
+    c->add_space = c->remove_spaces = -1;
+    for (int i = 0; i < CONV_ROLES; i++) c->role[i] = -1;
+}
+
+/* Some families number their tokens otherwise than the SentencePiece model beside them (Pegasus): then tokenizer.json, which is what runs, counts. */
+static status settle_sentencepiece(struct conv *c, const char *file, struct err *e)
+{
+    int64_t id;
+    TRY(conv_json_differs(c, &id, e));
+    if (id < 0) return conv_added_tokens(c, e);
+    conv_warn(c, "%s and tokenizer.json differ at token %lld: tokenizer.json counts", file, (long long)id);
+    reset_vocabulary(c);
+    return conv_read_json(c, e);
+}
+
 static status read_sentencepiece(struct conv *c, bool *done, struct err *e)
 {
     static const char *const names[] = { "tokenizer.model", "spiece.model" };
@@ -166,6 +188,7 @@ static status read_sentencepiece(struct conv *c, bool *done, struct err *e)
         bool spm = conv_looks_spm(bytes);
         if (!spm && c->tokenizer) continue; /* tiktoken under that name: tokenizer.json says more */
         TRY(spm ? conv_read_spm(c, names[i], bytes, e) : conv_read_tiktoken(c, names[i], bytes, e));
+        if (spm) TRY(settle_sentencepiece(c, names[i], e));
         *done = true;
     }
     return OK;
@@ -363,6 +386,7 @@ status convert_tokenizer_spm(struct gguf_writer *w, const void *data, size_t n, 
     struct conv c;
     status st = begin(&c, NULL, o, e);
     if (st == OK) st = conv_read_spm(&c, "tokenizer.model", (struct str){ data, n }, e);
+    if (st == OK) st = conv_index(&c, e);
     if (st == OK) st = finish(&c, w, e);
     end(&c);
     return st;

@@ -13,7 +13,8 @@ struct convert_tokenizer_options {
 
 /* convert_tokenizer - reads the first of these that dir has, with tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat templates,
  * generation_config.json and config.json beside it:
- *   tokenizer.model or spiece.model (SentencePiece; a tiktoken file under that name is recognised), tokenizer.json (BPE, Unigram, WordPiece),
+ *   tokenizer.model or spiece.model (SentencePiece; a tiktoken file under that name is recognised; overruled by a tokenizer.json that
+ *   numbers tokens otherwise), tokenizer.json (BPE, Unigram, WordPiece),
  *   vocab.json and merges.txt, vocab.txt, tekken.json, *.tiktoken
  * ERR_FILE: none of them, or unreadable; ERR_FORMAT: damaged, contradictory or not expressible in GGUF, naming file, object and both values; an
  * unknown pre-tokenizer names its expressions. ERR_MEMORY. Keys go to w, which takes copies; w is unusable after an error.

@@ -307,6 +307,10 @@ TEST(convert_tokenizer_reads_sentencepiece_models)
     CHECK_NUMBER(&r, "add_bos_token", 0);
     CHECK_NUMBER(&r, "add_eos_token", 1);
     CHECK_NUMBER(&r, "add_space_prefix", 0);
+    done(&r);
+    write_text(dir, "tokenizer_config.json", "{\"add_prefix_space\":true,\"added_tokens_decoder\":{\"8\":{\"content\":\"<unused8>\"}}}");
+    convert(&r, dir);
+    CHECK_NUMBER(&r, "add_space_prefix", 1);
     CHECK_HAS(r.warned, "token 8 was \"ab\" and becomes \"<unused8>\"");
     done(&r);
 }
@@ -350,6 +354,28 @@ TEST(convert_tokenizer_reads_unigram_models)
     CHECK_NUMBER(&r, "add_eos_token", 1);
     CHECK_NUMBER(&r, "add_sep_token", 1);
     CHECK_NUMBER(&r, "remove_extra_whitespaces", 1);
+    done(&r);
+}
+
+TEST(convert_tokenizer_prefers_tokenizer_json_where_sentencepiece_numbers_otherwise)
+{
+    struct result r;
+    struct proto b;
+    const char *dir = fresh_dir();
+    spm_model(&b, 1, "", true);
+    write_bytes(dir, "spiece.model", b.p, b.n);
+#define UNIGRAM(first) "{\"pre_tokenizer\":{\"type\":\"Metaspace\"},\"added_tokens\":[{\"id\":1,\"content\":\"<z>\",\"special\":true}]," \
+                       "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"" first "\",0],[\"<z>\",0],[\"</s>\",0]]}}"
+    write_text(dir, "tokenizer.json", UNIGRAM("<unk>")); /* another text of an added token is no difference */
+    convert(&r, dir);
+    check_list(&r, "tokenizer.ggml.tokens", "<unk>|<z>|</s>|<0x41>|▁|a|b|▁a|ab");
+    CHECK_HAS(r.warned, "token 1 was \"<s>\" and becomes \"<z>\"");
+    done(&r);
+    write_text(dir, "tokenizer.json", UNIGRAM("<mask>"));
+    convert(&r, dir);
+    check_list(&r, "tokenizer.ggml.tokens", "<mask>|<z>|</s>");
+    check_list(&r, "tokenizer.ggml.token_type", "2|3|1");
+    CHECK_HAS(r.warned, "spiece.model and tokenizer.json differ at token 0: tokenizer.json counts");
     done(&r);
 }
 
@@ -766,6 +792,7 @@ TEST(convert_tokenizer_reports_every_failed_allocation)
 
 SUITE(convert_tokenizer, T(convert_tokenizer_reads_byte_level_bpe), T(convert_tokenizer_writes_spaces_inside_merges_as_the_byte_alphabet_does),
       T(convert_tokenizer_reads_vocab_json_and_merges_txt), T(convert_tokenizer_reads_sentencepiece_models), T(convert_tokenizer_reads_unigram_models),
+      T(convert_tokenizer_prefers_tokenizer_json_where_sentencepiece_numbers_otherwise),
       T(convert_tokenizer_scores_bpe_with_byte_fallback_by_rank), T(convert_tokenizer_reads_wordpiece),
       T(convert_tokenizer_finds_the_merges_of_ranked_bytes), T(convert_tokenizer_names_pre_tokenizers_by_their_rules),
       T(convert_tokenizer_finds_roles_in_all_files), T(convert_tokenizer_finds_what_is_put_around_a_text),
