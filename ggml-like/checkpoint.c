@@ -11,11 +11,31 @@ enum { CHUNK = 32 << 10 }; /* bytes on the stack through which conversions and g
 
 /* ---- types ---- */
 
-static uint16_t load16(const void *p) { uint16_t v; memcpy(&v, p, sizeof v); return v; }
-static float f32_of_bits(uint32_t u) { float f; memcpy(&f, &u, sizeof f); return f; }
+static uint16_t load16(const void *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static float f32_of_bits(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
 
-static float f32_1(const void *p) { float f; memcpy(&f, p, sizeof f); return f; }
-static float f64_1(const void *p) { double d; memcpy(&d, p, sizeof d); return (float)d; }
+static float f32_1(const void *p)
+{
+    float f;
+    memcpy(&f, p, sizeof f);
+    return f;
+}
+static float f64_1(const void *p)
+{
+    double d;
+    memcpy(&d, p, sizeof d);
+    return (float)d;
+}
 static float f16_1(const void *p) { return f16_to_f32(load16(p)); }
 static float bf16_1(const void *p) { return bf16_to_f32(load16(p)); }
 
@@ -43,10 +63,29 @@ static int64_t u8_1(const void *p) { return *(const uint8_t *)p; }
 static int64_t i8_1(const void *p) { return *(const int8_t *)p; }
 static int64_t i16_1(const void *p) { return (int16_t)load16(p); }
 static int64_t u16_1(const void *p) { return load16(p); }
-static int64_t i32_1(const void *p) { int32_t v; memcpy(&v, p, sizeof v); return v; }
-static int64_t u32_1(const void *p) { uint32_t v; memcpy(&v, p, sizeof v); return v; }
-static int64_t i64_1(const void *p) { int64_t v; memcpy(&v, p, sizeof v); return v; }
-static int64_t u64_1(const void *p) { int64_t v = i64_1(p); return v < 0 ? INT64_MAX : v; } /* too large either way */
+static int64_t i32_1(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static int64_t u32_1(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static int64_t i64_1(const void *p)
+{
+    int64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static int64_t u64_1(const void *p)
+{
+    int64_t v = i64_1(p);
+    return v < 0 ? INT64_MAX : v; /* too large either way */
+}
 
 static const struct type_row {
     const char *name;
@@ -111,7 +150,8 @@ bool ckpt_shape(struct ckpt_tensor *t)
 const char *ckpt_shape_text(const struct ckpt_tensor *t, char buf[160])
 {
     size_t at = (size_t)snprintf(buf, 160, "[");
-    for (int d = 0; d < t->n_dims && d < CKPT_MAX_DIMS; d++) at += (size_t)snprintf(buf + at, 160 - at, d ? ", %lld" : "%lld", (long long)t->shape[d]);
+    for (int d = 0; d < t->n_dims && d < CKPT_MAX_DIMS; d++)
+        at += (size_t)snprintf(buf + at, 160 - at, d ? ", %lld" : "%lld", (long long)t->shape[d]);
     snprintf(buf + at, 160 - at, "]");
     return buf;
 }
@@ -125,7 +165,8 @@ static void *grow(void *p, int64_t n, int64_t *cap, size_t bytes)
     return grown;
 }
 
-status ckpt_list_add(struct ckpt_list *list, const struct ckpt_shard *s, const struct ckpt_tensor *t, const char *name, size_t name_n, struct err *e)
+status ckpt_list_add(struct ckpt_list *list, const struct ckpt_shard *s, const struct ckpt_tensor *t, const char *name, size_t name_n,
+                     struct err *e)
 {
     if (memchr(name, 0, name_n)) return err_set(e, ERR_FORMAT, "%s: a tensor's name holds a NUL: \"%s\"", s->path, name);
     struct ckpt_tensor *grown = grow(list->t, list->n, &list->cap, sizeof *list->t);
@@ -138,7 +179,8 @@ status ckpt_list_add(struct ckpt_list *list, const struct ckpt_shard *s, const s
     return OK;
 }
 
-status ckpt_list_add_meta(struct ckpt_list *list, int shard, const char *key, size_t key_n, const char *value, size_t value_n, struct err *e)
+status ckpt_list_add_meta(struct ckpt_list *list, int shard, const char *key, size_t key_n, const char *value, size_t value_n,
+                          struct err *e)
 {
     struct ckpt_meta *grown = grow(list->meta, list->n_meta, &list->cap_meta, sizeof *list->meta);
     if (!grown) return err_oom(e, "metadata of a checkpoint", (size_t)list->cap_meta * 2 * sizeof *list->meta);
@@ -169,8 +211,8 @@ static const struct magic {
     const char *text;
 } magics[] = {
     { "PK\3\4", 4, torch_parse, NULL },
-    { "\x80\2\x8a\nl\xfc\x9c" "F\xf9 j\xa8P\x19.", 14, NULL,
-      "is a torch file of before 2020, not a zip: load it with torch.load and save it again with torch.save, or use safetensors.torch.save_file" },
+    { "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.", 14, NULL,
+      "is a torch file of before 2020, not a zip: load it with torch.load and save it again with torch.save or safetensors.torch.save_file" },
     { "\x80", 1, NULL, "is a bare pickle, not made by torch.save: save the tensors with torch.save or safetensors.torch.save_file" },
     { "GGUF", 4, NULL, "is a GGUF file, not a PyTorch checkpoint" },
     { "version https://git-lfs", 23, NULL, "is a git-lfs pointer, not the file itself: fetch it with `git lfs pull`" },
@@ -208,8 +250,9 @@ static status sort_tensors(struct checkpoint *c, struct err *e)
         if (strcmp(a->name, b->name)) continue;
         if (a->shard == b->shard) return err_set(e, ERR_FORMAT, "%s: two tensors are called %s", checkpoint_path(c, a), a->name);
         char first[160], second[160];
-        return err_set(e, ERR_FORMAT, "%s: in two files, %s %s and %s %s: not the shards of one model, or parts of model-parallel training", a->name,
-                       path_base(checkpoint_path(c, a)), ckpt_shape_text(a, first), path_base(checkpoint_path(c, b)), ckpt_shape_text(b, second));
+        return err_set(e, ERR_FORMAT, "%s: in two files, %s %s and %s %s: not the shards of one model, or parts of model-parallel training",
+                       a->name, path_base(checkpoint_path(c, a)), ckpt_shape_text(a, first), path_base(checkpoint_path(c, b)),
+                       ckpt_shape_text(b, second));
     }
     return OK;
 }
@@ -370,7 +413,8 @@ static status put_i32(const struct target *x, const uint8_t *from, size_t from_s
     for (int64_t i = 0; i < n; i++) {
         int64_t v = to_i64(from + (size_t)i * from_stride);
         if (v < INT32_MIN || v > INT32_MAX)
-            return err_set(e, ERR_FORMAT, "%s: %s: holds %lld, which does not fit into 32 bits", checkpoint_path(x->c, x->t), x->t->name, (long long)v);
+            return err_set(e, ERR_FORMAT, "%s: %s: holds %lld, which does not fit into 32 bits", checkpoint_path(x->c, x->t), x->t->name,
+                           (long long)v);
         to[i * step] = (int32_t)v;
     }
     return OK;
@@ -391,7 +435,8 @@ static status read_run(const struct target *x, int64_t first, int64_t stride, in
     return OK;
 }
 
-/* Rows [r, r + n) of the last two dimensions, beginning `base` elements after the tensor's first: along the dimension that is denser in the file. */
+/* Rows [r, r + n) of the last two dimensions, beginning `base` elements after the tensor's first: along the dimension that is denser in the
+ * file. */
 static status read_matrix(const struct target *x, int64_t base, int64_t r, int64_t n, int64_t at, struct err *e)
 {
     int last = x->t->n_dims - 1;
@@ -421,10 +466,12 @@ static status read_rows(const struct target *x, int64_t row0, int64_t n_rows, st
     const struct ckpt_tensor *t = x->t;
     int64_t rows = ckpt_rows(t), cols = ckpt_row_len(t);
     if (row0 < 0 || n_rows < 0 || row0 > rows || n_rows > rows - row0)
-        return err_set(e, ERR_USAGE, "%s: %lld rows from %lld on wanted, it has %lld", t->name, (long long)n_rows, (long long)row0, (long long)rows);
+        return err_set(e, ERR_USAGE, "%s: %lld rows from %lld on wanted, it has %lld", t->name, (long long)n_rows, (long long)row0,
+                       (long long)rows);
     if (n_rows == 0) return OK;
     if (t->contiguous && x->put == put_raw)
-        return ckpt_shard_read(&x->c->shard[t->shard], x->out, (size_t)(n_rows * cols) * x->out_bytes, t->offset + (size_t)(row0 * cols) * x->out_bytes, e);
+        return ckpt_shard_read(&x->c->shard[t->shard], x->out, (size_t)(n_rows * cols) * x->out_bytes,
+                               t->offset + (size_t)(row0 * cols) * x->out_bytes, e);
     if (t->contiguous) return read_run(x, row0 * cols, 1, n_rows * cols, 0, 1, e);
     int64_t per = t->n_dims >= 2 ? t->shape[t->n_dims - 2] : 1;
     for (int64_t done = 0; done < n_rows;) {
@@ -453,14 +500,17 @@ status checkpoint_read_rows(const struct checkpoint *c, const struct ckpt_tensor
 
 status checkpoint_read_f32(const struct checkpoint *c, const struct ckpt_tensor *t, int64_t row0, int64_t n_rows, float *out, struct err *e)
 {
-    if (!types[t->type].to_f32) return err_set(e, ERR_FORMAT, "%s: %s: is %s, expected floats", checkpoint_path(c, t), t->name, types[t->type].name);
+    if (!types[t->type].to_f32)
+        return err_set(e, ERR_FORMAT, "%s: %s: is %s, expected floats", checkpoint_path(c, t), t->name, types[t->type].name);
     struct target x = { .c = c, .t = t, .out = (uint8_t *)out, .out_bytes = sizeof *out, .put = put_f32 };
     return read_rows(&x, row0, n_rows, e);
 }
 
-status checkpoint_read_i32(const struct checkpoint *c, const struct ckpt_tensor *t, int64_t row0, int64_t n_rows, int32_t *out, struct err *e)
+status checkpoint_read_i32(const struct checkpoint *c, const struct ckpt_tensor *t, int64_t row0, int64_t n_rows, int32_t *out,
+                           struct err *e)
 {
-    if (!types[t->type].to_i64) return err_set(e, ERR_FORMAT, "%s: %s: is %s, expected integers", checkpoint_path(c, t), t->name, types[t->type].name);
+    if (!types[t->type].to_i64)
+        return err_set(e, ERR_FORMAT, "%s: %s: is %s, expected integers", checkpoint_path(c, t), t->name, types[t->type].name);
     struct target x = { .c = c, .t = t, .out = (uint8_t *)out, .out_bytes = sizeof *out, .put = put_i32 };
     return read_rows(&x, row0, n_rows, e);
 }

@@ -93,12 +93,12 @@ static status check_series(const struct ckpt_files *f, struct err *e)
             snprintf(want, sizeof want, "%05d", p);
             for (int j = 0; j < f->n && !found; j++) {
                 const char *other = path_base(f->path[j]);
-                found = strlen(other) == strlen(name) && !strncmp(other, name, (size_t)(of - 5 - name)) && !strncmp(other + (of - 5 - name), want, 5) &&
-                        !strcmp(other + (of - name), of);
+                found = strlen(other) == strlen(name) && !strncmp(other, name, (size_t)(of - 5 - name)) &&
+                        !strncmp(other + (of - 5 - name), want, 5) && !strcmp(other + (of - name), of);
             }
             if (!found)
-                return err_set(e, ERR_FILE, "%.*s%s%s: is missing; %s says that there are %d", (int)(of - 5 - f->path[i]), f->path[i], want, of, name,
-                               parts);
+                return err_set(e, ERR_FILE, "%.*s%s%s: is missing; %s says that there are %d", (int)(of - 5 - f->path[i]), f->path[i], want,
+                               of, name, parts);
         }
     }
     return OK;
@@ -114,7 +114,8 @@ static status shards_of_map(struct ckpt_files *f, size_t dir_n, struct err *e)
         if (m->kind != JSON_STR || m->n == 0 || strlen(m->str) != (size_t)m->n)
             return err_set(e, ERR_FORMAT, "%s: weight_map: %s is not mapped to a file", f->index, m->key);
         if (strchr(m->str, '/') || m->str[0] == '.')
-            return err_set(e, ERR_FORMAT, "%s: weight_map: %s is mapped to %s, expected the name of a file beside the index", f->index, m->key, m->str);
+            return err_set(e, ERR_FORMAT, "%s: weight_map: %s is mapped to %s, expected the name of a file beside the index", f->index,
+                           m->key, m->str);
         if (!strcmp(last, m->str)) continue; /* mostly in runs */
         last = m->str;
         bool known = false;
@@ -155,7 +156,8 @@ static status choose(struct ckpt_files *f, const char *dir, struct err *e)
         if (f->n == 0) continue;
         if (!choices[i].index) return check_series(f, e);
         if (f->n == 1) return read_index(f, f->path[0], e);
-        return err_set(e, ERR_FILE, "%s: has %d indexes, %s and %s: give one of them", dir, f->n, path_base(f->path[0]), path_base(f->path[1]));
+        return err_set(e, ERR_FILE, "%s: has %d indexes, %s and %s: give one of them", dir, f->n, path_base(f->path[0]),
+                       path_base(f->path[1]));
     }
     return err_set(e, ERR_FILE, "%s: holds no *.safetensors, pytorch_model*.bin or *.pth", dir);
 }

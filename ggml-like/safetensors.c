@@ -34,7 +34,8 @@ static status get_shape(const struct ckpt_shard *s, const struct json *m, struct
     const struct json *shape = json_get(m, "shape");
     if (!shape || shape->kind != JSON_ARR) return err_set(e, ERR_FORMAT, "%s: %s: has no shape", s->path, m->key);
     if (shape->n > CKPT_MAX_DIMS)
-        return err_set(e, ERR_FORMAT, "%s: %s: has %lld dimensions, at most %d are supported", s->path, m->key, (long long)shape->n, CKPT_MAX_DIMS);
+        return err_set(e, ERR_FORMAT, "%s: %s: has %lld dimensions, at most %d are supported", s->path, m->key, (long long)shape->n,
+                       CKPT_MAX_DIMS);
     for (const struct json *d = shape->child; d; d = d->next) {
         if (d->kind != JSON_INT || d->i < 0) return err_set(e, ERR_FORMAT, "%s: %s: shape[%d] is not a length", s->path, m->key, t->n_dims);
         t->shape[t->n_dims++] = d->i;
@@ -52,7 +53,8 @@ static status get_place(const struct ckpt_shard *s, const struct json *m, struct
         return err_set(e, ERR_FORMAT, "%s: %s: data_offsets are not [begin, end]", s->path, m->key);
     int64_t begin = o->child->i, end = o->child->next->i;
     if (end < begin)
-        return err_set(e, ERR_FORMAT, "%s: %s: data_offsets end at %lld, before their begin %lld", s->path, m->key, (long long)end, (long long)begin);
+        return err_set(e, ERR_FORMAT, "%s: %s: data_offsets end at %lld, before their begin %lld", s->path, m->key, (long long)end,
+                       (long long)begin);
     char text[160];
     if ((uint64_t)(end - begin) != t->bytes)
         return err_set(e, ERR_FORMAT, "%s: %s: data_offsets span %lld bytes, %s %s needs %zu", s->path, m->key, (long long)(end - begin),
@@ -89,14 +91,16 @@ static status check_places(const struct ckpt_shard *s, struct ckpt_tensor *t, in
             return err_set(e, ERR_FORMAT, "%s: %s: begins at byte %zu of the data, expected %zu (%s)", s->path, t[i].name, t[i].offset, at,
                            t[i].offset > at ? "a hole" : "an overlap");
         if (!add_size(at, t[i].bytes, &at) || at > s->size - data)
-            return err_set(e, ERR_FORMAT, "%s: %s: ends at byte %zu of the data, which has %zu: the file is cut", s->path, t[i].name, at, s->size - data);
+            return err_set(e, ERR_FORMAT, "%s: %s: ends at byte %zu of the data, which has %zu: the file is cut", s->path, t[i].name, at,
+                           s->size - data);
         t[i].offset += data;
     }
     if (at == s->size - data) return OK;
     return err_set(e, ERR_FORMAT, "%s: the tensors end at byte %zu of the data, which has %zu", s->path, at, s->size - data);
 }
 
-static status parse_members(const struct ckpt_shard *s, const struct json *top, int shard, size_t data, struct ckpt_list *list, struct err *e)
+static status parse_members(const struct ckpt_shard *s, const struct json *top, int shard, size_t data, struct ckpt_list *list,
+                            struct err *e)
 {
     int64_t first = list->n;
     if (top->kind != JSON_OBJ) return err_set(e, ERR_FORMAT, "%s: the header is not an object", s->path);
@@ -122,17 +126,19 @@ status safetensors_parse(const struct ckpt_shard *s, int shard, struct ckpt_list
     TRY(ckpt_shard_read(s, head, HEAD, 0, e));
     uint64_t n = load64(head);
     if (n > HEADER_MAX)
-        return err_set(e, ERR_FORMAT, "%s: neither a torch file nor safetensors (a header of %llu bytes, at most %d)", s->path, (unsigned long long)n,
-                       HEADER_MAX);
+        return err_set(e, ERR_FORMAT, "%s: neither a torch file nor safetensors (a header of %llu bytes, at most %d)", s->path,
+                       (unsigned long long)n, HEADER_MAX);
     if (n > s->size - HEAD)
-        return err_set(e, ERR_FORMAT, "%s: the header has %llu bytes, the file %zu after its length: cut", s->path, (unsigned long long)n, s->size - HEAD);
+        return err_set(e, ERR_FORMAT, "%s: the header has %llu bytes, the file %zu after its length: cut", s->path, (unsigned long long)n,
+                       s->size - HEAD);
     char *text = mem_alloc((size_t)n + 1);
     if (!text) return err_oom(e, s->path, (size_t)n + 1);
     struct arena a;
     arena_init(&a, (size_t)n * 32 + (1 << 20)); /* real headers take 6 times their length; "0,0,0,..." would take 40 */
     struct json *top = NULL;
     status st = ckpt_shard_read(s, text, (size_t)n, HEAD, e);
-    if (st == OK && (n == 0 || text[0] != '{')) st = err_set(e, ERR_FORMAT, "%s: neither a torch file nor safetensors (the header is no object)", s->path);
+    if (st == OK && (n == 0 || text[0] != '{'))
+        st = err_set(e, ERR_FORMAT, "%s: neither a torch file nor safetensors (the header is no object)", s->path);
     if (st == OK) st = json_parse(&top, text, (size_t)n, &a, s->path, e);
     if (st == OK) st = parse_members(s, top, shard, HEAD + (size_t)n, list, e);
     arena_free(&a);
@@ -153,9 +159,9 @@ struct safetensors_writer {
     struct arena arena;
     struct out_tensor **tensor; /* by id; the records are in the arena */
     int64_t n, cap;
-    struct ckpt_list meta;      /* its metadata half */
+    struct ckpt_list meta; /* its metadata half */
     bool begun;
-    struct err first;           /* what an add could not report */
+    struct err first; /* what an add could not report */
 };
 
 static void free_writer(struct safetensors_writer *w)
@@ -206,7 +212,8 @@ int64_t safetensors_add(struct safetensors_writer *w, const char *name, enum ckp
     *o = (struct out_tensor){ .t = { .name = copy, .type = type, .n_dims = n_dims }, .id = w->n };
     for (int d = 0; d < n_dims; d++) o->t.shape[d] = shape[d];
     char text[160];
-    if (!ckpt_shape(&o->t)) err_set(&w->first, ERR_FORMAT, "%s: %s: shape %s is too large", w->out.path, name, ckpt_shape_text(&o->t, text));
+    if (!ckpt_shape(&o->t))
+        err_set(&w->first, ERR_FORMAT, "%s: %s: shape %s is too large", w->out.path, name, ckpt_shape_text(&o->t, text));
     if (!strcmp(name, "__metadata__")) err_set(&w->first, ERR_FORMAT, "%s: no tensor may be called __metadata__", w->out.path);
     w->tensor[w->n] = o;
     return w->n++;
@@ -254,7 +261,8 @@ static status lay_out(struct safetensors_writer *w, struct json_out *o, size_t *
     for (int64_t i = 0; i < w->n; i++) {
         struct ckpt_tensor *t = &w->tensor[i]->t;
         t->offset = *data;
-        if (!add_size(*data, t->bytes, data) || *data > PTRDIFF_MAX) return err_set(e, ERR_FORMAT, "%s: the tensors are too large", w->out.path);
+        if (!add_size(*data, t->bytes, data) || *data > PTRDIFF_MAX)
+            return err_set(e, ERR_FORMAT, "%s: the tensors are too large", w->out.path);
         json_begin(o, t->name, '{');
         json_put_cstr(o, "dtype", ckpt_type_name(t->type));
         json_begin(o, "shape", '[');
@@ -271,8 +279,8 @@ static status lay_out(struct safetensors_writer *w, struct json_out *o, size_t *
     return OK;
 }
 
-/* What this file writes, it reads: the header (n bytes, without the spaces) goes through the reader before it is written, and names that JSON cannot
- * hold (invalid UTF-8) are found. */
+/* What this file writes, it reads: the header (n bytes, without the spaces) goes through the reader before it is written, and names that
+ * JSON cannot hold (invalid UTF-8) are found. */
 static status read_back(struct safetensors_writer *w, const struct json_out *o, size_t data, struct err *e)
 {
     uint8_t *file = mem_alloc(HEAD + o->n);
@@ -282,11 +290,13 @@ static status read_back(struct safetensors_writer *w, const struct json_out *o, 
     struct arena a;
     arena_init(&a, 0);
     struct ckpt_list list = { .arena = &a };
-    struct ckpt_shard s = { .path = w->out.path, .data = file, .size = HEAD + o->n + data }; /* the reader looks at nothing behind the header */
+    /* the reader looks at nothing behind the header */
+    struct ckpt_shard s = { .path = w->out.path, .data = file, .size = HEAD + o->n + data };
     status st = safetensors_parse(&s, 0, &list, e);
     for (int64_t i = 0; st == OK && i < w->n; i++) {
         bool found = i < list.n && !strcmp(list.t[i].name, w->tensor[i]->t.name);
-        if (!found && w->tensor[i]->t.bytes) st = err_set(e, ERR_FORMAT, "%s: %s: the name is not UTF-8", w->out.path, w->tensor[i]->t.name);
+        if (!found && w->tensor[i]->t.bytes)
+            st = err_set(e, ERR_FORMAT, "%s: %s: the name is not UTF-8", w->out.path, w->tensor[i]->t.name);
     }
     mem_free(list.t);
     mem_free(list.meta);
@@ -342,8 +352,8 @@ status safetensors_writer_finish(struct safetensors_writer *w, struct err *e)
     status st = w->begun ? OK : err_set(e, ERR_RUNTIME, "%s: finished before its header was written", w->out.path);
     for (int64_t i = 0; st == OK && i < w->n; i++)
         if (w->tensor[i]->written != w->tensor[i]->t.bytes)
-            st = err_set(e, ERR_RUNTIME, "%s: %s: %zu bytes were written, expected %zu", w->out.path, w->tensor[i]->t.name, (size_t)w->tensor[i]->written,
-                         w->tensor[i]->t.bytes);
+            st = err_set(e, ERR_RUNTIME, "%s: %s: %zu bytes were written, expected %zu", w->out.path, w->tensor[i]->t.name,
+                         (size_t)w->tensor[i]->written, w->tensor[i]->t.bytes);
     if (st == OK) st = file_commit(&w->out, e);
     else file_abort(&w->out);
     free_writer(w);

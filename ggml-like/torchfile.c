@@ -1,16 +1,18 @@
 /* torchfile - the zip that torch.save writes: entries "<prefix>/data.pkl" (torchpickle.c), "<prefix>/data/<key>" (one storage each),
  * "<prefix>/byteorder". Entries are stored, never inflated: a compressed one is refused. Layout, everything little-endian:
  *   local header 30+ bytes, name, extra, data  (per entry)  |  central directory  |  [zip64 end, its locator]  |  end record, 22 bytes
- * The central directory is the truth; every local header must agree with it, entries may not overlap. Checksums are not looked at: torch itself
- * offers to leave them out. Source: PKWARE APPNOTE 6.3; caffe2/serialize/inline_container.cc of PyTorch. */
+ * The central directory is the truth; every local header must agree with it, entries may not overlap. Checksums are not looked at: torch
+ * itself offers to leave them out. Source: PKWARE APPNOTE 6.3; caffe2/serialize/inline_container.cc of PyTorch. */
 #include "ggml-like/checkpoint_int.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR = 20,
+    LOCAL = 30, CENTRAL = 46, END = 22, END64 = 56, LOCATOR = 20, /* bytes of the records without their names */
     COMMENT_MAX = 65535,
-    DIRECTORY_MAX = 256 << 20, ENTRIES_MAX = 1 << 20, PICKLE_MAX = 64 << 20,
+    DIRECTORY_MAX = 256 << 20,
+    ENTRIES_MAX = 1 << 20,
+    PICKLE_MAX = 64 << 20,
 };
 enum { SIG_LOCAL = 0x04034b50, SIG_CENTRAL = 0x02014b50, SIG_END = 0x06054b50, SIG_END64 = 0x06064b50, SIG_LOCATOR = 0x07064b50 };
 
@@ -23,14 +25,17 @@ static uint64_t load(const uint8_t *p, int n)
 static uint32_t u16(const uint8_t *p) { return (uint32_t)load(p, 2); }
 static uint32_t u32(const uint8_t *p) { return (uint32_t)load(p, 4); }
 
-struct directory { uint64_t at, bytes, n, end; }; /* end: where it must end */
+struct directory {
+    uint64_t at, bytes, n, end; /* end: where it must end */
+};
 
 /* ---- the end of the file ---- */
 
 /* With zip64 the end record holds all ones where the value is in the other record; a value that stands in both must be the same. */
 static bool same_or_ones(uint64_t small, uint64_t ones, uint64_t value) { return small == ones || small == value; }
 
-static status read_end64(const struct ckpt_shard *s, const uint8_t *end, const uint8_t *locator, size_t end_at, struct directory *d, struct err *e)
+static status read_end64(const struct ckpt_shard *s, const uint8_t *end, const uint8_t *locator, size_t end_at, struct directory *d,
+                         struct err *e)
 {
     uint8_t r[END64];
     uint64_t at = load(locator + 8, 8);
@@ -99,8 +104,8 @@ static bool extra64(const uint8_t *x, size_t n, uint64_t *size, uint64_t *packed
 }
 
 /* One record of the directory of which `left` bytes remain; *used its length. */
-static status read_central(const struct ckpt_shard *s, const struct directory *d, const uint8_t *p, size_t left, struct zip_entry *z, size_t *used,
-                           struct err *e)
+static status read_central(const struct ckpt_shard *s, const struct directory *d, const uint8_t *p, size_t left, struct zip_entry *z,
+                           size_t *used, struct err *e)
 {
     if (left < CENTRAL || u32(p) != SIG_CENTRAL) return err_set(e, ERR_FORMAT, "%s: the directory of the zip is damaged", s->path);
     size_t name_n = u16(p + 28), extra_n = u16(p + 30);
@@ -111,7 +116,8 @@ static status read_central(const struct ckpt_shard *s, const struct directory *d
     int shown = name_n > 100 ? 100 : (int)name_n;
     if (u16(p + 8) & 1) return err_set(e, ERR_FORMAT, "%s: entry %.*s is encrypted", s->path, shown, name);
     if (u16(p + 10) != 0)
-        return err_set(e, ERR_FORMAT, "%s: entry %.*s is compressed (method %u): TorchScript, or not made by torch.save; save its state_dict() with torch",
+        return err_set(e, ERR_FORMAT,
+                       "%s: entry %.*s is compressed (method %u): TorchScript, or not made by torch.save; save its state_dict() with torch",
                        s->path, shown, name, u16(p + 10));
     if (!extra64(p + CENTRAL + name_n, extra_n, &size, &packed, &at))
         return err_set(e, ERR_FORMAT, "%s: entry %.*s: zip64 field missing or damaged", s->path, shown, name);
@@ -119,8 +125,8 @@ static status read_central(const struct ckpt_shard *s, const struct directory *d
         return err_set(e, ERR_FORMAT, "%s: entry %.*s: %llu bytes stored as %llu", s->path, shown, name, (unsigned long long)size,
                        (unsigned long long)packed);
     if (at > d->at || size > d->at - at)
-        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %llu bytes at %llu, the directory begins at %llu", s->path, shown, name, (unsigned long long)size,
-                       (unsigned long long)at, (unsigned long long)d->at);
+        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %llu bytes at %llu, the directory begins at %llu", s->path, shown, name,
+                       (unsigned long long)size, (unsigned long long)at, (unsigned long long)d->at);
     *z = (struct zip_entry){ .name = name, .name_n = name_n, .local = (size_t)at, .size = (size_t)size };
     return OK;
 }
@@ -129,7 +135,8 @@ static status read_central(const struct ckpt_shard *s, const struct directory *d
 static status read_local(const struct ckpt_shard *s, const struct directory *d, struct zip_entry *z, uint8_t *buf, struct err *e)
 {
     int shown = z->name_n > 100 ? 100 : (int)z->name_n;
-    if (d->at - z->local < LOCAL) return err_set(e, ERR_FORMAT, "%s: entry %.*s: no local header at byte %zu", s->path, shown, z->name, z->local);
+    if (d->at - z->local < LOCAL)
+        return err_set(e, ERR_FORMAT, "%s: entry %.*s: no local header at byte %zu", s->path, shown, z->name, z->local);
     TRY(ckpt_shard_read(s, buf, LOCAL, z->local, e));
     size_t name_n = u16(buf + 26), extra_n = u16(buf + 28), head = LOCAL + name_n + extra_n;
     if (u32(buf) != SIG_LOCAL || u16(buf + 8) != 0 || (u16(buf + 6) & 1) || name_n != z->name_n || head > d->at - z->local)
@@ -140,12 +147,12 @@ static status read_local(const struct ckpt_shard *s, const struct directory *d, 
     if (memcmp(buf, z->name, name_n))
         return err_set(e, ERR_FORMAT, "%s: entry %.*s: the local header at byte %zu is another's", s->path, shown, z->name, z->local);
     if (!later && (!extra64(buf + name_n, extra_n, &size, &packed, NULL) || size != z->size || packed != z->size))
-        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %zu bytes in the directory, %llu in the local header", s->path, shown, z->name, z->size,
-                       (unsigned long long)size);
+        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %zu bytes in the directory, %llu in the local header", s->path, shown, z->name,
+                       z->size, (unsigned long long)size);
     z->data = z->local + head;
     if (z->size > d->at - z->data)
-        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %zu bytes at %zu, the directory begins at %llu", s->path, shown, z->name, z->size, z->data,
-                       (unsigned long long)d->at);
+        return err_set(e, ERR_FORMAT, "%s: entry %.*s: %zu bytes at %zu, the directory begins at %llu", s->path, shown, z->name, z->size,
+                       z->data, (unsigned long long)d->at);
     return OK;
 }
 
@@ -173,14 +180,14 @@ static status check_entries(const struct ckpt_shard *s, struct zip *z, struct er
     for (int64_t i = 1; i < z->n; i++) {
         const struct zip_entry *a = &z->entry[i - 1], *b = &z->entry[i];
         if (a->data + a->size > b->local)
-            return err_set(e, ERR_FORMAT, "%s: entries %.*s and %.*s overlap at byte %zu", s->path, a->name_n > 60 ? 60 : (int)a->name_n, a->name,
-                           b->name_n > 60 ? 60 : (int)b->name_n, b->name, b->local);
+            return err_set(e, ERR_FORMAT, "%s: entries %.*s and %.*s overlap at byte %zu", s->path, a->name_n > 60 ? 60 : (int)a->name_n,
+                           a->name, b->name_n > 60 ? 60 : (int)b->name_n, b->name, b->local);
     }
     if (z->n > 1) qsort(z->entry, (size_t)z->n, sizeof *z->entry, by_entry);
     for (int64_t i = 1; i < z->n; i++) {
         if (by_entry(&z->entry[i - 1], &z->entry[i]) == 0)
-            return err_set(e, ERR_FORMAT, "%s: two entries are called %.*s", s->path, z->entry[i].name_n > 100 ? 100 : (int)z->entry[i].name_n,
-                           z->entry[i].name);
+            return err_set(e, ERR_FORMAT, "%s: two entries are called %.*s", s->path,
+                           z->entry[i].name_n > 100 ? 100 : (int)z->entry[i].name_n, z->entry[i].name);
     }
     return OK;
 }
@@ -198,8 +205,8 @@ static status read_entries(const struct ckpt_shard *s, const struct directory *d
         st = read_central(s, d, z->directory + at, (size_t)d->bytes - at, &z->entry[z->n], &used, e);
         if (st == OK) st = read_local(s, d, &z->entry[z->n], buf, e);
     }
-    if (st == OK && at != d->bytes) st = err_set(e, ERR_FORMAT, "%s: the directory of the zip has more than its %llu entries", s->path,
-                                                 (unsigned long long)d->n);
+    if (st == OK && at != d->bytes)
+        st = err_set(e, ERR_FORMAT, "%s: the directory of the zip has more than its %llu entries", s->path, (unsigned long long)d->n);
     mem_free(buf);
     return st == OK ? check_entries(s, z, e) : st;
 }
@@ -235,7 +242,8 @@ static status find_prefix(const struct ckpt_shard *s, struct zip *z, struct err 
     }
     if (!z->prefix) return err_set(e, ERR_FORMAT, "%s: is a zip without data.pkl: not made by torch.save", s->path);
     if (zip_find(z, code, strlen(code)))
-        return err_set(e, ERR_FORMAT, "%s: is a TorchScript program, not a dict of tensors: save its state_dict() with torch.save", s->path);
+        return err_set(e, ERR_FORMAT, "%s: is a TorchScript program, not a dict of tensors: save its state_dict() with torch.save",
+                       s->path);
     return OK;
 }
 
@@ -255,7 +263,8 @@ static status read_pickle(const struct ckpt_shard *s, const struct zip *z, int s
 {
     static const char name[] = "data.pkl";
     const struct zip_entry *x = zip_find(z, name, strlen(name));
-    if (x->size > PICKLE_MAX) return err_set(e, ERR_FORMAT, "%s: data.pkl has %zu bytes, at most %d are read", s->path, x->size, PICKLE_MAX);
+    if (x->size > PICKLE_MAX)
+        return err_set(e, ERR_FORMAT, "%s: data.pkl has %zu bytes, at most %d are read", s->path, x->size, PICKLE_MAX);
     uint8_t *data = mem_alloc(x->size);
     if (!data) return err_oom(e, s->path, x->size);
     status st = ckpt_shard_read(s, data, x->size, x->data, e);

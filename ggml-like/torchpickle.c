@@ -1,7 +1,7 @@
-/* torchpickle - the data.pkl of a torch file: a machine for the opcodes and the globals that dicts of tensors are made of, and for nothing else.
- * Nothing is called: a global is a row of a table, and REDUCE builds the one thing that row stands for. Every opcode adds at most one node, so
- * memory is bounded by the length of the pickle; what is built is a graph of indices, which the walk at the end enters to a limited depth.
- * Sources: CPython Lib/pickletools.py (opcodes), PyTorch torch/_utils.py and torch/serialization.py (globals, arguments). */
+/* torchpickle - the data.pkl of a torch file: a machine for the opcodes and the globals that dicts of tensors are made of, and for nothing
+ * else. Nothing is called: a global is a row of a table, and REDUCE builds the one thing that row stands for. Every opcode adds at most one
+ * node, so memory is bounded by the length of the pickle; what is built is a graph of indices, which the walk at the end enters to a
+ * limited depth. Sources: CPython Lib/pickletools.py (opcodes), PyTorch torch/_utils.py and torch/serialization.py (globals, arguments). */
 #include "ggml-like/checkpoint_int.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,13 +14,22 @@ static const char *const kind_names[] = { "None", "bool", "int", "float", "str",
 
 struct node {
     uint32_t kind;
-    uint32_t at;   /* N_STR: first byte in the pickle; N_TUPLE: in item[]; N_LIST, N_DICT: first link or 0; N_GLOBAL, N_STORAGE, N_TENSOR: index */
-    int64_t n;     /* N_STR: bytes; N_TUPLE: items; N_LIST, N_DICT: last link; N_BOOL, N_INT: value */
+    uint32_t at; /* N_STR: first byte in the pickle; N_TUPLE: in item[]; N_LIST, N_DICT: first link or 0; else index in its vec */
+    int64_t n;   /* N_STR: bytes; N_TUPLE: items; N_LIST, N_DICT: last link; N_BOOL, N_INT: value */
 };
-struct link { uint32_t key, value, next; };
-struct storage { bool untyped; enum ckpt_type type; const struct zip_entry *entry; };
+struct link {
+    uint32_t key, value, next;
+};
+struct storage {
+    bool untyped;
+    enum ckpt_type type;
+    const struct zip_entry *entry;
+};
 
-struct vec { void *p; int64_t n, cap; };
+struct vec {
+    void *p;
+    int64_t n, cap;
+};
 
 struct pickle {
     const struct ckpt_shard *s;
@@ -122,7 +131,7 @@ enum global_kind { G_DICT, G_SIZE, G_TENSOR, G_PARAMETER, G_STORAGE, G_UNTYPED, 
 static const struct global {
     const char *module, *name;
     enum global_kind kind;
-    int type;      /* enum ckpt_type of G_STORAGE and G_DTYPE; G_TENSOR: arguments before the metadata */
+    int type; /* enum ckpt_type of G_STORAGE and G_DTYPE; G_TENSOR: arguments before the metadata */
 } globals[] = {
     { "collections", "OrderedDict", G_DICT, 0 },
     { "torch", "Size", G_SIZE, 0 },
@@ -206,8 +215,8 @@ static status op_persid(struct pickle *k, int arg)
     const struct node *t = node_of(k, id);
     if (t->kind != N_TUPLE || t->n != 5) return fail(k, "a persistent id is not a tuple of five");
     const struct node *word = arg_of(k, t, 0), *type = arg_of(k, t, 1), *key = arg_of(k, t, 2), *count = arg_of(k, t, 4);
-    if (word->kind != N_STR || !is_text("storage", (const char *)k->data + word->at, (size_t)word->n) || key->kind != N_STR || key->n > 64 ||
-        count->kind != N_INT || count->n < 0)
+    if (word->kind != N_STR || !is_text("storage", (const char *)k->data + word->at, (size_t)word->n) || key->kind != N_STR ||
+        key->n > 64 || count->kind != N_INT || count->n < 0)
         return fail(k, "a persistent id is no storage");
     const struct global *g = global_of(type, G_STORAGE), *untyped = global_of(type, G_UNTYPED);
     if (!g && !untyped) return fail(k, "a storage's type is no storage type");
@@ -218,8 +227,8 @@ static status op_persid(struct pickle *k, int arg)
     if (!s.entry) return fail(k, "the zip has no entry data/%.*s", (int)key->n, name + 5);
     size_t bytes;
     if (!mul_size((size_t)count->n, ckpt_type_bytes(s.type), &bytes) || bytes != s.entry->size)
-        return fail(k, "data/%.*s has %zu bytes, %lld elements of %s were expected", (int)key->n, name + 5, s.entry->size, (long long)count->n,
-                    ckpt_type_name(s.type));
+        return fail(k, "data/%.*s has %zu bytes, %lld elements of %s were expected", (int)key->n, name + 5, s.entry->size,
+                    (long long)count->n, ckpt_type_name(s.type));
     if (k->storage.n >= TENSORS_MAX) return fail(k, "more than %d storages", TENSORS_MAX);
     struct node n = { .kind = N_STORAGE, .at = (uint32_t)k->storage.n };
     TRY(push(k, &k->storage, &s, sizeof s));
@@ -238,7 +247,8 @@ static status get_lengths(struct pickle *k, const struct node *t, const char *wh
     return OK;
 }
 
-/* Takes the strides given instead of those of ckpt_shape, unless they mean the same; every element must lie in the storage of `have` elements. */
+/* Takes the strides given instead of those of ckpt_shape, unless they mean the same; every element must lie in the storage of `have`
+ * elements. */
 static status set_strides(struct pickle *k, struct ckpt_tensor *t, const int64_t *stride, size_t first, size_t have)
 {
     char text[160];
@@ -278,12 +288,14 @@ static status build_tensor(struct pickle *k, const struct node *args, int n)
     }
     if (args->n > n) { /* bits that change the meaning of the values (conjugated, negated) */
         const struct node *meta = arg_of(k, args, n);
-        if (meta->kind != N_NONE && (meta->kind != N_DICT || meta->at != 0)) return fail(k, "a tensor with metadata (conj, neg) is not supported");
+        if (meta->kind != N_NONE && (meta->kind != N_DICT || meta->at != 0))
+            return fail(k, "a tensor with metadata (conj, neg) is not supported");
     }
     TRY(get_lengths(k, arg_of(k, args, 2), "shape", t.shape));
     TRY(get_lengths(k, arg_of(k, args, 3), "stride", stride));
     t.n_dims = (int)arg_of(k, args, 2)->n;
-    if (arg_of(k, args, 3)->n != t.n_dims) return fail(k, "a tensor has %d lengths and %lld strides", t.n_dims, (long long)arg_of(k, args, 3)->n);
+    if (arg_of(k, args, 3)->n != t.n_dims)
+        return fail(k, "a tensor has %d lengths and %lld strides", t.n_dims, (long long)arg_of(k, args, 3)->n);
     char text[160];
     if (!ckpt_shape(&t)) return fail(k, "a tensor %s is too large", ckpt_shape_text(&t, text));
     size_t bytes = ckpt_type_bytes(t.type);
@@ -456,7 +468,8 @@ static status add_items(struct pickle *k, int64_t from, uint32_t kind)
     uint32_t container = 0;
     k->stack.n = from;
     TRY(top(k, &container));
-    if (node_of(k, container)->kind != kind) return fail(k, "items are added to %s, expected %s", kind_names[node_of(k, container)->kind], kind_names[kind]);
+    if (node_of(k, container)->kind != kind)
+        return fail(k, "items are added to %s, expected %s", kind_names[node_of(k, container)->kind], kind_names[kind]);
     if (n % per) return fail(k, "a key without a value");
     for (int64_t i = from; i < end; i += per) {
         const uint32_t *v = (uint32_t *)k->stack.p + i; /* still there: nothing has been pushed */
@@ -513,16 +526,16 @@ static const struct opcode {
     status (*run)(struct pickle *k, int arg);
     int arg;
 } opcodes[] = {
-    { 0x80, op_proto, 0 },     { 0x95, op_frame, 0 },        { '(', op_mark, 0 },           { '.', op_stop, 0 },
-    { 'N', op_none, 0 },       { 0x88, op_bool, 1 },         { 0x89, op_bool, 0 },          { 'K', op_uint, 1 },
-    { 'M', op_uint, 2 },       { 'J', op_int32, 0 },         { 0x8a, op_long1, 0 },         { 'G', op_float, 0 },
-    { 0x8c, op_text, 1 },      { 'X', op_text, 4 },          { 0x8d, op_text, 8 },          { 'U', op_text, 1 },
-    { 'T', op_text, 4 },       { ')', op_tuple_of, 0 },      { 0x85, op_tuple_of, 1 },      { 0x86, op_tuple_of, 2 },
-    { 0x87, op_tuple_of, 3 },  { 't', op_tuple, 0 },         { ']', op_container, N_LIST }, { '}', op_container, N_DICT },
-    { 'a', op_add_one, N_LIST }, { 'e', op_add_all, N_LIST }, { 's', op_add_one, N_DICT },  { 'u', op_add_all, N_DICT },
-    { 'q', op_put, 1 },        { 'r', op_put, 4 },           { 0x94, op_memoize, 0 },       { 'h', op_get, 1 },
-    { 'j', op_get, 4 },        { 'c', op_global, 0 },        { 0x93, op_stack_global, 0 },  { 'R', op_reduce, 0 },
-    { 'b', op_build, 0 },      { 'Q', op_persid, 0 },
+    { 0x80, op_proto, 0 },       { 0x95, op_frame, 0 },       { '(', op_mark, 0 },           { '.', op_stop, 0 },
+    { 'N', op_none, 0 },         { 0x88, op_bool, 1 },        { 0x89, op_bool, 0 },          { 'K', op_uint, 1 },
+    { 'M', op_uint, 2 },         { 'J', op_int32, 0 },        { 0x8a, op_long1, 0 },         { 'G', op_float, 0 },
+    { 0x8c, op_text, 1 },        { 'X', op_text, 4 },         { 0x8d, op_text, 8 },          { 'U', op_text, 1 },
+    { 'T', op_text, 4 },         { ')', op_tuple_of, 0 },     { 0x85, op_tuple_of, 1 },      { 0x86, op_tuple_of, 2 },
+    { 0x87, op_tuple_of, 3 },    { 't', op_tuple, 0 },        { ']', op_container, N_LIST }, { '}', op_container, N_DICT },
+    { 'a', op_add_one, N_LIST }, { 'e', op_add_all, N_LIST }, { 's', op_add_one, N_DICT },   { 'u', op_add_all, N_DICT },
+    { 'q', op_put, 1 },          { 'r', op_put, 4 },          { 0x94, op_memoize, 0 },       { 'h', op_get, 1 },
+    { 'j', op_get, 4 },          { 'c', op_global, 0 },       { 0x93, op_stack_global, 0 },  { 'R', op_reduce, 0 },
+    { 'b', op_build, 0 },        { 'Q', op_persid, 0 },
 };
 
 static status run(struct pickle *k)
@@ -542,7 +555,14 @@ static status run(struct pickle *k)
 
 /* ---- from the graph to the list ---- */
 
-struct walk { struct pickle *k; struct ckpt_list *list; int shard, depth; int64_t steps; char name[NAME_MAX_BYTES]; size_t n; };
+struct walk {
+    struct pickle *k;
+    struct ckpt_list *list;
+    int shard, depth;
+    int64_t steps;
+    char name[NAME_MAX_BYTES];
+    size_t n;
+};
 
 static status walk(struct walk *w, uint32_t i);
 
@@ -637,7 +657,8 @@ static uint32_t model_of(const struct pickle *k, uint32_t root)
     return root;
 }
 
-status pickle_tensors(const struct ckpt_shard *s, const struct zip *z, const uint8_t *data, size_t n, int shard, struct ckpt_list *list, struct err *e)
+status pickle_tensors(const struct ckpt_shard *s, const struct zip *z, const uint8_t *data, size_t n, int shard, struct ckpt_list *list,
+                      struct err *e)
 {
     struct pickle k = { .s = s, .z = z, .data = data, .size = n, .e = e };
     struct walk w = { .k = &k, .list = list, .shard = shard };

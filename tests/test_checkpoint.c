@@ -1,5 +1,6 @@
 /* checkpoint, safetensors, torchfile, torchpickle: goldens by torch and safetensors (golden/checkpoint.py), files built byte by byte, damaged in
  * every way, parsed from exact-size heap copies; directories of shards; the writer. */
+#include "ggml-like/pool.h"
 #include "tests/checkpoint_use.h"
 #include "tests/test.h"
 #include <dirent.h>
@@ -807,6 +808,44 @@ TEST(safetensors_writer_writes_the_reference_bytes)
     mem_free(a), mem_free(b);
 }
 
+struct copy_job { const struct checkpoint *c; struct safetensors_writer *w; };
+
+static void copy_share(void *ctx, int ith, int nth)
+{
+    struct copy_job *j = ctx;
+    for (int64_t i = 0; i < j->c->n_tensors; i++) { /* every thread a piece of every tensor */
+        const struct ckpt_tensor *t = &j->c->tensor[i];
+        size_t size = ckpt_type_bytes(t->type);
+        int64_t begin, end;
+        uint8_t raw[256];
+        pool_range(t->n_elements, 1, ith, nth, &begin, &end);
+        if (checkpoint_read(j->c, t, begin, end - begin, raw, NULL) != OK) abort();
+        if (safetensors_write(j->w, i, (size_t)begin * size, raw, (size_t)(end - begin) * size, NULL) != OK) abort();
+    }
+}
+
+TEST(checkpoint_is_read_and_written_by_several_threads)
+{
+    struct checkpoint c;
+    struct safetensors_writer *w;
+    struct pool *pool;
+    struct err e = { 0 };
+    const char *path = test_tmp("ckpt_threads.safetensors");
+    if (!open_golden(&c, GOLDEN("st"))) return;
+    if (pool_open(&pool, 3, &e) != OK || safetensors_writer_open(&w, path, &e) != OK) abort();
+    for (int64_t i = 0; i < c.n_tensors; i++) CHECK(safetensors_add(w, c.tensor[i].name, c.tensor[i].type, c.tensor[i].n_dims, c.tensor[i].shape) == i);
+    safetensors_put_meta(w, "format", "pt");
+    CHECK(safetensors_begin(w, &e) == OK);
+    pool_run(pool, copy_share, &(struct copy_job){ &c, w });
+    CHECK(safetensors_writer_finish(w, &e) == OK);
+    pool_close(pool);
+    checkpoint_close(&c);
+    size_t n, m;
+    uint8_t *a = read_file(GOLDEN("st"), &n), *b = read_file(path, &m);
+    CHECK(n == m && !memcmp(a, b, n));
+    mem_free(a), mem_free(b);
+}
+
 TEST(safetensors_writer_refuses_what_it_could_not_read)
 {
     static const struct { const char *a, *b; int64_t length; const char *text; } rows[] = {
@@ -864,4 +903,5 @@ SUITE(checkpoint, T(checkpoint_reads_every_type_that_safetensors_wrote), T(check
       T(checkpoint_survives_any_changed_byte), T(checkpoint_survives_failing_allocations), T(torch_views_equal_their_definition),
       T(checkpoint_opens_shards_by_index), T(checkpoint_refuses_indexes_that_lie), T(checkpoint_misses_shards_without_an_index),
       T(checkpoint_opens_torch_files_by_name), T(checkpoint_notices_a_file_that_shrinks), T(safetensors_writer_writes_the_reference_bytes),
+      T(checkpoint_is_read_and_written_by_several_threads),
       T(safetensors_writer_refuses_what_it_could_not_read), T(safetensors_writer_survives_failing_allocations));
