@@ -160,6 +160,9 @@ static status open_merges(struct tokenizer *t, const struct gguf *g, struct err 
 
 static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
+    struct err ge = { 0 };
+    gguf_get_bool(g, "tokenizer.ggml.normalizer.lowercase", &t->lower_case, &ge);
+    if (ge.code) return err_set(e, ge.code, "%s", ge.text);
     for (unsigned b = 0; b < 256; b++) {
         char c[8];
         int n = t->pre->flags & PRETOK_CHARS ? snprintf(c, sizeof c, "<0x%02X>", b) : unicode_encode(byte_char(b), c);

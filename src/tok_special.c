@@ -123,7 +123,8 @@ static void correct_ends(struct tokenizer *t)
     bool call = find(t, "<|call|>") >= 0 || find(t, "<|calls|>") >= 0;
     bool closes = find(t, "<|return|>") >= 0 || find(t, "<|flush|>") >= 0;
     if (end >= 0 && call && closes) attr[end] = ATTR_USER;
-    if (s >= 0 && find(t, "<|tool_response>") >= 0) attr[s] = ATTR_NORMAL;
+    int32_t plamo = find(t, "<|plamo:eos|>");
+    if (s >= 0 && (find(t, "<|tool_response>") >= 0 || (plamo >= 0 && (attr[plamo] & ATTR_END)))) attr[s] = ATTR_NORMAL;
 }
 
 static void mark_known(struct tokenizer *t)

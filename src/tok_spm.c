@@ -18,19 +18,10 @@ static uint32_t score_rank(float score)
 static status open_scores(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
     const struct gguf_kv *kv;
-    struct err ge = { 0 };
-    if (!gguf_get_arr(g, "tokenizer.ggml.scores", KV_F32, &kv, &ge))
-        return ge.code ? err_set(e, ge.code, "%s", ge.text) : err_set(e, ERR_FORMAT, "tokenizer.ggml.scores is missing");
-    if (kv->n != (uint64_t)t->vocab.n)
-        return err_set(e, ERR_FORMAT, "tokenizer.ggml.scores has %llu items, tokenizer.ggml.tokens has %lld", (unsigned long long)kv->n,
-                       (long long)t->vocab.n);
+    TRY(tok_vocab_scores(&t->vocab, g, &kv, e));
     t->rank = arena_alloc(&t->mem, kv->n * sizeof *t->rank);
     if (!t->rank) return err_oom(e, "scores", kv->n * sizeof *t->rank);
-    for (uint64_t i = 0; i < kv->n; i++) {
-        float score = gguf_arr_f32(kv, i);
-        if (score != score) return err_set(e, ERR_FORMAT, "tokenizer.ggml.scores[%llu] is not a number", (unsigned long long)i);
-        t->rank[i] = score_rank(score);
-    }
+    for (uint64_t i = 0; i < kv->n; i++) t->rank[i] = score_rank(gguf_arr_f32(kv, i));
     return OK;
 }
 
@@ -51,6 +42,7 @@ static status open_bytes(struct tokenizer *t, struct err *e)
 
 static status spm_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
+    t->lead_space = t->add_space;
     TRY(open_scores(t, g, e));
     TRY(open_bytes(t, e));
     for (int32_t id = 0; id < t->vocab.n; id++) tok_mark_glued(t, tok_text(&t->vocab, id));

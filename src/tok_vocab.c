@@ -51,7 +51,7 @@ void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash, int step)
     else if (slot->id >= 0) __builtin_prefetch(v->base + v->at[slot->id]);
 }
 
-static int hex_digit(char c)
+int tok_hex_digit(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -62,7 +62,7 @@ static int hex_digit(char c)
 int tok_byte_value(struct str s)
 {
     if (s.n != 6 || memcmp(s.p, "<0x", 3) || s.p[5] != '>') return -1;
-    int high = hex_digit(s.p[3]), low = hex_digit(s.p[4]);
+    int high = tok_hex_digit(s.p[3]), low = tok_hex_digit(s.p[4]);
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
@@ -145,4 +145,21 @@ status tok_vocab_open(struct tok_vocab *v, const struct gguf *g, struct arena *m
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.tokens has %llu items, allowed are 1 to %d", (unsigned long long)tokens->n, 1 << 28);
     TRY(open_texts(v, tokens, mem, e));
     return read_types(v, g, e);
+}
+
+status tok_vocab_scores(const struct tok_vocab *v, const struct gguf *g, const struct gguf_kv **scores, struct err *e)
+{
+    const struct gguf_kv *kv;
+    struct err ge = { 0 };
+    if (!gguf_get_arr(g, "tokenizer.ggml.scores", KV_F32, &kv, &ge))
+        return ge.code ? err_set(e, ge.code, "%s", ge.text) : err_set(e, ERR_FORMAT, "tokenizer.ggml.scores is missing");
+    if (kv->n != (uint64_t)v->n)
+        return err_set(e, ERR_FORMAT, "tokenizer.ggml.scores has %llu items, tokenizer.ggml.tokens has %lld", (unsigned long long)kv->n,
+                       (long long)v->n);
+    for (uint64_t i = 0; i < kv->n; i++) {
+        float score = gguf_arr_f32(kv, i);
+        if (score != score) return err_set(e, ERR_FORMAT, "tokenizer.ggml.scores[%llu] is not a number", (unsigned long long)i);
+    }
+    *scores = kv;
+    return OK;
 }

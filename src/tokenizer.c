@@ -4,7 +4,9 @@
 #include "src/tokenizer_int.h"
 #include <stdio.h>
 
-static const struct tok_model *const models[] = { &tok_bpe, &tok_gemma4, &tok_whitespace, &tok_spm };
+static const struct tok_model *const models[] = {
+    &tok_bpe, &tok_gemma4, &tok_whitespace, &tok_spm, &tok_wordpiece, &tok_unigram, &tok_rwkv, &tok_plamo,
+};
 
 /* ---- open ---- */
 
@@ -25,7 +27,7 @@ static status choose_model(struct tokenizer *t, const struct gguf *g, struct err
         return ge.code ? err_set(e, ge.code, "%s", ge.text) : err_set(e, ERR_FORMAT, "tokenizer.ggml.model is missing");
     t->model = find_model(name);
     if (t->model) return OK;
-    char list[64] = "";
+    char list[128] = "";
     for (int i = 0, at = 0; i < ARRAY_LEN(models) && at < (int)sizeof list; i++)
         at += snprintf(list + at, sizeof list - (size_t)at, "%s%s", i ? ", " : "", models[i]->name);
     return err_set(e, ERR_FORMAT, "tokenizer.ggml.model is \"%.*s\", known are %s", shown_len(name), name.p, list);
@@ -234,11 +236,11 @@ struct str tokenizer_text(const struct tokenizer *t, int32_t id)
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, bool special, char *buf, size_t cap)
 {
     size_t at = 0;
-    bool lead = t->add_space;
+    bool lead = t->lead_space;
     for (int64_t i = 0; i < n; i++) {
         if (!in_range(t, ids[i])) continue;
         at += piece_of(t, ids[i], special, lead, at < cap ? buf + at : NULL, at < cap ? cap - at : 0);
-        lead = t->add_space && (t->vocab.attr[ids[i]] & ATTR_SPECIAL);
+        lead = t->lead_space && (t->vocab.attr[ids[i]] & ATTR_SPECIAL);
     }
     return at;
 }

@@ -1,5 +1,5 @@
-/* tokenizer - text <-> token ids, from the vocabulary inside a GGUF file. One row per algorithm (tokenizer.ggml.model) and one row per
- * pre-tokenizer (tokenizer.ggml.pre), both in tokenizer.c; scanners are hand-written state machines over unicode.h, no regex engine.
+/* tokenizer - text <-> token ids, from the vocabulary inside a GGUF file. One row per algorithm (tokenizer.ggml.model, in tokenizer.c) and one
+ * per pre-tokenizer (tokenizer.ggml.pre, in pretok.c); scanners are hand-written state machines over unicode.h, no regex engine.
  * Read-only after open: any thread may encode and decode at once, each with its own buffers. */
 #pragma once
 #include "ggml-like/gguf.h"
@@ -14,9 +14,10 @@ status tokenizer_open(struct tokenizer **out, const struct gguf *g, const char *
 void tokenizer_close(struct tokenizer *t); /* accepts NULL */
 
 enum { ENCODE_SPECIAL = 1,    /* text of control and user-defined tokens becomes those tokens; without it only user-defined ones do */
-       ENCODE_BOS = 2 };      /* begin with BOS (and end with EOS) if the file says so (add_bos_token, add_eos_token) */
+       ENCODE_BOS = 2 };      /* begin with BOS (and end with EOS) if the file says so (add_bos_token, add_eos_token); "bert": always
+                               * between CLS and SEP; "rwkv" and "plamo2": nothing */
 /* tokenizer_encode - n bytes of text. Writes up to cap ids and sets *n_out to the number needed (may exceed cap: call again).
- * Invalid UTF-8 is encoded byte by byte, never refused. n <= 2^30 (else ERR_USAGE). ERR_MEMORY.
+ * Invalid UTF-8 is never refused: it is encoded byte by byte, by "t5" as U+FFFD, by "bert" not at all. n <= 2^30 (else ERR_USAGE). ERR_MEMORY.
  * Ids equal llama.cpp's llama_tokenize(text, add_special = ENCODE_BOS, parse_special = ENCODE_SPECIAL). */
 status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags, int32_t *ids, int64_t cap, int64_t *n_out,
                         struct err *e) MUST_USE;
@@ -26,7 +27,7 @@ size_t tokenizer_piece(const struct tokenizer *t, int32_t id, bool special, char
 /* tokenizer_text - the token as written in the vocabulary ("Ġthe", "▁the"). Empty for ids out of range. */
 struct str tokenizer_text(const struct tokenizer *t, int32_t id);
 /* tokenizer_decode - pieces of n ids joined; drops the space that SPM adds before the first word. Same capacity rule as encode.
- * encode then decode gives back valid UTF-8 text exactly. */
+ * encode then decode gives back valid UTF-8 text exactly, but for the models that normalize: "bert", "t5", "whitespace". */
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, bool special, char *buf, size_t cap);
 
 int64_t tokenizer_size(const struct tokenizer *t);
@@ -37,5 +38,5 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t);
 /* tokenizer_is_end - end of generation: eos, eot, eom ids and the tokens whose text is a known end marker (<|im_end|>, <|eot_id|>, <end_of_turn>, ...) */
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
-const char *tokenizer_model_name(const struct tokenizer *t);       /* "gpt2", "llama" */
+const char *tokenizer_model_name(const struct tokenizer *t);       /* "gpt2", "llama", "bert", ... */
 const char *tokenizer_pre_name(const struct tokenizer *t);         /* "qwen2", "" when the model has none */

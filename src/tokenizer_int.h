@@ -19,6 +19,7 @@ enum {
     ATTR_RSTRIP = 1 << 7, /* spaces after its text are dropped */
     ATTR_END = 1 << 8,    /* ends generation */
     ATTR_SPECIAL = ATTR_UNKNOWN | ATTR_CONTROL | ATTR_USER, /* cut out of the text before the algorithm sees it */
+    ATTR_ALL = 0xffff,
 };
 
 struct tok_slot {
@@ -46,8 +47,11 @@ enum {
     TOK_BATCH = 32,    /* texts fetched ahead while opening */
     TOK_PROBES = 1024, /* no entry of a table lies further from its slot; real vocabularies stay below 100, so what needs more was made to */
 };
-/* tok_byte_value - of "<0x0A>" and the like; -1 for any other text */
+/* tok_vocab_scores - tokenizer.ggml.scores: one f32 per token, none of them NaN. */
+status tok_vocab_scores(const struct tok_vocab *v, const struct gguf *g, const struct gguf_kv **scores, struct err *e) MUST_USE;
+/* tok_byte_value - of "<0x0A>" and the like; -1 for any other text. tok_hex_digit - -1 if it is none. */
 int tok_byte_value(struct str text);
+int tok_hex_digit(char c);
 
 uint32_t tok_hash(const char *p, size_t n);
 
@@ -161,6 +165,43 @@ status tok_special_open(struct tokenizer *t, const struct gguf *g, struct err *e
 status tok_special_find(const struct tokenizer *t, const char *text, size_t n, bool control, struct tok_hit **hits, int64_t *n_hits,
                         struct err *e) MUST_USE;
 
+/* ---- tries (tok_trie.c): the tokens that begin at a place ---- */
+
+enum { TOK_TRIE_LEN = 1024 }; /* longest text: the walk from one place is bounded, and so the time by the length of the text */
+
+struct tok_trie_item {
+    struct str text; /* not empty; must outlive the building only */
+    uint64_t key;    /* set while building */
+    int32_t id;
+};
+/* Node 0 is the root, and as a child means "none". */
+struct tok_trie {
+    uint32_t *child;    /* [n + 1] children of node i: child[i] .. child[i + 1] - 1, by label */
+    uint8_t *label;     /* [n] the byte that leads here */
+    int32_t *id;        /* [n] the token that ends here, -1: none */
+    uint32_t root[256]; /* children of the root */
+};
+/* tok_trie_build - sorts the items. Of two with one text the smaller id is kept. ERR_FORMAT: a text is too long. */
+status tok_trie_build(struct tok_trie *trie, struct tok_trie_item *item, size_t n, struct arena *mem, struct err *e) MUST_USE;
+/* tok_trie_of_vocab - over the tokens that have one of the attributes. */
+status tok_trie_of_vocab(struct tok_trie *trie, struct tokenizer *t, unsigned attrs, struct err *e) MUST_USE;
+uint32_t tok_trie_step(const struct tok_trie *trie, uint32_t node, char byte); /* the child, 0: none */
+/* tok_trie_longest - the longest token at p and its bytes; -1 if there is none. */
+int32_t tok_trie_longest(const struct tok_trie *trie, const char *p, size_t n, size_t *len);
+
+/* ---- compiled normalization rules (tok_charsmap.c) ---- */
+
+struct tok_charsmap {
+    const uint8_t *unit; /* [n_units] u32, unaligned */
+    uint32_t n_units;    /* 0: no rules */
+    const char *text;    /* [n_text] replacements, the last byte is a NUL */
+    size_t n_text;
+};
+/* tok_charsmap_open - views into g; no rules if the key is missing. */
+status tok_charsmap_open(struct tok_charsmap *m, const struct gguf *g, struct err *e) MUST_USE;
+/* tok_charsmap_find - the rule for the longest prefix of p: its replacement and the bytes it replaces. false, nothing set: none. */
+bool tok_charsmap_find(const struct tok_charsmap *m, const char *p, size_t n, struct str *out, size_t *used);
+
 /* ---- the algorithms ---- */
 
 /* What ENCODE_BOS puts around the text. */
@@ -181,7 +222,7 @@ struct tok_model {
     status (*encode)(struct tok_encoder *enc, const char *text, size_t n, struct err *e); /* text without special tokens, n >= 1 */
     size_t (*piece)(const struct tokenizer *t, struct str text, char *buf, size_t cap);   /* of a normal token */
 };
-extern const struct tok_model tok_bpe, tok_gemma4, tok_whitespace, tok_spm;
+extern const struct tok_model tok_bpe, tok_gemma4, tok_whitespace, tok_spm, tok_wordpiece, tok_unigram, tok_rwkv, tok_plamo;
 
 struct tok_pair {
     int32_t left, right; /* left -1: free slot */
@@ -203,7 +244,13 @@ struct tokenizer {
     uint32_t pair_mask;
     uint32_t *rank;                    /* spm: [n] order of the scores, best = smallest */
     bool glued[256];                   /* U+2581 models: some token or merge has a space right after this byte */
-    bool lower_case;                   /* whitespace: fold before looking up */
+    bool lead_space;                   /* decoding drops the space before the first word */
+    bool lower_case, strip_accents;    /* bert, whitespace: fold before looking up */
+    bool merge_spaces;                 /* t5: a run of spaces is one, none at the ends */
+    float *score, unknown_score;       /* t5: [n] */
+    int32_t *cost;                     /* plamo2: [n] scores in ten thousandths */
+    struct tok_trie trie, user_trie;   /* bert, t5, rwkv, plamo2: all tokens; t5: the user-defined ones */
+    struct tok_charsmap charsmap;      /* t5 */
 };
 
 /* tok_put - appends n bytes at *at if they fit in cap, and counts them. */

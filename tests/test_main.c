@@ -33,6 +33,7 @@
     X(recurrent) \
     X(sampler) \
     X(template) \
+    X(tok_models) \
     X(tokenizer)
 #define DECL(id) extern const struct test_suite suite_##id;
 SUITES(DECL)

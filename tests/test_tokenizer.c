@@ -890,7 +890,7 @@ static const struct {
     const char *text;
 } damages[] = {
     { NO_MODEL, false, "tokenizer.ggml.model is missing" },
-    { OTHER_MODEL, false, "tokenizer.ggml.model is \"wordpiece\", known are gpt2, gemma4, whitespace, llama" },
+    { OTHER_MODEL, false, "tokenizer.ggml.model is \"wordpiece\", known are gpt2, gemma4, whitespace, llama, bert, t5, rwkv, plamo2" },
     { OTHER_PRE, false, "tokenizer.ggml.pre is \"gpt-5\", known are default, falcon, gpt-2, smollm, llama-bpe, jais-2, qwen2, qwen35" },
     { NO_TOKENS, false, "tokenizer.ggml.tokens has 0 items" },
     { SHORT_TYPES, false, "tokenizer.ggml.token_type has 255 items, tokenizer.ggml.tokens has 256" },
