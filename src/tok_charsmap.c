@@ -7,7 +7,9 @@
  * Little-endian. Every index is checked when it is used: one beyond the trie or the replacements ends the search as "no rule". */
 #include "src/tokenizer_int.h"
 
-enum { REPLACEMENT_MAX = 64 }; /* bytes; the longest of the standard rules has 33 */
+/* Bytes; the longest of the standard rules has 33. What a rule replaces is short too: the search ends there, so that a trie with a loop
+ * costs no more than a bounded number of steps at each place of the text. */
+enum { REPLACEMENT_MAX = 64, PREFIX_MAX = 128 };
 
 status tok_charsmap_open(struct tok_charsmap *m, const struct gguf *g, struct err *e)
 {
@@ -54,6 +56,7 @@ bool tok_charsmap_find(const struct tok_charsmap *m, const char *p, size_t n, st
     uint32_t at = 0;
     if (m->n_units == 0) return false;
     at = distance(unit_at(m, 0));
+    if (n > PREFIX_MAX) n = PREFIX_MAX;
     for (size_t i = 0; i < n && p[i]; i++) {
         at ^= (uint8_t)p[i];
         if (at >= m->n_units) break;

@@ -331,6 +331,15 @@ TEST(charsmap_with_wild_indices_has_no_rules)
     close_made(&o);
 }
 
+/* The node for 'a' is its own child. */
+static void map_loop(struct gguf_writer *w)
+{
+    uint32_t map[260] = { 256 * 4 };
+    map[1] = 0;
+    map[1 + 'a'] = 'a' | 'a' << 10;
+    put_map(w, map, 4 + 256 * 4 + 4);
+}
+
 /* ---- bounds ---- */
 
 TEST(time_is_linear_in_hostile_texts)
@@ -360,6 +369,27 @@ TEST(time_is_linear_in_hostile_texts)
             CHECK(encode(&o, text, N, 0, NULL, 0) >= 0);
         }
         close_file(&o);
+    }
+}
+
+TEST(time_is_linear_in_hostile_vocabularies)
+{
+    static struct made m[] = {
+        { "t5", { { "a", 1 }, { "?", 1 }, { "b", 1 } }, 3, .more = map_loop },
+        { "t5", { { "a", 1 }, { long_token, TOK_TRIE_LEN }, { "?", 1 } }, 3 },
+        { "rwkv", { { "a", 1 }, { long_token, TOK_TRIE_LEN } }, 2 },
+    };
+    enum { N = 100000 };
+    static char text[N];
+    memset(text, 'a', N);
+    memset(long_token, 'a', sizeof long_token - 2);
+    long_token[TOK_TRIE_LEN - 1] = 'z'; /* never matches, and is always tried to its end */
+    for (int i = 0; i < ARRAY_LEN(m); i++) {
+        struct opened o;
+        struct err e = { 0 };
+        CHECK_MSG(open_made(&o, &m[i], &e) == OK, "%s", e.text);
+        if (o.t) CHECK(encode(&o, text, N, 0, NULL, 0) == N);
+        close_made(&o);
     }
 }
 
@@ -398,4 +428,4 @@ TEST(every_failed_allocation_is_reported)
 SUITE(tok_models, T(ids_of_every_model_equal_those_of_llama_cpp), T(decoding_gives_back_what_was_encoded),
       T(invalid_utf8_leaves_its_neighbours_alone), T(trie_finds_the_longest_text), T(unigram_finds_the_best_sum_of_a_long_text),
       T(damaged_vocabularies_are_refused_by_name), T(charsmap_with_wild_indices_has_no_rules), T(time_is_linear_in_hostile_texts),
-      T(every_failed_allocation_is_reported));
+      T(time_is_linear_in_hostile_vocabularies), T(every_failed_allocation_is_reported));

@@ -30,7 +30,7 @@ struct cli {
     /* prompt */
     const char *system, *template_name;
     const char *file[16]; int n_file;
-    bool raw, extract, no_stream, special, no_bos, no_generation_prompt;
+    bool raw, extract, no_stream, special, no_bos, bench, no_generation_prompt;
     int64_t top_logprobs;
     const char *messages, *load;
     /* measuring */

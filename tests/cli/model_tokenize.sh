@@ -17,6 +17,9 @@ for c in '<|im_end|>' '<|endoftext|>' '</s>' '<end_of_turn>' '<eos>'; do
     [ "$(count hello)" = "$(count "$c")" ] || echo "$c alone became a control token"
 done
 [ "$found" ] && echo 'control texts stay text' || echo 'this model has none of the control tokens'
+cuanto tokenize $m --no-bos 'a b c' --bench | grep -c '^5 bytes, [0-9]* tokens | open [0-9.]* ms | encode [0-9.]* MB/s | decode [0-9.]* MB/s$'
+cuanto tokenize $m --no-bos 'a b c' --bench --json | grep -c '^{"bytes":5,"tokens":[0-9]*,"open_ms":[0-9.e+-]*,"encode_mb_s":[0-9.e+-]*,"decode_mb_s":[0-9.e+-]*}$'
+cuanto tokenize $m '' --bench 2>out; echo "exit $?"
 echo "- template"
 printf '[{"role":"system","content":"S"},{"role":"user","content":"U"}]' >c.json
 cuanto template $m --messages c.json --template chatml; echo "|"

@@ -5,6 +5,8 @@
     cc -O2 -I. tests/oracle/tokens.c build/release/libcuanto.a -lm -lpthread -o build/release/tokens
     tokens.py MODEL.gguf... [--tokens build/release/tokens] [--random 2000] [--seed 1]
     tokens.py MODEL.gguf... --cuanto build/release/cuanto        the list below through `cuanto tokenize`, one process a text
+    tokens.py MODEL.gguf --hf tokenizer.json                     with Hugging Face's tokenizers (pip install tokenizers) in place of llama.cpp
+    tokens.py --splits                                           the scanners with the regular expressions (pip install regex), 10 MB of text
 
 Texts: the list below, special tokens of the model in several surroundings, files found on this machine (licences, Python sources, message
 catalogues in many languages), and random strings over a hard alphabet; each with and without BOS, with and without special tokens parsed.
@@ -21,8 +23,7 @@ import random
 import struct
 import subprocess
 import sys
-
-import llama_cpp.llama_cpp as api
+import unicodedata
 
 LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *a: None)
 SPECIAL, BOS = 1, 2
@@ -110,6 +111,8 @@ def randoms(n, seed):
 
 class Oracle:
     def __init__(self, path):
+        global api
+        import llama_cpp.llama_cpp as api
         api.llama_log_set(LOG, None)
         params = api.llama_model_default_params()
         params.vocab_only = True
@@ -171,6 +174,59 @@ def compare_cli(model, program):
     return bad
 
 
+def compare_hf(model, args):
+    """Differences are counted apart where the model's own normalizer changes the text: llama.cpp has none of the Unicode forms (NFC, NFKC)."""
+    from tokenizers import Tokenizer
+    t = Tokenizer.from_file(args.hf)
+    t.no_padding()
+    t.no_truncation()
+    cases = texts() + corpus() + randoms(args.random, args.seed)
+    bad = changed = 0
+    for text, (ids, _) in zip(cases, run(args.tokens, model, [(SPECIAL, text.encode()) for text in cases])):
+        want = t.encode(text, add_special_tokens=False).ids
+        if ids == want:
+            continue
+        if any(unicodedata.normalize(form, text) != text for form in ("NFC", "NFKC")) and t.normalizer:
+            changed += 1
+            continue
+        bad += 1
+        if bad <= 10:
+            print(f"  {text[:60]!r}: {ids[:24]} expected {want[:24]}")
+    print(f"{model}: {len(cases)} texts, {bad} differ from {args.hf}; {changed} more that its normalizer changes")
+    return bad
+
+
+def compare_splits(args, size=10_000_000):
+    sys.path.insert(0, "tests/golden")
+    import tokenizer_splits as golden
+    cases = [t for t in texts() + corpus() if t]
+    known = set(HARD)  # a code point that is not assigned here may be in the other's version of Unicode
+
+    def fair(texts):
+        return [t for t in texts if all(c in known or unicodedata.category(c) != "Cn" for c in t)]
+
+    cases, more = fair(cases), randoms(2000, args.seed)
+    while sum(len(t.encode()) for t in cases) < size // len(golden.RULES):
+        cases += fair(more)
+        more = randoms(2000, args.seed + len(cases))
+    total = 0
+    for name in golden.RULES:
+        data = b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in cases)
+        out = subprocess.run([args.tokens, "split", name], input=data, stdout=subprocess.PIPE, check=True).stdout
+        at = bad = 0
+        for text in cases:
+            n, = struct.unpack_from("<I", out, at)
+            lens = list(struct.unpack_from(f"<{n}i", out, at + 4))
+            at += 4 + 4 * n
+            if lens != golden.cut(name, text):
+                bad += 1
+                if bad <= 3:
+                    print(f"  {name}: {text[:60]!r}: {lens[:24]} expected {golden.cut(name, text)[:24]}")
+        print(f"{name}: {len(cases)} texts, {bad} differ")
+        total += bad
+    return total
+
+
 def compare(model, args):
     o = Oracle(model)
     special = [o.text(i) for i in range(o.n) if o.is_special(i)]
@@ -208,13 +264,18 @@ def compare(model, args):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("model", nargs="+")
+    p.add_argument("model", nargs="*")
+    p.add_argument("--hf", help="tokenizer.json")
+    p.add_argument("--splits", action="store_true")
     p.add_argument("--tokens", default="build/release/tokens")
     p.add_argument("--cuanto")
     p.add_argument("--random", type=int, default=2000)
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
-    sys.exit(any([compare_cli(m, args.cuanto) if args.cuanto else compare(m, args) for m in args.model]))
+    if args.splits:
+        sys.exit(compare_splits(args) > 0)
+    one = compare_hf if args.hf else (lambda m, a: compare_cli(m, a.cuanto)) if args.cuanto else compare
+    sys.exit(any([one(m, args) for m in args.model]))
 
 
 if __name__ == "__main__":
