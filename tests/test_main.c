@@ -18,6 +18,7 @@
     X(file) \
     X(gguf) \
     X(gguf_split) \
+    X(grammar) \
     X(importance) \
     X(json) \
     X(kernels_matmul) \
