@@ -9,6 +9,8 @@
 #include "src/chat.h"
 #include "src/dry.h"
 #include "src/engine.h"
+#include "src/grammar.h"
+#include "src/json_schema.h"
 #include "src/model.h"
 #include "src/sampler.h"
 #include "src/template.h"

@@ -500,6 +500,8 @@ void matcher_close(struct matcher *m)
     mem_free(m);
 }
 
+int64_t matcher_vocab(const struct matcher *m) { return m->t->n_vocab; }
+
 void matcher_reset(struct matcher *m)
 {
     if (start(m, NULL) != OK) m->failed = true; /* it worked in matcher_open */

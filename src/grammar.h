@@ -31,6 +31,7 @@ void token_trie_close(struct token_trie *t); /* accepts NULL */
 /* matcher_open - at the start of the grammar's root. Borrows both. Allocates about 6 MB, and nothing later. */
 status matcher_open(struct matcher **out, const struct grammar *g, const struct token_trie *t, struct err *e) MUST_USE;
 void matcher_close(struct matcher *m); /* accepts NULL */
+int64_t matcher_vocab(const struct matcher *m); /* tokens of its trie */
 void matcher_reset(struct matcher *m);
 /* matcher_copy - m becomes what from is; both have the same grammar and trie. */
 void matcher_copy(struct matcher *m, const struct matcher *from);

@@ -97,13 +97,15 @@ static status after_byte(struct builder *b, uint32_t v, int k, uint32_t least, u
     enum cover c = covered(b->r, b->n, lo, hi);
     if (c == NONE) return OK;
     if (c == ALL && whole) return any_state(b, k, out);
-    uint32_t state, next;
+    uint32_t state, next, live = 0;
     TRY(new_state(b, &state));
     for (uint32_t bits = 0; bits < 64; bits++) {
         TRY(after_byte(b, v << 6 | bits, k - 1, least, &next));
         b->g->state[state].next[0x80 | bits] = (uint16_t)next;
+        live += next != CLASS_DEAD;
     }
-    *out = state;
+    if (live > 0) *out = state;
+    else b->g->n_state--; /* only code points of another length or surrogates: nothing was made below it either */
     return OK;
 }
 

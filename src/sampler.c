@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include "ggml-like/kernels/kernels.h"
+#include "src/grammar.h"
 
 enum {
     CHUNK = SAMPLER_CHUNK,
@@ -69,6 +70,8 @@ static status check_options(const struct sampler_options *o, int64_t n_vocab, st
     if (n_vocab < 1 || n_vocab > INT32_MAX)
         return err_set(e, ERR_USAGE, "vocabulary size is %lld, allowed are 1..%d", (long long)n_vocab, INT32_MAX);
     TRY(check_numbers(o, e));
+    if (o->matcher && matcher_vocab(o->matcher) != n_vocab)
+        return err_set(e, ERR_USAGE, "the grammar is for %lld tokens, there are %lld logits", (long long)matcher_vocab(o->matcher), (long long)n_vocab);
     if (o->n_bias < 0 || o->n_bias > n_vocab)
         return err_set(e, ERR_USAGE, "%lld logit biases, allowed are 0..%lld", (long long)o->n_bias, (long long)n_vocab);
     for (int64_t i = 0; i < o->n_bias; i++) {
@@ -120,6 +123,7 @@ static bool allocate(struct sampler *s)
     int64_t n = s->n_vocab;
     bool ok = true;
     s->bias = take(s, o->n_bias, sizeof *s->bias, &ok);
+    if (o->matcher) s->raw = take(s, n, sizeof *s->raw, &ok);
     if (!is_greedy(o)) {
         s->list = take(s, n, sizeof *s->list, &ok);
         s->key = take(s, n, sizeof *s->key, &ok);
@@ -187,7 +191,7 @@ static void forget(struct sampler *s, int32_t id)
     s->where[last] = s->where[id];
 }
 
-static void remember(struct sampler *s, int32_t id)
+static void count_in(struct sampler *s, int32_t id)
 {
     if (s->ring) {
         if (s->ring_n == s->o.repeat_last) forget(s, s->ring[s->ring_at]);
@@ -203,8 +207,14 @@ static void remember(struct sampler *s, int32_t id)
 
 void sampler_accept(struct sampler *s, int32_t id)
 {
+    sampler_remember(s, id);
+    if (s->o.matcher && matcher_accept(s->o.matcher, id, NULL) != OK) return; /* the next sampler_sample says so */
+}
+
+void sampler_remember(struct sampler *s, int32_t id)
+{
     if (id < 0 || id >= s->n_vocab) return;
-    if (s->count) remember(s, id);
+    if (s->count) count_in(s, id);
     if (!s->dry_ring) return;
     s->dry_ring[s->dry_at] = id;
     s->dry_at = s->dry_at + 1 == s->o.dry_last ? 0 : s->dry_at + 1;
@@ -216,6 +226,7 @@ void sampler_reset(struct sampler *s)
     for (int64_t i = 0; i < s->n_seen; i++) s->count[s->seen[i]] = 0;
     s->n_seen = s->ring_n = s->ring_at = 0;
     s->dry_n = s->dry_at = 0;
+    if (s->o.matcher) matcher_reset(s->o.matcher);
     s->n_draws = 0;
     s->mu = 2 * s->o.mirostat_tau;
 }
@@ -305,16 +316,53 @@ static status run_chain(struct sampler *s, struct row *r, int32_t *best, double 
     return OK;
 }
 
-status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err *e)
+/* One draw; *p: its probability among what was left. */
+static status draw(struct sampler *s, float *logits, int32_t *id, double *p, struct err *e)
 {
     struct row r = { .x = logits, .floor = -INFINITY };
-    double u[2], p = 1;
+    double u[2];
     int32_t best;
+    *p = 1;
     draw_uniform(s->o.seed, s->n_draws, u);
     TRY(run_chain(s, &r, &best, u[1], e));
     if (!is_greedy(&s->o)) s->n_draws++;
     if (best >= 0) *id = best;
-    else *id = r.listed ? draw_listed(s, &r, u[0], &p) : draw_open(s, &r, u[0], &p);
+    else *id = r.listed ? draw_listed(s, &r, u[0], p) : draw_open(s, &r, u[0], p);
+    return OK;
+}
+
+/* Only what fits the grammar keeps its logit. */
+static status forbid(struct sampler *s, float *logits, struct err *e)
+{
+    const uint64_t *bits;
+    float best = -INFINITY;
+    TRY(matcher_mask(s->o.matcher, &bits, e));
+    for (int64_t i = 0; i < s->n_vocab; i++) {
+        if (!(bits[i >> 6] >> (i & 63) & 1)) logits[i] = -INFINITY;
+        else if (logits[i] > best) best = logits[i];
+    }
+    if (best > -INFINITY) return OK;
+    return err_set(e, ERR_RUNTIME, "no token fits the grammar here: the vocabulary cannot spell what it asks for, or those tokens are forbidden otherwise");
+}
+
+static status draw_fitting(struct sampler *s, float *logits, int32_t *id, double *p, struct err *e)
+{
+    size_t bytes = (size_t)s->n_vocab * sizeof *logits;
+    bool fits;
+    memcpy(s->raw, logits, bytes);
+    TRY(draw(s, logits, id, p, e));
+    TRY(matcher_allows(s->o.matcher, *id, &fits, e));
+    if (fits) return OK;
+    TRY(forbid(s, s->raw, e));
+    memcpy(logits, s->raw, bytes);
+    return draw(s, logits, id, p, e);
+}
+
+status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err *e)
+{
+    double p;
+    if (s->o.matcher) TRY(draw_fitting(s, logits, id, &p, e));
+    else TRY(draw(s, logits, id, &p, e));
     if (s->o.mirostat) s->mu -= s->o.mirostat_eta * ((float)-log2(p) - s->o.mirostat_tau);
     return OK;
 }
@@ -325,6 +373,7 @@ status sampler_distribution(struct sampler *s, float *logits, int32_t *ids, floa
     double u[2];
     int32_t best;
     draw_uniform(s->o.seed, s->n_draws, u);
+    if (s->o.matcher) TRY(forbid(s, logits, e));
     TRY(run_chain(s, &r, &best, u[1], e));
     *n = 1, ids[0] = best, probs[0] = 1;
     if (best >= 0) return OK;

@@ -2,6 +2,8 @@
  *   logit bias -> repetition, frequency, presence penalties -> DRY -> top-n-sigma -> top-k -> typical -> top-p -> min-p -> XTC -> temperature -> draw.
  * Mirostat replaces everything between bias and draw by its own cut at the given temperature.
  * Temperature 0 takes the best of what is left, lowest id on a tie. A token whose logit is -inf or NaN is no candidate at any step.
+ * With a grammar (matcher) the drawn token is tested; only if it does not fit, all tokens that do not are forbidden and the chain runs again (llama.cpp's
+ * way: most tokens cost one test).
  * Deterministic: the same seed and logits give the same tokens on every machine (own RNG, Philox 4x32-10, Salmon et al. 2011). One sampler per
  * sequence; not thread-safe. Allocates only in open. */
 #pragma once
@@ -10,6 +12,7 @@
 struct kernels;
 struct sampler;
 struct dry_breakers;
+struct matcher;
 
 struct logit_bias { int32_t id; float bias; };
 
@@ -34,6 +37,7 @@ struct sampler_options {            /* sampler_defaults() fills the documented d
     const struct dry_breakers *breakers; /* NULL = none; the caller's, outlives the sampler (dry.h) */
     int64_t mirostat;               /* 0 off, 1, 2 (Basu et al. 2021) */
     float mirostat_tau, mirostat_eta; /* 5 bits of surprise, learning rate 0.1 */
+    struct matcher *matcher;        /* NULL = none; the caller's (grammar.h), moved by sampler_accept and sampler_reset, used by this sampler only */
     uint64_t seed;
     const struct logit_bias *bias;  /* [n_bias], copied */
     int64_t n_bias;
@@ -44,14 +48,16 @@ void sampler_defaults(struct sampler_options *o);
 status sampler_open(struct sampler **out, const struct sampler_options *o, int64_t n_vocab, const struct kernels *k, struct err *e) MUST_USE;
 void sampler_close(struct sampler *s);
 
-/* sampler_sample - picks from logits [n_vocab] (may be overwritten). NaN counts as -inf; +inf wins; ERR_RUNTIME "no finite logit" otherwise.
- * logits_in_place: penalties change them. */
+/* sampler_sample - picks from logits [n_vocab] (may be overwritten). NaN counts as -inf; +inf wins; ERR_RUNTIME "no finite logit" otherwise, and with a
+ * grammar: when no token that fits has a finite logit, or it cannot be followed further. */
 status sampler_sample(struct sampler *s, float *logits, int32_t *id, struct err *e) MUST_USE;
-/* sampler_accept - tells which token was appended (prompt tokens too), for penalties. */
+/* sampler_accept - tells which token was generated, for penalties and grammar. sampler_remember - a token of the prompt: for penalties only. */
 void sampler_accept(struct sampler *s, int32_t id);
+void sampler_remember(struct sampler *s, int32_t id);
 void sampler_reset(struct sampler *s); /* forgets history, restarts the random sequence */
 /* sampler_distribution - what the next sampler_sample would draw from: ids and probabilities (they sum to 1) in falling order, at most n_vocab of each;
- * sets *n. Same errors and the same use of logits; the random sequence does not move. Sorts everything that is left: for tests and tools. */
+ * sets *n. With a grammar: of the tokens that fit. Same errors and the same use of logits; the random sequence does not move. Sorts everything that is
+ * left: for tests and tools. */
 status sampler_distribution(struct sampler *s, float *logits, int32_t *ids, float *probs, int64_t *n, struct err *e) MUST_USE;
 
 /* logprobs_top - ln softmax of the given id and of the n best tokens (ties: lowest id first), from raw logits [n_vocab].

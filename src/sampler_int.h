@@ -42,6 +42,7 @@ struct sampler {
     void (*cut[SAMPLER_STAGES])(struct sampler *, struct row *);
     int n_adjust, n_cut;
     struct logit_bias *bias;
+    float *raw;              /* [n_vocab] with a grammar: the logits before the chain */
     /* Candidates as sort keys: logit in the high word (order-preserving), ~id in the low one, so that a larger key is a better token. */
     uint64_t *list, *key, *spare; /* [n_vocab]; key and spare are scratch */
     float *weight;           /* [n_vocab] scratch */

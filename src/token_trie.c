@@ -97,7 +97,8 @@ status token_trie_of(struct token_trie **out, const struct token_text *text, int
         bytes += text[id].n;
         if (!text[id].end) order[m++] = (struct sorter){ text, (int32_t)id };
     }
-    if (st == OK && (bytes > UINT32_MAX || n > INT32_MAX)) st = err_set(e, ERR_USAGE, "the vocabulary has %zu bytes of text, at most %u are supported", bytes, UINT32_MAX);
+    if (st == OK && (bytes > UINT32_MAX || n > INT32_MAX))
+        st = err_set(e, ERR_USAGE, "the vocabulary has %zu bytes of text, at most %u are supported", bytes, UINT32_MAX);
     if (st == OK) {
         qsort(order, (size_t)m, sizeof *order, by_bytes);
         t->n_vocab = n;

@@ -21,6 +21,7 @@
     X(grammar) \
     X(importance) \
     X(json) \
+    X(json_schema) \
     X(kernels_matmul) \
     X(kernels_vec) \
     X(measure) \

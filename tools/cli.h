@@ -27,6 +27,8 @@ struct cli {
     const char *logit_bias[64]; int n_logit_bias;   /* "ID=BIAS" or "ID+BIAS", "ID-BIAS" */
     const char *dry_breaker[16]; int n_dry_breaker; /* none given: the default ones; "none": no one */
     bool ignore_eos;
+    const char *grammar, *grammar_file, *json_schema, *json_schema_file; /* at most one of these */
+    bool json_mode;                                                      /* and this */
     /* prompt */
     const char *system, *template_name;
     const char *file[16]; int n_file;

@@ -109,7 +109,7 @@ status generator_prefill(struct generator *g, const int32_t *ids, int64_t n, str
     if (st != OK) return st;
     if (g->n_answers > 0) TRY(generator_sampling(g, g->cli, e)); /* fresh history, another random sequence: /regen must differ */
     g->n_answers++;
-    for (int64_t i = 0; i < n; i++) sampler_accept(g->with.sampler, ids[i]);
+    for (int64_t i = 0; i < n; i++) sampler_remember(g->with.sampler, ids[i]);
     return OK;
 }
 
@@ -177,6 +177,7 @@ static status generate(struct generator *g, int32_t *ids, int64_t *n, struct err
         ids[(*n)++] = id;
         g->n_generated++;
         if (!emit(g, id)) return OK;
+        if (g->with.matcher && matcher_must_end(g->with.matcher)) return g->finish = FINISH_STOP, OK; /* the grammar is complete */
         if (g->cli->n_predict >= 0 && g->n_generated >= g->cli->n_predict) continue; /* nobody needs its logits */
         if (session_pos(s) >= session_n_ctx(s)) return g->finish = FINISH_CONTEXT, OK;
         struct segment one = { .session = s, .tokens = &id, .n = 1, .want_from = 0 };

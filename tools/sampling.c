@@ -1,5 +1,6 @@
 /* sampling - see sampling.h. */
 #include "tools/sampling.h"
+#include "ggml-like/file.h"
 #include "ggml-like/kernels/kernels.h"
 #include <math.h>
 #include <stdlib.h>
@@ -49,6 +50,67 @@ static status open_breakers(struct sampling *s, const struct sampling *old, cons
     return n > 0 ? dry_breakers_open(&s->breakers, t, list, n, e) : dry_breakers_open(&s->breakers, t, usual, ARRAY_LEN(usual), e);
 }
 
+/* ---- grammar ---- */
+
+enum { SCHEMA_MAX = 1 << 20 };
+
+static status schema_to_grammar(struct grammar **out, const char *text, size_t n, const char *name, struct err *e)
+{
+    struct arena a;
+    struct json *schema;
+    char *gbnf = NULL;
+    arena_init(&a, 0);
+    status st = json_parse(&schema, text, n, &a, name, e);
+    if (st == OK) st = json_schema_to_gbnf(&gbnf, schema, name, e);
+    if (st == OK) st = grammar_parse(out, gbnf, strlen(gbnf), name, NULL, e);
+    mem_free(gbnf);
+    arena_free(&a);
+    return st;
+}
+
+/* Which of the five options is given; two are an error. */
+static status pick_source(const struct sampling *s, int *which, struct err *e)
+{
+    static const char *const names[] = { "--grammar", "--grammar-file", "--json-schema", "--json-schema-file", "--json-mode" };
+    *which = -1;
+    for (int i = 0; i < ARRAY_LEN(names); i++) {
+        if (i < 4 ? !s->source[i] || !*s->source[i] : !s->json_mode) continue;
+        if (*which >= 0) return err_set(e, ERR_USAGE, "%s and %s exclude each other", names[*which], names[i]);
+        *which = i;
+    }
+    return OK;
+}
+
+static status compile_grammar(struct sampling *s, int which, const struct tokenizer *t, struct err *e)
+{
+    static const char any[] = "{}";
+    const char *given = which < 4 ? s->source[which] : any, *name = which == 0 ? "--grammar" : which == 2 ? "--json-schema" : given;
+    char *text = NULL;
+    size_t n = strlen(given);
+    if (which == 1 || which == 3) TRY(file_text(given, which == 1 ? GRAMMAR_TEXT_MAX : SCHEMA_MAX, &text, &n, e));
+    if (text) given = text;
+    status st = which < 2 ? grammar_parse(&s->grammar, given, n, name, t, e) : schema_to_grammar(&s->grammar, given, n, name, e);
+    mem_free(text);
+    return st;
+}
+
+static status open_grammar(struct sampling *s, const struct sampling *old, const struct runtime *rt, struct err *e)
+{
+    int which;
+    struct model_info info;
+    const struct tokenizer *t = model_tokenizer(rt->model);
+    TRY(pick_source(s, &which, e));
+    if (which < 0) return OK;
+    model_info(rt->model, &info);
+    s->trie = old->trie;
+    if (old->grammar && !memcmp(s->source, old->source, sizeof s->source) && s->json_mode == old->json_mode) s->grammar = old->grammar;
+    else TRY(compile_grammar(s, which, t, e));
+    if (!s->trie) TRY(token_trie_open(&s->trie, t, info.n_vocab, e));
+    return matcher_open(&s->matcher, s->grammar, s->trie, e);
+}
+
+/* ---- all of it ---- */
+
 static status open_sampler(struct sampling *s, const struct cli *c, const struct runtime *rt, uint64_t seed, struct err *e)
 {
     struct model_info info;
@@ -58,22 +120,31 @@ static status open_sampler(struct sampling *s, const struct cli *c, const struct
     for (int i = 0; i < c->n_logit_bias; i++) TRY(parse_bias(c->logit_bias[i], info.n_vocab, &bias[i], e));
     o.bias = bias, o.n_bias = c->n_logit_bias;
     o.breakers = s->breakers;
+    o.matcher = s->matcher;
     o.seed = seed;
     if (o.dry_last < 0) o.dry_last = session_n_ctx(rt->session);
     return sampler_open(&s->sampler, &o, info.n_vocab, engine_kernels(rt->engine), e);
 }
 
+/* What both have stays with one of them: the new one when it is complete. */
+static void keep_shared(struct sampling *s, struct sampling *old, bool complete)
+{
+    struct sampling *without = complete ? old : s;
+    if (s->breakers == old->breakers) without->breakers = NULL;
+    if (s->grammar == old->grammar) without->grammar = NULL;
+    if (s->trie == old->trie) without->trie = NULL;
+}
+
 status sampling_open(struct sampling *s, struct sampling *old, const struct cli *c, const struct runtime *rt, uint64_t seed, struct err *e)
 {
-    *s = (struct sampling){ .n_breaker = c->n_dry_breaker };
+    *s = (struct sampling){ .n_breaker = c->n_dry_breaker, .source = { c->grammar, c->grammar_file, c->json_schema, c->json_schema_file },
+                            .json_mode = c->json_mode };
     memcpy(s->breaker, c->dry_breaker, (size_t)c->n_dry_breaker * sizeof *s->breaker);
-    status st = OK;
-    if (c->sampling.dry_multiplier > 0) st = open_breakers(s, old, model_tokenizer(rt->model), e);
+    status st = open_grammar(s, old, rt, e);
+    if (st == OK && c->sampling.dry_multiplier > 0) st = open_breakers(s, old, model_tokenizer(rt->model), e);
     if (st == OK) st = open_sampler(s, c, rt, seed, e);
     if (st == OK) st = stop_open(&s->filter, c->stop, c->n_stop, e);
-    bool same = s->breakers && s->breakers == old->breakers;
-    if (same && st == OK) old->breakers = NULL;
-    if (same && st != OK) s->breakers = NULL;
+    keep_shared(s, old, st == OK);
     if (st != OK) sampling_close(s);
     return st;
 }
@@ -83,5 +154,8 @@ void sampling_close(struct sampling *s)
     sampler_close(s->sampler);
     if (s->filter.buf) stop_close(&s->filter);
     dry_breakers_close(s->breakers);
+    matcher_close(s->matcher);
+    grammar_close(s->grammar);
+    token_trie_close(s->trie);
     *s = (struct sampling){ 0 };
 }
