@@ -4,11 +4,14 @@
 #include <assert.h>
 #include <math.h>
 
-extern const struct arch arch_llama, arch_qwen2, arch_qwen3, arch_gemma3;
-extern const struct arch arch_qwen3next, arch_qwen35, arch_qwen35moe;
-
-const struct arch *const arches[] = { &arch_llama, &arch_qwen2, &arch_qwen3, &arch_gemma3,
-                                      &arch_qwen3next, &arch_qwen35, &arch_qwen35moe, NULL };
+#define ARCH(name) extern const struct arch arch_##name;
+#include "src/arch/list.h"
+#undef ARCH
+#define ARCH(name) &arch_##name,
+const struct arch *const arches[] = {
+#include "src/arch/list.h"
+    NULL
+};
 
 const struct hparam_row common_hparams[] = {
     { "block_count", "num_hidden_layers|n_layer|num_layers|n_layers", HP_INT, HP(n_layer), 1, 1024, NAN },
@@ -28,6 +31,7 @@ const struct hparam_row common_hparams[] = {
     { "rope.scaling.yarn_ext_factor", NULL, HP_FLOAT, HP(yarn_ext), -1, 1e6, HP_ABSENT },
     { "rope.scaling.yarn_beta_fast", NULL, HP_FLOAT, HP(yarn_beta_fast), 1e-3, 1e6, 32 },
     { "rope.scaling.yarn_beta_slow", NULL, HP_FLOAT, HP(yarn_beta_slow), 1e-3, 1e6, 1 },
+    { "rope.scaling.yarn_exact", NULL, HP_BOOL, HP(yarn_exact), 0, 1, 0 },
     { "attention.scale", NULL, HP_FLOAT, HP(attn_scale), 0, 1e9, HP_ABSENT },
     { "expert_count", NULL, HP_INT, HP(n_expert), 0, EXPERT_LIMIT, 0 },
     { "expert_used_count", "num_experts_per_tok", HP_INT, HP(n_expert_used), 0, EXPERT_LIMIT, 0 },

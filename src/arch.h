@@ -80,7 +80,7 @@ enum weight_id {
 /* Symbolic sizes, resolved per layer. From DIM_OWN on an architecture defines its own (arch.dim). */
 enum dim {
     DIM_1, DIM_EMBD, DIM_Q, DIM_K, DIM_V, DIM_O, DIM_QKV, DIM_FF, DIM_FF_TWICE, DIM_HEAD, DIM_N_HEAD, DIM_VOCAB, DIM_ROT_HALF, DIM_CTX,
-    DIM_EXPERT, DIM_FF_EXPERT, DIM_FF_EXPERT_TWICE, DIM_FF_SHARED, DIM_OWN,
+    DIM_EXPERT, DIM_FF_EXPERT, DIM_FF_EXPERT_TWICE, DIM_FF_SHARED, DIM_N_HEAD_KV, DIM_OWN,
 };
 enum {
     WEIGHT_OPTIONAL = 1,
@@ -136,6 +136,10 @@ struct arch {
 };
 extern const struct arch *const arches[]; /* NULL-terminated */
 extern const struct hparam_row common_hparams[];
+
+/* window_layers - for setups: gives hp.window to the layers that <arch>.attention.sliding_window_pattern marks (a list with one item for each
+ * layer, or a number n: all but every n-th layer); without the key all but every period-th, period 0: all. Nothing when hp.window is 0. */
+status window_layers(struct model *m, int64_t period, struct err *e) MUST_USE;
 
 /* ---- for equations (arch.c, blocks.c) ---- */
 

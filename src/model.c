@@ -134,6 +134,7 @@ static status rope_kind(struct model *m, const struct model_options *o, enum rop
     snprintf(key, sizeof key, "%s.rope.scaling.type", m->arch->name);
     if (gguf_get_str(&m->g, key, &type, &own)) TRY(rope_kind_of(type, key, kind, e));
     else if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    else if (gguf_tensor(&m->g, "rope_factors_long.weight")) *kind = ROPE_LONG; /* Phi-3 files have the factors and no type */
     if (o->rope_scaling) {
         struct str name = { o->rope_scaling, strlen(o->rope_scaling) };
         TRY(rope_kind_of(name, "rope scaling", kind, e));
@@ -290,6 +291,7 @@ int64_t model_dim(const struct model *m, int il, enum dim d)
         [DIM_FF_EXPERT] = hp->n_ff_expert,
         [DIM_FF_EXPERT_TWICE] = 2 * hp->n_ff_expert,
         [DIM_FF_SHARED] = hp->n_ff_shared,
+        [DIM_N_HEAD_KV] = l->n_head_kv,
     };
     return v[d];
 }

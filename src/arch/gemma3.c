@@ -2,15 +2,15 @@
  * GeGLU; five layers with a sliding window and rope base 10,000, then one that sees everything with the file's base and rope scaling. Norm
  * weights are stored with their +1 already added. Source: Gemma 3 Technical Report (2025). */
 #include "src/arch/rows.h"
+#include "src/import.h"
 #include "src/model_int.h"
-#include <math.h>
 
 enum { PATTERN = 6 }; /* every 6th layer is global */
 
 static const char *const hf[] = { "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", NULL };
 
 static const struct hparam_row hparams[] = {
-    { "attention.sliding_window", "sliding_window", HP_INT, HP(window), 0, 1 << 24, 0 },
+    HPARAM_WINDOW(0),
     { "rope.freq_base_swa", "rope_local_base_freq", HP_FLOAT, HP(rope_base_swa), 1e-3, 1e12, 10000 },
     { "final_logit_softcapping", "final_logit_softcapping", HP_FLOAT, HP(final_softcap), 0, 1e6, 0 },
     HPARAMS_END,
@@ -35,15 +35,26 @@ static status setup(struct model *m, struct err *e)
     hp->embd_scale = sqrtf((float)hp->n_embd);
     /* The 27B model (62 layers) divides by the width of an even share of the embedding instead of the head. */
     if (hp->n_layer == 62 && hp->attn_scale == 0) hp->attn_scale = 1.0f / sqrtf((float)hp->n_embd / (float)m->layer[0].hp.n_head);
+    TRY(window_layers(m, PATTERN, e));
     for (int il = 0; il < hp->n_layer; il++) {
         struct layer_params *l = &m->layer[il].hp;
-        if (hp->window == 0 || il % PATTERN == PATTERN - 1) continue;
-        l->window = hp->window;
-        l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = hp->rope_base_swa, .freq_scale = 1, .mscale = 1 };
+        if (l->window) l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = hp->rope_base_swa, .freq_scale = 1, .mscale = 1 };
     }
     return OK;
 }
 
+/* config.json names what attention logits are divided by the root of; files name the factor only where it is not the head's. */
+static status keys(struct import *im, struct err *e)
+{
+    double q = import_number(im, "query_pre_attn_scalar", 0);
+    if (q > 0 && q != import_number(im, "head_dim", 256)) import_put_float(im, "attention.scale", 1 / sqrt(q));
+    if (import_config(im, "attn_logit_softcapping")) return err_set(e, ERR_FORMAT, "config.json: attn_logit_softcapping is not supported for gemma3");
+    return import_windows(im, PATTERN, e);
+}
+
+static const struct arch_import import = { .keys = keys };
+
 const struct arch arch_gemma3 = {
-    .name = "gemma3", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .act = ACT_GELU_TANH, .setup = setup
+    .name = "gemma3", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .act = ACT_GELU_TANH, .setup = setup,
+    .import = &import
 };

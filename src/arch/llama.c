@@ -1,7 +1,7 @@
 /* llama - Llama 1-3, Mistral, Mixtral, SmolLM2, Yi, TinyLlama and others that share their equations.
  * Pre-norm RMSNorm, grouped-query attention with adjacent-pair rope, SwiGLU; Mixtral chooses two of its experts and normalises their weights.
  * Llama 3.1+ carries its rope factors in rope_freqs.weight. Sources: Touvron et al. 2023; Jiang et al. 2023 (Mistral 7B), 2024 (Mixtral). The
- * sliding window of Mistral 7B v0.1 is not applied (as llama.cpp). */
+ * sliding window of Mistral 7B v0.1 is applied when the file has the key: files from cuanto do; llama.cpp neither writes nor reads it. */
 #include "src/arch/rows.h"
 #include "src/model_int.h"
 
@@ -9,6 +9,7 @@ static const char *const hf[] = { "LlamaForCausalLM", "MistralForCausalLM", "Mix
 
 static const struct hparam_row hparams[] = {
     { "expert_count", "num_local_experts", HP_INT, HP(n_expert), 0, EXPERT_LIMIT, 0 },
+    HPARAM_WINDOW(0),
     HPARAMS_END,
 };
 
@@ -38,7 +39,7 @@ static status setup(struct model *m, struct err *e)
 {
     m->hp.n_ff_expert = m->layer[0].hp.n_ff;
     m->hp.expert_norm = 1;
-    return OK;
+    return window_layers(m, 0, e);
 }
 
 const struct arch arch_llama = { .name = "llama", .hf = hf, .hparams = hparams, .weights = weights, .setup = setup };

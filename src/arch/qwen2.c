@@ -1,8 +1,10 @@
 /* qwen2 - Qwen2 and Qwen2.5: the Llama block with biases on Q, K, V and rope pairs half a head apart. Source: Yang et al. 2024. */
 #include "src/arch/rows.h"
+#include "src/import.h"
+#include "src/model_int.h"
 
 static const char *const hf[] = { "Qwen2ForCausalLM", NULL };
-static const struct hparam_row hparams[] = { HPARAMS_END };
+static const struct hparam_row hparams[] = { { "attention.sliding_window", NULL, HP_INT, HP(window), 0, 1 << 24, 0 }, HPARAMS_END };
 
 static const struct weight_row weights[] = {
     ROWS_EMBEDDING,
@@ -13,4 +15,7 @@ static const struct weight_row weights[] = {
     ROWS_END,
 };
 
-const struct arch arch_qwen2 = { .name = "qwen2", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true };
+static status setup(struct model *m, struct err *e) { return window_layers(m, 0, e); }
+static const struct arch_import import = { .keys = import_qwen_windows };
+
+const struct arch arch_qwen2 = { .name = "qwen2", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .import = &import };

@@ -1,6 +1,7 @@
 /* rows - weight rows that many architectures have under the same names, for the tables in this folder. */
 #pragma once
 #include "src/arch.h"
+#include <math.h>
 
 #define HF_LAYER "model.layers.%d."
 
@@ -9,6 +10,10 @@
     { W_OUTPUT, "output.weight", "lm_head.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL }
 
 #define ROW_ROPE_FREQS { W_ROPE_FREQS, "rope_freqs.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL }
+
+#define ROWS_ROPE_LONG                                                                                                                     \
+    { W_ROPE_LONG, "rope_factors_long.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL },                                               \
+    { W_ROPE_SHORT, "rope_factors_short.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL }
 
 /* qk: flags of Q and K */
 #define ROWS_ATTENTION(qk)                                                                                                                 \
@@ -49,6 +54,12 @@
     { W_GATE_SHARED, "blk.%d.ffn_gate_shexp.weight", shared "gate_proj.weight", DIM_EMBD, DIM_FF_SHARED, f, DIM_1, LAYER_MOE },            \
     { W_UP_SHARED, "blk.%d.ffn_up_shexp.weight", shared "up_proj.weight", DIM_EMBD, DIM_FF_SHARED, f, DIM_1, LAYER_MOE },                  \
     { W_DOWN_SHARED, "blk.%d.ffn_down_shexp.weight", shared "down_proj.weight", DIM_FF_SHARED, DIM_EMBD, f, DIM_1, LAYER_MOE }
+
+/* Keys of mixtures that several families share. */
+#define HPARAMS_EXPERTS(count, width)                                                                                                      \
+    { "expert_count", count, HP_INT, HP(n_expert), 1, EXPERT_LIMIT, NAN },                                                                 \
+    { "expert_feed_forward_length", width, HP_INT, HP(n_ff_expert), 1, 1 << 22, HP_ABSENT }
+#define HPARAM_WINDOW(def) { "attention.sliding_window", "sliding_window", HP_INT, HP(window), 0, 1 << 24, def }
 
 #define ROWS_END { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 }
 #define HPARAMS_END { NULL, NULL, HP_INT, 0, 0, 0, 0 }

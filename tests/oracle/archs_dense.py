@@ -4,12 +4,14 @@ dict), after_save(dir)."""
 
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
             tie_word_embeddings=False)
+TIED = BASE | dict(tie_word_embeddings=True)
 MOE = BASE | dict(num_hidden_layers=2)
 
 
 def row(name, cls, what, base=BASE, **kw):
     extra = {k: kw.pop(k) for k in ("lengths", "n_ctx", "golden", "fill", "make_config", "patch_config", "after_save") if k in kw}
     return dict(name=name, cls=cls, what=what, config=base | kw, **extra)
+GRANITE = dict(embedding_multiplier=9.0, residual_multiplier=0.3, attention_multiplier=0.11, logits_scaling=6.0)
 
 
 ROWS = [
@@ -21,6 +23,46 @@ ROWS = [
     row("llama-yarn", "LlamaForCausalLM", "YaRN", rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128)),
     row("mistral", "MistralForCausalLM", "no window, wide heads", sliding_window=None, head_dim=24),
     row("mixtral", "MixtralForCausalLM", "2 of 5 experts", MOE, num_local_experts=5, num_experts_per_tok=2, sliding_window=None),
+    row("mistral-window", "MistralForCausalLM", "window of 40", sliding_window=40, tie_word_embeddings=True),
     row("qwen2", "Qwen2ForCausalLM", "biases of Q, K, V", use_sliding_window=False),
     row("qwen3", "Qwen3ForCausalLM", "head norms, wide heads", head_dim=24, use_sliding_window=False),
+    row("qwen2moe", "Qwen2MoeForCausalLM", "3 of 6 experts beside a gated shared one", MOE, moe_intermediate_size=40, num_experts=6,
+        num_experts_per_tok=3, shared_expert_intermediate_size=56, norm_topk_prob=False, use_sliding_window=False),
+    row("qwen3moe", "Qwen3MoeForCausalLM", "3 of 6 experts, normalised; wide heads", MOE, moe_intermediate_size=40, num_experts=6, num_experts_per_tok=3,
+        norm_topk_prob=True, head_dim=24, use_sliding_window=False),
+    row("gemma", "GemmaForCausalLM", "GeGLU, one KV head", TIED, num_key_value_heads=1, head_dim=24),
+    row("gemma2", "Gemma2ForCausalLM", "both softcaps, windows of 40, query scale", TIED, head_dim=24, sliding_window=40, query_pre_attn_scalar=24,
+        attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
+    row("gemma3", "Gemma3ForCausalLM", "5 of 6 layers with windows of 40 and their own base", TIED, num_hidden_layers=7, head_dim=24, sliding_window=40,
+        query_pre_attn_scalar=24, rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e5),
+                                                       sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+    row("phi-mini", "Phi3ForCausalLM", "fused Q, K, V and gate, up; window of 40", sliding_window=40),
+    row("phi4-mini", "Phi3ForCausalLM", "LongRoPE on both sides of its context, rope on 3/4 of a head", TIED, sliding_window=None,
+        partial_rotary_factor=0.75, original_max_position_embeddings=256, lengths=[300, 200],
+        rope_parameters=dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+                             long_factor=[1.0, 1.5, 2.5, 4.0, 6.0, 8.0])),
+    row("gpt-oss", "GptOssForCausalLM", "sinks, windows of 40, YaRN, 3 of 5 experts with clamped SwiGLU, biases", MOE, head_dim=24, num_hidden_layers=3,
+        intermediate_size=40, num_local_experts=5, num_experts_per_tok=3, sliding_window=40, rope_parameters=dict(
+            rope_type="yarn", rope_theta=15000.0, factor=8.0, beta_fast=32.0, beta_slow=1.0, truncate=False, original_max_position_embeddings=64)),
+    row("granite", "GraniteForCausalLM", "four scales", **GRANITE),
+    row("granitemoe", "GraniteMoeForCausalLM", "four scales, 3 of 6 experts", MOE, num_local_experts=6, num_experts_per_tok=3, **GRANITE),
+    row("granitemoe-shared", "GraniteMoeSharedForCausalLM", "four scales, 3 of 6 experts beside a shared one", MOE, num_local_experts=6,
+        num_experts_per_tok=3, shared_intermediate_size=40, **GRANITE),
+    row("olmo2", "Olmo2ForCausalLM", "norms behind blocks, Q and K normed whole"),
+    row("olmo3", "Olmo3ForCausalLM", "windows of 40, YaRN in the other layers", num_hidden_layers=5, sliding_window=40, rope_parameters=dict(
+        full_attention=dict(rope_type="yarn", rope_theta=1e4, factor=8.0, original_max_position_embeddings=64),
+        sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+    row("olmoe", "OlmoeForCausalLM", "Q and K normed whole, 3 of 6 experts", MOE, num_key_value_heads=4, num_experts=6, num_experts_per_tok=3),
+    row("smollm3", "SmolLM3ForCausalLM", "every 4th layer without positions", TIED, num_hidden_layers=5),
+    row("command-r", "CohereForCausalLM", "parallel blocks, LayerNorm, logit scale", TIED, logit_scale=0.25),
+    row("command-r-plus", "CohereForCausalLM", "LayerNorms of Q and K heads", TIED, logit_scale=0.25, use_qk_norm=True),
+    row("cohere2", "Cohere2ForCausalLM", "windows of 40 with rope, other layers without", TIED, num_hidden_layers=5, logit_scale=0.25, sliding_window=40,
+        patch_config=lambda c: c.update(rotary_pct=1.0)),
+    row("seed-oss", "SeedOssForCausalLM", "biases, wide heads", head_dim=24),
+    row("arcee", "ArceeForCausalLM", "squared ReLU without gate, YaRN", rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=64)),
+    row("exaone4", "Exaone4ForCausalLM", "positions everywhere", sliding_window=None, layer_types=["full_attention"] * 3),
+    row("exaone4-hybrid", "Exaone4ForCausalLM", "windows of 40 with rope, other layers without", num_hidden_layers=5, sliding_window=40,
+        sliding_window_pattern=4),
+    row("ernie4.5", "Ernie4_5ForCausalLM", "adjacent rope pairs, wide heads", TIED, head_dim=24),
 ]

@@ -1,0 +1,133 @@
+/* gpt-oss - OpenAI's gpt-oss-20b and -120b: biases everywhere, one learned logit per head in the softmax's denominator (sinks), every other layer with
+ * a window of 128, YaRN whose ramp begins and ends between dimensions, experts with clamped SwiGLU, weights from a softmax over the chosen.
+ * Checkpoints have all experts in one tensor, [in][2 ff] with gate and up alternating, or as MXFP4 blocks [2 ff][in / 32]. Source: the model card
+ * (2025). llama.cpp rounds the ends of the ramp. */
+#include "src/arch/rows.h"
+#include "src/import.h"
+#include "src/model_int.h"
+#include <string.h>
+
+enum { PATTERN = 2, BLOCK = 32 };
+
+static const char *const hf[] = { "GptOssForCausalLM", NULL };
+
+static const struct hparam_row hparams[] = {
+    HPARAMS_EXPERTS("num_local_experts", "intermediate_size"),
+    HPARAM_WINDOW(0),
+    { "rope.scaling.yarn_exact", NULL, HP_BOOL, HP(yarn_exact), 0, 1, 1 },
+    HPARAMS_END,
+};
+
+#define EXPERTS HF_LAYER "mlp.experts."
+static const struct weight_row weights[] = {
+    ROWS_EMBEDDING,
+    { W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_EMBD, DIM_1 },
+    { W_ATTN_NORM, "blk.%d.attn_norm.weight", HF_LAYER "input_layernorm.weight", DIM_EMBD, DIM_1 },
+    ROWS_ATTENTION(0),
+    ROWS_ATTENTION_BIAS(0, WEIGHT_OPTIONAL),
+    ROW_BIAS_O(WEIGHT_OPTIONAL),
+    { W_SINKS, "blk.%d.attn_sinks.weight", HF_LAYER "self_attn.sinks", DIM_N_HEAD, DIM_1 },
+    { W_FFN_NORM, "blk.%d.post_attention_norm.weight", HF_LAYER "post_attention_layernorm.weight", DIM_EMBD, DIM_1 },
+    { W_ROUTER, "blk.%d.ffn_gate_inp.weight", HF_LAYER "mlp.router.weight", DIM_EMBD, DIM_EXPERT },
+    { W_BIAS_ROUTER, "blk.%d.ffn_gate_inp.bias", HF_LAYER "mlp.router.bias", DIM_EXPERT, DIM_1 },
+    { W_GATE_EXPS, "blk.%d.ffn_gate_exps.weight", EXPERTS "gate_up_proj", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT },
+    { W_UP_EXPS, "blk.%d.ffn_up_exps.weight", EXPERTS "gate_up_proj", DIM_EMBD, DIM_FF_EXPERT, 0, DIM_EXPERT },
+    { W_DOWN_EXPS, "blk.%d.ffn_down_exps.weight", EXPERTS "down_proj", DIM_FF_EXPERT, DIM_EMBD, 0, DIM_EXPERT },
+    { W_BIAS_GATE_EXPS, "blk.%d.ffn_gate_exps.bias", EXPERTS "gate_up_proj_bias", DIM_FF_EXPERT, DIM_EXPERT, WEIGHT_VECTOR },
+    { W_BIAS_UP_EXPS, "blk.%d.ffn_up_exps.bias", EXPERTS "gate_up_proj_bias", DIM_FF_EXPERT, DIM_EXPERT, WEIGHT_VECTOR },
+    { W_BIAS_DOWN_EXPS, "blk.%d.ffn_down_exps.bias", EXPERTS "down_proj_bias", DIM_EMBD, DIM_EXPERT, WEIGHT_VECTOR },
+    ROWS_END,
+};
+
+static status setup(struct model *m, struct err *e)
+{
+    m->hp.expert_func = ROUTE_SOFTMAX_CHOSEN;
+    return window_layers(m, PATTERN, e);
+}
+
+/* ---- checkpoints ---- */
+
+static status keys(struct import *im, struct err *e)
+{
+    double limit = import_number(im, "swiglu_limit", 7), alpha = import_number(im, "swiglu_alpha", 1.702);
+    if (limit != 7 || alpha != 1.702) return err_set(e, ERR_FORMAT, "config.json: swiglu_limit, swiglu_alpha are %g, %g, expected 7, 1.702", limit, alpha);
+    if (import_number(im, "rope_parameters.truncate|rope_scaling.truncate", 1) != 0) import_put_bool(im, "rope.scaling.yarn_exact", false);
+    return import_windows(im, PATTERN, e);
+}
+
+/* [experts][in][width] -> rows first, first + step, ... of [experts][width][in] */
+static status load_plain(struct import *im, const char *name, int il, int64_t n_expert, int64_t in, int64_t n, int64_t first, int64_t step, float *out,
+                         struct err *e)
+{
+    float *x;
+    int64_t shape[3] = { n_expert, in, n * step }, width = n * step;
+    TRY(import_load(im, name, il, shape, 3, &x, e));
+    for (int64_t ex = 0; ex < n_expert; ex++)
+        for (int64_t i = 0; i < in; i++)
+            for (int64_t r = 0; r < n; r++) out[(ex * n + r) * in + i] = x[(ex * in + i) * width + first + r * step];
+    mem_free(x);
+    return OK;
+}
+
+/* MXFP4: a byte holds two values, the first in its low half; one exponent for each 32 values. OCP Microscaling Formats 1.0. */
+static status load_mxfp4(struct import *im, const char *blocks, const char *scales, int il, int64_t n_expert, int64_t in, int64_t n, int64_t first,
+                         int64_t step, float *out, struct err *e)
+{
+    static const float value[16] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
+    float *byte, *exponent;
+    int64_t per_row = in / BLOCK, shape[4] = { n_expert, n * step, per_row, BLOCK / 2 }, scale_shape[3] = { n_expert, n * step, per_row };
+    if (in % BLOCK) return err_set(e, ERR_FORMAT, "%s: %lld columns are no multiple of %d", blocks, (long long)in, BLOCK);
+    TRY(import_load(im, blocks, il, shape, 4, &byte, e));
+    status st = import_load(im, scales, il, scale_shape, 3, &exponent, e);
+    for (int64_t r = 0; st == OK && r < n_expert * n; r++) {
+        int64_t from = (r / n * n * step + first + r % n * step) * per_row;
+        for (int64_t i = 0; i < in; i++) {
+            int b = (int)byte[from * (BLOCK / 2) + i / 2];
+            out[r * in + i] = ldexpf(value[i % 2 ? b >> 4 : b & 15], (int)exponent[from + i / BLOCK] - 127);
+        }
+    }
+    mem_free(byte);
+    if (st == OK) mem_free(exponent);
+    return st;
+}
+
+static status load_experts(struct import *im, const struct model *m, int il, bool down, int64_t first, float *out, struct err *e)
+{
+    const struct hparams *hp = &m->hp;
+    int64_t in = down ? hp->n_ff_expert : hp->n_embd, n = down ? hp->n_embd : hp->n_ff_expert, step = down ? 1 : 2;
+    const char *blocks = down ? EXPERTS "down_proj_blocks" : EXPERTS "gate_up_proj_blocks";
+    const char *scales = down ? EXPERTS "down_proj_scales" : EXPERTS "gate_up_proj_scales";
+    if (import_has(im, blocks, il)) return load_mxfp4(im, blocks, scales, il, hp->n_expert, in, n, first, step, out, e);
+    return load_plain(im, down ? EXPERTS "down_proj" : EXPERTS "gate_up_proj", il, hp->n_expert, in, n, first, step, out, e);
+}
+
+static status load_gate(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_experts(im, m, il, false, 0, out, e); }
+static status load_up(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_experts(im, m, il, false, 1, out, e); }
+static status load_down(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_experts(im, m, il, true, 0, out, e); }
+
+static status load_bias(struct import *im, const struct model *m, int il, int64_t first, float *out, struct err *e)
+{
+    float *x;
+    int64_t n = m->hp.n_expert * m->hp.n_ff_expert, shape[2] = { m->hp.n_expert, 2 * m->hp.n_ff_expert };
+    TRY(import_load(im, EXPERTS "gate_up_proj_bias", il, shape, 2, &x, e));
+    for (int64_t i = 0; i < n; i++) out[i] = x[2 * i + first];
+    mem_free(x);
+    return OK;
+}
+
+static status load_gate_bias(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_bias(im, m, il, 0, out, e); }
+static status load_up_bias(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_bias(im, m, il, 1, out, e); }
+
+static const struct weight_import parts[] = {
+    { .id = W_GATE_EXPS, .load = load_gate },
+    { .id = W_UP_EXPS, .load = load_up },
+    { .id = W_DOWN_EXPS, .load = load_down },
+    { .id = W_BIAS_GATE_EXPS, .load = load_gate_bias },
+    { .id = W_BIAS_UP_EXPS, .load = load_up_bias },
+    { .id = W_COUNT },
+};
+static const struct arch_import import = { .keys = keys, .weights = parts };
+
+const struct arch arch_gpt_oss = {
+    .name = "gpt-oss", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .act = ACT_CLAMPED_SWISH, .setup = setup, .import = &import
+};
