@@ -126,7 +126,8 @@ static const struct weight_import parts[] = {
     { .id = W_BIAS_UP_EXPS, .load = load_up_bias },
     { .id = W_COUNT },
 };
-static const struct arch_import import = { .keys = keys, .weights = parts };
+static const char *const loaded[] = { "mlp.experts.", NULL };
+static const struct arch_import import = { .keys = keys, .weights = parts, .ignore = loaded };
 
 const struct arch arch_gpt_oss = {
     .name = "gpt-oss", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .act = ACT_CLAMPED_SWISH, .setup = setup, .import = &import

@@ -6,7 +6,7 @@
 
 static const char *const hf[] = { "OlmoeForCausalLM", NULL };
 static const struct hparam_row hparams[] = {
-    { "expert_count", "num_experts", HP_INT, HP(n_expert), 1, EXPERT_LIMIT, NAN },
+    { "expert_count", "num_experts|num_local_experts", HP_INT, HP(n_expert), 1, EXPERT_LIMIT, NAN },
     { "expert_weights_norm", "norm_topk_prob", HP_BOOL, HP(expert_norm), 0, 1, 0 },
     HPARAMS_END,
 };

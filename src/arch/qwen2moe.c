@@ -7,7 +7,7 @@
 static const char *const hf[] = { "Qwen2MoeForCausalLM", NULL };
 
 static const struct hparam_row hparams[] = {
-    HPARAMS_EXPERTS("num_experts", "moe_intermediate_size"),
+    HPARAMS_EXPERTS("num_experts|num_local_experts", "moe_intermediate_size"),
     { "expert_shared_feed_forward_length", "shared_expert_intermediate_size", HP_INT, HP(n_ff_shared), 1, 1 << 22, HP_ABSENT },
     { "expert_weights_norm", "norm_topk_prob", HP_BOOL, HP(expert_norm), 0, 1, 0 },
     HPARAMS_END,

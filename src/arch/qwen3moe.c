@@ -6,7 +6,7 @@
 static const char *const hf[] = { "Qwen3MoeForCausalLM", NULL };
 
 static const struct hparam_row hparams[] = {
-    HPARAMS_EXPERTS("num_experts", "moe_intermediate_size"),
+    HPARAMS_EXPERTS("num_experts|num_local_experts", "moe_intermediate_size"),
     { "expert_weights_norm", "norm_topk_prob", HP_BOOL, HP(expert_norm), 0, 1, 1 },
     HPARAMS_END,
 };
