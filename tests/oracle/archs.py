@@ -250,11 +250,10 @@ def blocks(index):
     return [b for i in axes[0] for b in ([[(i, i)] + list(c) for c in blocks([t[1:] for t in index if t[0] == i])])]
 
 
-def golden(row, work):
+def golden(row, work, n, name):
     dir = work / row["name"]
     dir.mkdir(parents=True, exist_ok=True)
     shapes = build(row, dir)
-    n = row.get("golden", min(GOLDEN_PROMPT, max(row.get("lengths", [PROMPT]))))
     ref = reference(row, dir, prompt(n))
     config = json.loads((dir / "config.json").read_text())
     config = {k: v for k, v in config.items() if v is not None and k not in ("transformers_version", "dtype", "use_cache", "return_dict", "output_attentions",
@@ -262,14 +261,14 @@ def golden(row, work):
     lines = [f"# {row['cls']}: {row['what']}. By tests/oracle/archs.py --golden, which states the rule of the weights and of the prompt.",
              "config " + json.dumps(config, separators=(",", ":")), *folded(shapes),
              *(f"fill {k} {c!r} {w!r}" for k, (c, w) in row.get("fill", {}).items()),
-             f"prompt {n}", "top " + " ".join(map(str, ref.argmax(1)))]
+             f"prompt {n} scale {np.abs(ref).max():.7g}", "top " + " ".join(map(str, ref.argmax(1)))]
     for at in sorted({0, 1, n // 3, n // 2, n - 2, n - 1}):
         lines.append(f"logits {at} " + " ".join(f"{i}:{ref[at, i]:.7g}" for i in ((at * 37 + j * 41) % ref.shape[1] for j in range(8))))
     text = "\n".join(lines) + "\n"
     if len(text) > 8192:
         raise SystemExit(f"{row['name']}: the golden has {len(text)} bytes, the limit is 8192")
-    path = ROOT / "tests/golden/arch" / f"{row['name']}.txt"
-    path.parent.mkdir(exist_ok=True)
+    path = ROOT / "tests/golden/arch" / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     print(f"{path.relative_to(ROOT)}: {len(text)} bytes")
 
@@ -324,7 +323,8 @@ def main():
     for row in rows:
         try:
             if args.golden:
-                golden(row, args.work)
+                for i, n in enumerate(np.atleast_1d(row.get("golden", GOLDEN_PROMPT)).tolist()):
+                    golden(row, args.work, n, row["name"] + (f"-{n}" if i else ""))
                 continue
             line, worst = measure(row, args, args.work)
             lines.append(line)

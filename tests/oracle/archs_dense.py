@@ -1,5 +1,5 @@
 """Rows for archs.py: dense models with attention in every layer, and their mixtures. Keys: name, cls (transformers class), what (is exercised), config
-(keyword arguments of its config class); optional: lengths (prompts), n_ctx, golden (prompt of the golden), fill, make_config(kw), patch_config(config
+(keyword arguments of its config class); optional: lengths (prompts), n_ctx, golden (prompts of the goldens), fill, make_config(kw), patch_config(config
 dict), after_save(dir)."""
 
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
@@ -38,7 +38,7 @@ ROWS = [
                                                        sliding_attention=dict(rope_type="default", rope_theta=1e4))),
     row("phi-mini", "Phi3ForCausalLM", "fused Q, K, V and gate, up; window of 40", sliding_window=40),
     row("phi4-mini", "Phi3ForCausalLM", "LongRoPE on both sides of its context, rope on 3/4 of a head", TIED, sliding_window=None,
-        partial_rotary_factor=0.75, original_max_position_embeddings=256, lengths=[300, 200],
+        partial_rotary_factor=0.75, original_max_position_embeddings=256, lengths=[300, 200], golden=[260, 72],
         rope_parameters=dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
                              long_factor=[1.0, 1.5, 2.5, 4.0, 6.0, 8.0])),
     row("gpt-oss", "GptOssForCausalLM", "sinks, windows of 40, YaRN, 3 of 5 experts with clamped SwiGLU, biases", MOE, head_dim=24, num_hidden_layers=3,
