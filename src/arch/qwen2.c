@@ -4,7 +4,10 @@
 #include "src/model_int.h"
 
 static const char *const hf[] = { "Qwen2ForCausalLM", NULL };
-static const struct hparam_row hparams[] = { { "attention.sliding_window", NULL, HP_INT, HP(window), 0, 1 << 24, 0 }, HPARAMS_END };
+static const struct hparam_row hparams[] = {
+    { "attention.sliding_window", NULL, HP_INT, HP(window), 0, 1 << 24, 0 },
+    HPARAMS_END,
+};
 
 static const struct weight_row weights[] = {
     ROWS_EMBEDDING,
@@ -18,4 +21,6 @@ static const struct weight_row weights[] = {
 static status setup(struct model *m, struct err *e) { return window_layers(m, 0, e); }
 static const struct arch_import import = { .keys = import_qwen_windows };
 
-const struct arch arch_qwen2 = { .name = "qwen2", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .import = &import };
+const struct arch arch_qwen2 = {
+    .name = "qwen2", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .import = &import
+};

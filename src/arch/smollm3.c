@@ -37,8 +37,8 @@ static status keys(struct import *im, struct err *e)
         if ((j->kind == JSON_INT || j->kind == JSON_BOOL) && (j->i != 0) != has_rope(il))
             return err_set(e, ERR_FORMAT, "config.json: no_rope_layers[%lld] is %lld, this build supports positions in all but every %dth layer",
                            (long long)il, (long long)j->i, STEP);
-    if (!list && import_number(im, "no_rope_layer_interval", STEP) != STEP)
-        return err_set(e, ERR_FORMAT, "config.json: no_rope_layer_interval is %g, this build supports %d", import_number(im, "no_rope_layer_interval", 0), STEP);
+    double step = import_number(im, "no_rope_layer_interval", STEP);
+    if (!list && step != STEP) return err_set(e, ERR_FORMAT, "config.json: no_rope_layer_interval is %g, this build supports %d", step, STEP);
     if (import_number(im, "use_sliding_window", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: use_sliding_window is true, not supported for smollm3");
     return OK;
 }
