@@ -113,7 +113,8 @@ static void put_int(struct gguf_writer *w, const struct tiny_options *o, struct 
 /* Keys that only some architectures read. */
 static const struct {
     const char *key;
-    int64_t v;
+    double v;
+    bool real;
 } own_keys[] = {
     { "ssm.conv_kernel", 4 },
     { "ssm.state_size", 16 },
@@ -123,6 +124,8 @@ static const struct {
     { "full_attention_interval", 2 },
     { "expert_feed_forward_length", 48 },
     { "expert_shared_feed_forward_length", 40 },
+    { "attention.layer_norm_epsilon", 1e-5, true },
+    { "logit_scale", 0.5, true },
 };
 
 static const struct hparam_row *own_row(const struct arch *arch, const char *key)
@@ -145,13 +148,17 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     put_int(w, o, k, "attention.key_length", o->head_dim);
     put_int(w, o, k, "attention.value_length", o->head_dim);
     put_int(w, o, k, "rope.dimension_count", o->head_dim);
-    if (o->n_expert) put_int(w, o, k, "expert_count", o->n_expert);
-    if (o->n_expert) put_int(w, o, k, "expert_used_count", 2);
+    const struct hparam_row *experts = own_row(arch, "expert_count");
+    int64_t n_expert = o->n_expert ? o->n_expert : experts && isnan(experts->def) ? 4 : 0; /* some have none but mixtures */
+    if (n_expert) put_int(w, o, k, "expert_count", n_expert);
+    if (n_expert) put_int(w, o, k, "expert_used_count", 2);
+    for (const struct weight_row *r = arch->weights; r->gguf && o->optional; r++)
+        if (r->id == W_ROPE_LONG) put_int(w, o, k, "rope.scaling.original_context_length", o->n_ctx / 2);
     if (o->window) put_int(w, o, k, "attention.sliding_window", o->window);
     put_number(w, o, k, "attention.layer_norm_rms_epsilon", 1e-5, true);
     put_number(w, o, k, "rope.freq_base", 10000, true);
     for (int i = 0; i < ARRAY_LEN(own_keys); i++)
-        if (own_row(arch, own_keys[i].key)) put_int(w, o, k, own_keys[i].key, own_keys[i].v);
+        if (own_row(arch, own_keys[i].key)) put_number(w, o, k, own_keys[i].key, own_keys[i].v, own_keys[i].real);
 }
 
 static void set_field(struct model *m, const struct hparam_row *r, double v)
