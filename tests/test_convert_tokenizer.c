@@ -773,21 +773,39 @@ TEST(convert_tokenizer_names_what_is_wrong_in_a_sentencepiece_model)
     }
 }
 
-TEST(convert_tokenizer_reports_every_failed_allocation)
+static void fail_every_allocation(const char *dir)
 {
     struct result r;
-    const char *dir = fresh_dir();
-    write_bpe(dir, "", PAIRS, LLAMA3_PRE);
-    write_text(dir, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"chat_template\":[{\"name\":\"x\",\"template\":\"T\"}]}");
     int n = 0;
     do {
         mem_fail_at(++n, false);
-        convert_with(&r, dir, 12, NULL);
+        convert_with(&r, dir, 12, "qwen2");
         mem_fail_at(0, false);
-        CHECK(r.st == OK || r.st == ERR_MEMORY);
+        CHECK_MSG(r.st == OK || r.st == ERR_MEMORY, "%s", r.e.text);
         done(&r);
     } while (r.st != OK && n < 500);
     CHECK(n > 10 && n < 500);
+}
+
+TEST(convert_tokenizer_reports_every_failed_allocation)
+{
+    struct proto b;
+    const char *dir = fresh_dir();
+    write_bpe(dir, "", PAIRS, LLAMA3_PRE);
+    write_text(dir, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"chat_template\":[{\"name\":\"x\",\"template\":\"T\"}]}");
+    fail_every_allocation(dir);
+    spm_model(&b, 1, "\1\2\3\4\5", true);
+    write_bytes(dir, "tokenizer.model", b.p, b.n); /* differs from tokenizer.json, so that both are read */
+    fail_every_allocation(dir);
+    dir = fresh_dir();
+#define PREPEND "{\"type\":\"Prepend\",\"prepend\":\"▁\"},"
+    write_text(dir, "tokenizer.json", FALLBACK("[\"a b\",\"▁ a\",\"▁ ab\",\"▁a b\"]"));
+#undef PREPEND
+    write_text(dir, "chat_template.jinja", "T");
+    fail_every_allocation(dir);
+    dir = fresh_dir();
+    write_text(dir, "vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n##");
+    fail_every_allocation(dir);
 }
 
 SUITE(convert_tokenizer, T(convert_tokenizer_reads_byte_level_bpe), T(convert_tokenizer_writes_spaces_inside_merges_as_the_byte_alphabet_does),
