@@ -34,6 +34,7 @@ struct parser {
     struct key_table keys;
     struct json *open[DEPTH_MAX], *last[DEPTH_MAX]; /* containers around p, and their newest items */
     int depth;
+    bool python; /* NaN and the infinities are numbers */
 };
 
 /* ---- errors ---- */
@@ -319,6 +320,20 @@ static status read_word(struct parser *s, const char *word, struct json *j, enum
     return OK;
 }
 
+static bool read_python_number(struct parser *s, struct json *j)
+{
+    static const struct { const char *text; double value; } words[] = { { "NaN", NAN }, { "Infinity", INFINITY }, { "-Infinity", -INFINITY } };
+    for (int i = 0; i < ARRAY_LEN(words); i++) {
+        size_t n = strlen(words[i].text);
+        if ((size_t)(s->end - s->p) < n || memcmp(s->p, words[i].text, n)) continue;
+        s->p += n;
+        j->kind = JSON_FLOAT;
+        j->f = words[i].value;
+        return true;
+    }
+    return false;
+}
+
 static status open_container(struct parser *s, struct json *j, enum json_kind kind)
 {
     if (s->depth == DEPTH_MAX) return fail_at(s, s->p, "nested deeper than 64");
@@ -348,6 +363,7 @@ static status read_value(struct parser *s, struct json *j)
     case 'n':
         return read_word(s, "null", j, JSON_NULL, 0);
     default:
+        if (s->python && read_python_number(s, j)) return OK;
         return *s->p == '-' || (*s->p >= '0' && *s->p <= '9') ? read_number(s, j) : expected(s, "a value");
     }
 }
@@ -412,16 +428,26 @@ static status parse(struct parser *s, struct json **out)
     return OK;
 }
 
-status json_parse(struct json **out, const char *text, size_t n, struct arena *a, const char *name, struct err *e)
+static status parse_text(struct json **out, const char *text, size_t n, struct arena *a, const char *name, bool python, struct err *e)
 {
     const uint8_t *bytes = (const uint8_t *)(n ? text : "");
-    struct parser s = { .name = name, .text = bytes, .p = bytes, .end = bytes + n, .arena = a, .e = e };
+    struct parser s = { .name = name, .text = bytes, .p = bytes, .end = bytes + n, .arena = a, .e = e, .python = python };
     const uintptr_t where[2] = { (uintptr_t)&s, (uintptr_t)a }; /* an address, so that a file cannot be made to collide */
     s.keys.seed = hash64(0, where, sizeof where);
     *out = NULL;
     status st = parse(&s, out);
     mem_free(s.keys.slot);
     return st;
+}
+
+status json_parse(struct json **out, const char *text, size_t n, struct arena *a, const char *name, struct err *e)
+{
+    return parse_text(out, text, n, a, name, false, e);
+}
+
+status json_parse_python(struct json **out, const char *text, size_t n, struct arena *a, const char *name, struct err *e)
+{
+    return parse_text(out, text, n, a, name, true, e);
 }
 
 const struct json *json_get(const struct json *obj, const char *key)

@@ -17,6 +17,8 @@ struct json {
 };
 /* json_parse - ERR_FORMAT with line:column and what was expected; ERR_MEMORY. Values live in the arena. */
 status json_parse(struct json **out, const char *text, size_t n, struct arena *a, const char *name, struct err *e) MUST_USE;
+/* json_parse_python - also takes NaN, Infinity and -Infinity, which Python's json module writes, as JSON_FLOAT. */
+status json_parse_python(struct json **out, const char *text, size_t n, struct arena *a, const char *name, struct err *e) MUST_USE;
 const struct json *json_get(const struct json *obj, const char *key); /* NULL if absent or not an object */
 
 /* Writer: appends to a growing buffer. Commas and indentation are its business. Failure (memory) is sticky: see json_out_ok. */

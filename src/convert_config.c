@@ -150,7 +150,7 @@ status convert_read_config(struct import *im, const char **hf, struct err *e)
     size_t n;
     if (snprintf(path, sizeof path, "%s/config.json", im->dir) >= (int)sizeof path) return err_set(e, ERR_FILE, "%.60s...: the path is too long", im->dir);
     TRY(file_text(path, CONFIG_MAX, &text, &n, e));
-    status st = json_parse(&im->config, text, n, &im->arena, path, e);
+    status st = json_parse_python(&im->config, text, n, &im->arena, path, e);
     mem_free(text);
     TRY(st);
     if (im->config->kind != JSON_OBJ) return err_set(e, ERR_FORMAT, "%s: the top level is no object", path);

@@ -71,7 +71,7 @@ status conv_json(struct conv *c, const char *name, const struct json **out, stru
     *out = NULL;
     TRY(conv_open(c, name, JSON_MAX, &text, &found, e));
     if (!found) return OK;
-    status st = json_parse(&j, text.p, text.n, &c->mem, name, e);
+    status st = json_parse_python(&j, text.p, text.n, &c->mem, name, e);
     close_last(c); /* the values are in the arena */
     if (st == OK && j->kind != JSON_OBJ) st = err_set(e, ERR_FORMAT, "%s: %s, expected an object", name, json_kind_text(j));
     if (st == OK) *out = j;

@@ -561,7 +561,7 @@ TEST(convert_tokenizer_finds_roles_in_all_files)
     const char *dir = fresh_dir();
     write_bpe(dir, "", STRINGS, BYTES("true"));
     write_text(dir, "special_tokens_map.json", "{\"bos_token\":{\"content\":\"<s>\",\"lstrip\":false},\"pad_token\":\"nowhere\",\"unk_token\":null}");
-    write_text(dir, "config.json", "{\"bos_token_id\":0,\"eos_token_id\":[6,8,3],"
+    write_text(dir, "config.json", "{\"time_step_limit\":[0.0,Infinity],\"bos_token_id\":0,\"eos_token_id\":[6,8,3],"
                                    "\"text_config\":{\"pad_token_id\":2},\"unk_token_id\":99,\"sep_token_id\":-1}");
     write_text(dir, "generation_config.json", "{\"eos_token_id\":[1,8,6,0]}");
     convert(&r, dir);

@@ -153,6 +153,25 @@ TEST(json_integers_that_do_not_fit_become_floats)
 
 /* ---- limits ---- */
 
+TEST(json_parse_python_takes_what_is_no_number)
+{
+    static const char text[] = "[NaN, Infinity, -Infinity, -1, 2.5]";
+    struct arena a;
+    struct json *j = NULL;
+    struct err e = { 0 };
+    arena_init(&a, 0);
+    CHECK(json_parse(&j, text, strlen(text), &a, "x", &e) == ERR_FORMAT);
+    CHECK(json_parse_python(&j, text, strlen(text), &a, "x", NULL) == OK && j->n == 5);
+    const struct json *v = j ? j->child : NULL;
+    CHECK(v && v->kind == JSON_FLOAT && isnan(v->f));
+    CHECK(v && v->next->kind == JSON_FLOAT && isinf(v->next->f) && v->next->f > 0);
+    CHECK(v && v->next->next->kind == JSON_FLOAT && isinf(v->next->next->f) && v->next->next->f < 0);
+    CHECK(v && v->next->next->next->i == -1);
+    static const char *const wrong[] = { "[Nan]", "[-]", "[-Infinit]", "[Infinity", "[NaNa]", "[--Infinity]" };
+    for (int i = 0; i < ARRAY_LEN(wrong); i++) CHECK(json_parse_python(&j, wrong[i], strlen(wrong[i]), &a, "x", NULL) == ERR_FORMAT);
+    arena_free(&a);
+}
+
 TEST(json_depth_ends_at_64)
 {
     for (int depth = 63; depth <= 66; depth++)
@@ -382,7 +401,8 @@ TEST(json_writer_failure_is_sticky)
     }
 }
 
-SUITE(json, T(json_accepts), T(json_refuses_with_line_and_column), T(json_refuses_every_truncation), T(json_nul_bytes_are_not_blanks),
+SUITE(json, T(json_accepts), T(json_parse_python_takes_what_is_no_number),
+      T(json_refuses_with_line_and_column), T(json_refuses_every_truncation), T(json_nul_bytes_are_not_blanks),
       T(json_values_arrive), T(json_integers_that_do_not_fit_become_floats), T(json_depth_ends_at_64),
       T(json_large_objects_are_checked_in_linear_time), T(json_parse_survives_failure_of_every_allocation),
       T(json_writer_places_commas_and_lines), T(json_strings_round_trip), T(json_writer_escapes_and_repairs), T(json_floats_read_back),
