@@ -4,12 +4,13 @@
  *   bits 0-7 and 31   the label, one byte (bit 31 set: no label matches, the unit holds a value)
  *   bit 8             a value follows     bits 10-30, << 8 if bit 9 is set   distance to the children, by XOR
  * A child for byte b of the node at i with distance d stands at i ^ d ^ b; the value, an offset into the replacements, at i ^ d.
- * Little-endian. Every index is checked when it is used: one beyond the trie or the replacements ends the search as "no rule". */
+ * Little-endian. Every index is checked when it is used: one beyond the trie or the replacements ends the search as "no rule",
+ * and a rule that makes a text more than GROWTH_MAX times as long is none. */
 #include "src/tokenizer_int.h"
 
 /* Bytes; the longest of the standard rules has 33. What a rule replaces is short too: the search ends there, so that a trie with a loop
- * costs no more than a bounded number of steps at each place of the text. */
-enum { REPLACEMENT_MAX = 64, PREFIX_MAX = 128 };
+ * costs no more than a bounded number of steps at each place of the text. No standard rule makes more than 11 bytes of one. */
+enum { REPLACEMENT_MAX = 64, PREFIX_MAX = 128, GROWTH_MAX = 16 };
 
 status tok_charsmap_open(struct tok_charsmap *m, const struct gguf *g, struct err *e)
 {
@@ -67,7 +68,9 @@ bool tok_charsmap_find(const struct tok_charsmap *m, const char *p, size_t n, st
         if (at >= m->n_units) break;
         size_t begin = unit_at(m, at) & value;
         if (begin >= m->n_text) break;
-        *out = (struct str){ m->text + begin, strlen(m->text + begin) };
+        struct str text = { m->text + begin, strlen(m->text + begin) };
+        if (text.n > GROWTH_MAX * (i + 1)) continue;
+        *out = text;
         *used = i + 1;
         found = true;
     }

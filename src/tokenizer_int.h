@@ -167,7 +167,8 @@ status tok_special_find(const struct tokenizer *t, const char *text, size_t n, b
 
 /* ---- tries (tok_trie.c): the tokens that begin at a place ---- */
 
-enum { TOK_TRIE_LEN = 1024 }; /* longest text: the walk from one place is bounded, and so the time by the length of the text */
+/* Longest text: the walk from one place is bounded, and so the time by the length of the text. Real vocabularies stay below 130 bytes. */
+enum { TOK_TRIE_LEN = 512 };
 
 struct tok_trie_item {
     struct str text; /* not empty; must outlive the building only */

@@ -283,8 +283,8 @@ static const struct {
     { { "t5", { { "a", 1 } }, 1 }, "tokenizer.ggml.unknown_token_id is missing" },
     { { "t5", ABC, .score = INFINITY }, "tokenizer.ggml.scores[0] is infinite" },
     { { "t5", ABC, .score = NAN }, "tokenizer.ggml.scores[0] is not a number" },
-    { { "t5", { { "a", 1 }, { long_token, TOK_TRIE_LEN + 1 }, { "c", 1 } }, 3 }, "tokenizer.ggml.tokens[1] has 1025 bytes" },
-    { { "rwkv", { { "a", 1 }, { long_token, TOK_TRIE_LEN + 1 } }, 2 }, "tokenizer.ggml.tokens[1] has 1025 bytes" },
+    { { "t5", { { "a", 1 }, { long_token, TOK_TRIE_LEN + 1 }, { "c", 1 } }, 3 }, "tokenizer.ggml.tokens[1] has 513 bytes" },
+    { { "rwkv", { { "a", 1 }, { long_token, TOK_TRIE_LEN + 1 } }, 2 }, "tokenizer.ggml.tokens[1] has 513 bytes" },
     { { "t5", ABC, .more = map_short }, "precompiled_charsmap has 2 bytes" },
     { { "t5", ABC, .more = map_empty_trie }, "precompiled_charsmap has 4 bytes" },
     { { "t5", ABC, .more = map_trie_past_end }, "precompiled_charsmap has 11 bytes, of which the trie claims 8" },
@@ -338,6 +338,29 @@ static void map_loop(struct gguf_writer *w)
     map[1] = 0;
     map[1 + 'a'] = 'a' | 'a' << 10;
     put_map(w, map, 4 + 256 * 4 + 4);
+}
+
+/* 'a' becomes 17 bytes, 'b' 16. */
+static void map_wide(struct gguf_writer *w)
+{
+    uint32_t map[264] = { 256 * 4 };
+    map[1 + 'a'] = 'a' | 1 << 8 | ('a' ^ 'c') << 10;
+    map[1 + 'b'] = 'b' | 1 << 8 | ('b' ^ 'd') << 10;
+    map[1 + 'c'] = 1u << 31;
+    map[1 + 'd'] = 1u << 31 | 1;
+    memcpy(map + 257, "ccccccccccccccccc", 18);
+    put_map(w, map, 4 + 256 * 4 + 18);
+}
+
+TEST(charsmap_rules_that_blow_up_a_text_are_none)
+{
+    static const struct made m = { "t5", { { "a", 1 }, { "b", 1 }, { "?", 1 }, { "c", 1 } }, 4, .more = map_wide };
+    struct opened o;
+    struct err e = { 0 };
+    int32_t ids[64];
+    CHECK_MSG(open_made(&o, &m, &e) == OK, "%s", e.text);
+    if (o.t) CHECK(encode(&o, "ab", 2, 0, ids, 64) == 17 && ids[0] == 0 && ids[1] == 3 && ids[16] == 3);
+    close_made(&o);
 }
 
 /* ---- bounds ---- */
@@ -427,5 +450,6 @@ TEST(every_failed_allocation_is_reported)
 
 SUITE(tok_models, T(ids_of_every_model_equal_those_of_llama_cpp), T(decoding_gives_back_what_was_encoded),
       T(invalid_utf8_leaves_its_neighbours_alone), T(trie_finds_the_longest_text), T(unigram_finds_the_best_sum_of_a_long_text),
-      T(damaged_vocabularies_are_refused_by_name), T(charsmap_with_wild_indices_has_no_rules), T(time_is_linear_in_hostile_texts),
+      T(damaged_vocabularies_are_refused_by_name), T(charsmap_with_wild_indices_has_no_rules), T(charsmap_rules_that_blow_up_a_text_are_none),
+      T(time_is_linear_in_hostile_texts),
       T(time_is_linear_in_hostile_vocabularies), T(every_failed_allocation_is_reported));
