@@ -7,7 +7,7 @@
 /* KV cache of one layer of one session. K and V hold one contiguous run per KV head: row j of head h at (h * n_ctx + j) * row_bytes.
  * v_in_k: V is the first v_dim elements of K's rows (latent attention keeps one row for both). */
 struct kv_cache {
-    const struct dtype *type;
+    const struct dtype *k_type, *v_type; /* v_in_k: the same */
     int64_t n_ctx;
     int32_t n_head, k_dim, v_dim; /* n_head 0: this layer keeps none */
     bool v_in_k;

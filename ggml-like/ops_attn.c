@@ -98,8 +98,8 @@ void op_run_kv_store(const struct op_run *r, const struct op *op)
         const struct kv_cache *c = &s->state[op->arg.store.il].kv;
         for (int32_t h = 0; h < c->n_head; h++) {
             size_t at = (size_t)(h * c->n_ctx + b->pos[i]);
-            r->k->from_f32(c->type, k + (i * c->n_head + h) * c->k_dim, c->k + at * c->k_row, c->k_dim);
-            if (v) r->k->from_f32(c->type, v + (i * c->n_head + h) * c->v_dim, c->v + at * c->v_row, c->v_dim);
+            r->k->from_f32(c->k_type, k + (i * c->n_head + h) * c->k_dim, c->k + at * c->k_row, c->k_dim);
+            if (v) r->k->from_f32(c->v_type, v + (i * c->n_head + h) * c->v_dim, c->v + at * c->v_row, c->v_dim);
         }
     }
 }
@@ -149,8 +149,8 @@ static void attn_unit_run(const struct op_run *r, const struct op *op, const str
         .out = out,
         .q_stride = hd,
         .out_stride = vd,
-        .k_type = c->type,
-        .v_type = c->type,
+        .k_type = c->k_type,
+        .v_type = c->v_type,
         .k = c->k + base * c->k_row,
         .v = c->v + base * c->v_row,
         .k_row_bytes = c->k_row,

@@ -219,7 +219,7 @@ bool engine_op_time(const struct engine *en, int i, const char **name, int64_t *
 size_t model_state_bytes(const struct model *m, int64_t n_ctx, const struct dtype *kv_type)
 {
     size_t n;
-    return state_layout(m, n_ctx, kv_type, NULL, NULL, &n, NULL) == OK ? n : SIZE_MAX;
+    return state_layout(m, n_ctx, &(struct kv_types){ kv_type, kv_type }, NULL, NULL, &n, NULL) == OK ? n : SIZE_MAX;
 }
 
 bool model_is_recurrent(const struct model *m)
@@ -230,13 +230,13 @@ bool model_is_recurrent(const struct model *m)
 }
 
 /* Refuses a KV cache that the machine cannot hold, before a page of it is touched. */
-static status check_memory(const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e)
+static status check_memory(const struct model *m, int64_t n_ctx, const struct kv_types *types, struct err *e)
 {
     struct cpu_info cpu;
     cpu_detect(&cpu);
     size_t need, fixed; /* recurrent states have one size for all contexts */
-    TRY(state_layout(m, n_ctx, type, NULL, NULL, &need, e));
-    TRY(state_layout(m, 0, type, NULL, NULL, &fixed, e));
+    TRY(state_layout(m, n_ctx, types, NULL, NULL, &need, e));
+    TRY(state_layout(m, 0, types, NULL, NULL, &fixed, e));
     if (!cpu.ram_available || need <= cpu.ram_available) return OK;
     double room = (double)cpu.ram_available - (double)fixed, row = (double)(need - fixed) / (double)n_ctx;
     int64_t fits = room > 0 && row > 0 ? (int64_t)(room / row) & ~(int64_t)255 : 0;
@@ -244,20 +244,34 @@ static status check_memory(const struct model *m, int64_t n_ctx, const struct dt
                    (long long)n_ctx, (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
 }
 
+/* Formats that keep the cache usable: anything below 4 bits, or with per-model tables, ruins it. */
+static status choose_types(struct kv_types *out, const struct session_options *o, struct err *e)
+{
+    static const int offered[] = { GGUF_F16, GGUF_BF16, GGUF_F32, GGUF_Q8_0, GGUF_Q4_0 };
+    const struct dtype *both = o->kv_type ? o->kv_type : dtype_by_id(GGUF_F16);
+    *out = (struct kv_types){ o->k_type ? o->k_type : both, o->v_type ? o->v_type : both };
+    const struct dtype *const used[] = { out->k, out->v };
+    for (int i = 0; i < ARRAY_LEN(used); i++) {
+        bool known = false;
+        for (int j = 0; j < ARRAY_LEN(offered); j++) known = known || used[i]->gguf_id == offered[j];
+        if (!known) return err_set(e, ERR_USAGE, "KV type %s is not supported: F16, BF16, F32, Q8_0, Q4_0", used[i]->gguf_name);
+    }
+    return OK;
+}
+
 status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e)
 {
     *out = NULL;
     int64_t n_ctx = o->n_ctx ? o->n_ctx : en->m->hp.n_ctx_train;
-    const struct dtype *type = o->kv_type ? o->kv_type : dtype_by_id(GGUF_F16);
+    struct kv_types types;
     if (n_ctx < 1 || n_ctx > 1 << 24) return err_set(e, ERR_USAGE, "context is %lld, expected 1 to %d", (long long)n_ctx, 1 << 24);
-    if (type->gguf_id != GGUF_F16 && type->gguf_id != GGUF_F32 && type->gguf_id != GGUF_Q8_0)
-        return err_set(e, ERR_USAGE, "KV type %s is not supported: F16, F32, Q8_0", type->gguf_name);
-    TRY(check_memory(en->m, n_ctx, type, e));
+    TRY(choose_types(&types, o, e));
+    TRY(check_memory(en->m, n_ctx, &types, e));
     struct session *s = mem_calloc(1, sizeof *s);
     if (!s) return err_oom(e, "session", sizeof *s);
     s->en = en;
     s->n_ctx = n_ctx;
-    status st = state_open(&s->state, en->m, n_ctx, type, e);
+    status st = state_open(&s->state, en->m, n_ctx, &types, e);
     if (st == OK && !(s->token = mem_map((size_t)n_ctx * sizeof *s->token))) st = err_oom(e, "tokens", (size_t)n_ctx * sizeof *s->token);
     if (st != OK) {
         session_close(s);

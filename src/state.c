@@ -11,17 +11,30 @@ static bool place(size_t rows, size_t row_bytes, size_t *at, size_t *out)
     return true;
 }
 
-static bool place_kv(const struct layer_params *l, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct kv_cache *c, size_t *at)
+static status check_types(const struct layer_params *l, const struct kv_types *types, struct err *e)
+{
+    const struct { const char *what; const struct dtype *type; int64_t dim; } rows[] = { { "K", types->k, l->head_dim }, { "V", types->v, l->head_dim_v } };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].dim % rows[i].type->block_len)
+            return err_set(e, ERR_USAGE, "KV type %s for %s needs head sizes in multiples of %d, this model has %lld", rows[i].type->gguf_name,
+                           rows[i].what, rows[i].type->block_len, (long long)rows[i].dim);
+    if (l->v_in_k && types->k != types->v)
+        return err_set(e, ERR_USAGE, "KV types %s and %s: this model keeps V in K's rows, which needs one type", types->k->gguf_name, types->v->gguf_name);
+    return OK;
+}
+
+static bool place_kv(const struct layer_params *l, int64_t n_ctx, const struct kv_types *types, uint8_t *base, struct kv_cache *c, size_t *at)
 {
     *c = (struct kv_cache){
-        .type = type,
+        .k_type = types->k,
+        .v_type = types->v,
         .n_ctx = n_ctx,
         .n_head = (int32_t)l->n_head_kv,
         .k_dim = (int32_t)l->head_dim,
         .v_dim = (int32_t)l->head_dim_v,
         .v_in_k = l->v_in_k,
-        .k_row = dtype_row_bytes(type, l->head_dim),
-        .v_row = dtype_row_bytes(type, l->v_in_k ? l->head_dim : l->head_dim_v),
+        .k_row = dtype_row_bytes(types->k, l->head_dim),
+        .v_row = dtype_row_bytes(types->v, l->v_in_k ? l->head_dim : l->head_dim_v),
     };
     size_t rows, k_at, v_at;
     if (!mul_size((size_t)l->n_head_kv, (size_t)n_ctx, &rows) || !place(rows, c->k_row, at, &k_at)) return false;
@@ -44,7 +57,7 @@ static bool place_recurrent(const struct recurrent_state *size, uint8_t *base, s
     return true;
 }
 
-status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct layer_state *layer, size_t *bytes,
+status state_layout(const struct model *m, int64_t n_ctx, const struct kv_types *types, uint8_t *base, struct layer_state *layer, size_t *bytes,
                     struct err *e)
 {
     size_t at = 0;
@@ -52,10 +65,8 @@ status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *ty
         const struct layer_params *l = &m->layer[il].hp;
         struct layer_state s = { 0 };
         bool keeps = l->kind & LAYER_ATTENTION && l->il_kv == il, ok = true;
-        if (keeps && (l->head_dim % type->block_len || l->head_dim_v % type->block_len))
-            return err_set(e, ERR_USAGE, "KV type %s needs head sizes in multiples of %d, this model has %lld and %lld", type->gguf_name,
-                           type->block_len, (long long)l->head_dim, (long long)l->head_dim_v);
-        if (keeps) ok = place_kv(l, n_ctx, type, base, &s.kv, &at);
+        if (keeps) TRY(check_types(l, types, e));
+        if (keeps) ok = place_kv(l, n_ctx, types, base, &s.kv, &at);
         if (ok && l->kind & LAYER_RECURRENT) ok = place_recurrent(&l->rec, base, &s.rec, &at);
         if (!ok) return err_set(e, ERR_MEMORY, "KV cache for %lld positions overflows the address space", (long long)n_ctx);
         if (layer) layer[il] = s;
@@ -64,10 +75,10 @@ status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *ty
     return OK;
 }
 
-status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e)
+status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct kv_types *types, struct err *e)
 {
     *s = (struct state){ .n_layer = m->hp.n_layer };
-    TRY(state_layout(m, n_ctx, type, NULL, NULL, &s->bytes, e));
+    TRY(state_layout(m, n_ctx, types, NULL, NULL, &s->bytes, e));
     s->layer = mem_calloc((size_t)m->hp.n_layer, sizeof *s->layer);
     s->base = mem_map(s->bytes);
     if (!s->layer || !s->base) {
@@ -75,7 +86,7 @@ status state_open(struct state *s, const struct model *m, int64_t n_ctx, const s
         state_close(s);
         return err_oom(e, "KV cache", bytes);
     }
-    return state_layout(m, n_ctx, type, s->base, s->layer, &s->bytes, e);
+    return state_layout(m, n_ctx, types, s->base, s->layer, &s->bytes, e);
 }
 
 void state_close(struct state *s)

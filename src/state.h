@@ -3,6 +3,10 @@
 #include "ggml-like/ops.h"
 #include "src/model_int.h"
 
+struct kv_types {
+    const struct dtype *k, *v;
+};
+
 struct state {
     struct layer_state *layer; /* [n_layer] */
     int64_t n_layer;
@@ -11,8 +15,8 @@ struct state {
 };
 
 /* state_layout - places the caches of all layers in a block of *bytes; layer may be NULL to measure only: sizing and laying out are one
- * function. ERR_USAGE when a head's row is no multiple of the type's block, ERR_MEMORY on overflow. */
-status state_layout(const struct model *m, int64_t n_ctx, const struct dtype *type, uint8_t *base, struct layer_state *layer, size_t *bytes,
+ * function. ERR_USAGE when a head's row is no multiple of a type's block, or V lies in K's rows and the types differ, ERR_MEMORY on overflow. */
+status state_layout(const struct model *m, int64_t n_ctx, const struct kv_types *types, uint8_t *base, struct layer_state *layer, size_t *bytes,
                     struct err *e) MUST_USE;
-status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct dtype *type, struct err *e) MUST_USE;
+status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct kv_types *types, struct err *e) MUST_USE;
 void state_close(struct state *s);

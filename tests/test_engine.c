@@ -346,14 +346,14 @@ TEST(session_truncate_equals_a_fresh_session)
 
 TEST(session_kv_types_agree)
 {
-    static const char *const types[] = { "f32", "f16", "q8_0" };
-    static float got[3][N * TINY_TOKENS];
+    static const char *const types[] = { "f32", "f16", "q8_0", "bf16", "q4_0" };
+    static float got[5][N * TINY_TOKENS];
     struct model *m = open_tiny(&(struct tiny_options){ .head_dim = 32 }, "kv.gguf");
     struct engine *en = open_engine(m, 2, 0);
     int32_t t[N];
     pick_tokens(t, N, 5);
-    size_t bytes[3];
-    for (int i = 0; i < 3; i++) {
+    size_t bytes[5];
+    for (int i = 0; i < 5; i++) {
         struct session *s = open_session(en, 128, types[i]);
         forward_all(s, en, t, N, got[i]);
         bytes[i] = session_bytes(s);
@@ -363,11 +363,30 @@ TEST(session_kv_types_agree)
     float f16 = gap(got[1], got[0], N * TINY_TOKENS), q8 = gap(got[2], got[0], N * TINY_TOKENS);
     CHECK_MSG(f16 > 0 && f16 < 5e-3f, "f16 is off by %g", (double)f16);
     CHECK_MSG(q8 > f16 && q8 < 0.1f, "q8_0 is off by %g", (double)q8);
-    CHECK(bytes[1] * 2 == bytes[0] && bytes[2] < bytes[1]);
+    float bf16 = gap(got[3], got[0], N * TINY_TOKENS), q4 = gap(got[4], got[0], N * TINY_TOKENS);
+    CHECK_MSG(bf16 > f16 && bf16 < 5e-2f, "bf16 is off by %g", (double)bf16);
+    CHECK_MSG(q4 > q8 && q4 < 1.0f, "q4_0 is off by %g", (double)q4);
+    CHECK(bytes[1] * 2 == bytes[0] && bytes[2] < bytes[1] && bytes[3] == bytes[1] && bytes[4] * 32 == bytes[0] * 4 + bytes[0] / 2);
     struct session *s;
     struct err e = { 0 };
+    /* of different types: memory is the mean, the error that of the worse one at most */
+    static float mixed[2][N * TINY_TOKENS];
+    for (int i = 0; i < 2; i++) {
+        const struct dtype *fine = dtype_by_name("f32"), *coarse = dtype_by_name("q4_0");
+        struct session_options o = { .n_ctx = 128, .kv_type = i ? coarse : fine, .k_type = i ? fine : coarse };
+        CHECK_MSG(session_open(&s, en, &o, &e) == OK, "%s", e.text);
+        CHECK(2 * session_bytes(s) == bytes[0] + bytes[4]);
+        forward_all(s, en, t, N, mixed[i]);
+        session_close(s);
+        float d = gap(mixed[i], got[0], N * TINY_TOKENS);
+        CHECK_MSG(d > q8 && d < 1.5f * q4, "mixed types: off by %g", (double)d);
+    }
+    CHECK(memcmp(mixed[0], mixed[1], sizeof mixed[0]) != 0);
     CHECK(session_open(&s, en, &(struct session_options){ .n_ctx = 64, .kv_type = dtype_by_name("q4_k") }, &e) == ERR_USAGE);
     CHECK_HAS(e.text, "Q4_K");
+    e = (struct err){ 0 };
+    CHECK(session_open(&s, en, &(struct session_options){ .n_ctx = 64, .v_type = dtype_by_name("q5_0") }, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "Q5_0");
     engine_close(en);
     model_close(m);
 }

@@ -14,7 +14,7 @@ struct cli {
     int n_args;
     /* model, CPU */
     int64_t ctx, threads, batch;     /* 0 = automatic */
-    const char *isa, *kv_type, *pre;
+    const char *isa, *kv_type, *k_type, *v_type, *pre; /* k_type, v_type NULL: kv_type */
     const char *rope_scaling;
     float rope_scale, rope_base;
     int64_t yarn_orig_ctx;
@@ -111,6 +111,8 @@ enum { RUNTIME_DEFAULT_CTX = -1 }; /* as n_ctx: runtime_default_ctx of the model
  * on stderr unless quiet: model, type, size | context and KV size | threads and why | SIMD level. On failure everything is closed. */
 status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e) MUST_USE;
 void runtime_close(struct runtime *r);
+/* session_choices - the options of further sessions of n_ctx positions: the KV types. */
+struct session_options session_choices(const struct cli *c, int64_t n_ctx);
 /* format_name - what to call the format of a file: the mix that it says it is ("Q4_K_M"), else `dominant`, the type of most of its bytes. */
 const char *format_name(const struct gguf *g, const char *dominant);
 /* default context: min(training length, 4096) */

@@ -410,8 +410,7 @@ OPT_GROUP(bench_group, "Bench",
       .help = "of the results on stdout" },
     { "no-warmup", NULL, OPT_FLAG, OPT_AT(no_warmup), .help = "skip the unmeasured run before each test" },
     { "no-limits", NULL, OPT_FLAG, OPT_AT(no_limits), .help = "do not measure what the machine could do" },
-    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32",
-      .help = "number format of the KV cache" },
+    ROW_KV_TYPE("number format of the KV cache"),
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" });
 
 static const struct opt_group *const groups[] = { &bench_group, &opts_cpu, &opts_common, NULL };

@@ -167,7 +167,7 @@ static status open_sessions(struct job *j, struct err *e)
     j->n_seq = (int)min_i64(max_i64(1, engine_n_batch(j->r.engine) / j->n_ctx), min_i64(WINDOWS_SEQS, j->n_chunks));
     j->session[0] = j->r.session;
     for (int i = 1; i < j->n_seq; i++) {
-        struct session_options o = { .n_ctx = j->n_ctx, .kv_type = j->c->kv_type ? dtype_by_name(j->c->kv_type) : NULL };
+        const struct session_options o = session_choices(j->c, j->n_ctx);
         TRY(session_open(&j->session[i], j->r.engine, &o, e));
     }
     size_t n = (size_t)j->n_seq;

@@ -511,8 +511,7 @@ OPT_GROUP(inspect_group, "Inspect",
     { "all", "-a", OPT_FLAG, OPT_AT(all), .help = "also list every key and every tensor" },
     { "check", "--check-tensors", OPT_FLAG, OPT_AT(check), 
       .help = "scan all weights for NaN and infinities; exit code 7 when there are any" },
-    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32",
-      .help = "for the memory table" },
+    ROW_KV_TYPE("for the memory table"),
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" },
     ROW_PRE);
 

@@ -464,7 +464,7 @@ OPT_GROUP(recommend_group, "Recommend",
     { "ram", NULL, OPT_STR, OPT_AT(ram), .value = "SIZE", .help = "memory that it must fit into: 8G, 1500M; the memory available now, if not said" },
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .lo = 0, .hi = 16777216,
       .help = "context that must fit beside the weights; 4096 if not said" },
-    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|q8_0|f32", .help = "number format of the KV cache" },
+    ROW_KV_TYPE("number format of the KV cache"),
     { "no-speed", NULL, OPT_FLAG, OPT_AT(no_limits), .help = "do not measure the speed of this CPU, which takes about two seconds" },
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" });
 

@@ -109,11 +109,18 @@ static status open_engine(struct runtime *r, const struct cli *c, struct err *e)
     return engine_open(&r->engine, r->model, &o, e);
 }
 
+struct session_options session_choices(const struct cli *c, int64_t n_ctx)
+{
+    return (struct session_options){ .n_ctx = n_ctx,
+                                     .kv_type = c->kv_type ? dtype_by_name(c->kv_type) : NULL,
+                                     .k_type = c->k_type ? dtype_by_name(c->k_type) : NULL,
+                                     .v_type = c->v_type ? dtype_by_name(c->v_type) : NULL };
+}
+
 static status open_session(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e)
 {
-    struct session_options o = { .n_ctx = c->ctx > 0 ? c->ctx : n_ctx == RUNTIME_DEFAULT_CTX ? runtime_default_ctx(r->model) : n_ctx };
     if (n_ctx == 0) return OK;
-    if (c->kv_type && !(o.kv_type = dtype_by_name(c->kv_type))) return err_set(e, ERR_USAGE, "--kv-type: unknown type '%s'", c->kv_type);
+    struct session_options o = session_choices(c, c->ctx > 0 ? c->ctx : n_ctx == RUNTIME_DEFAULT_CTX ? runtime_default_ctx(r->model) : n_ctx);
     return session_open(&r->session, r->engine, &o, e);
 }
 

@@ -17,6 +17,8 @@
 #define ROW_PRE { "pre", NULL, OPT_STR, OPT_AT(pre), .value = "NAME", .help = "pre-tokenizer instead of the file's own" }
 #define ROW_FILE                                                                                                            \
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 16, .value = "FILE", .help = "add a file to the text, repeatable (- is stdin)" }
+#define ROW_KV_TYPE(text)                                                                                                   \
+    { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|bf16|f32|q8_0|q4_0", .help = text }
 #define OPT_GROUP(id, group_title, ...)                                    \
     static const struct opt id##_rows[] = { __VA_ARGS__ };                 \
     const struct opt_group id = { group_title, id##_rows, ARRAY_LEN(id##_rows) }

@@ -50,7 +50,7 @@ int reader_seqs(const struct engine *en, const struct windows *w)
 
 status reader_open(struct reader *r, struct runtime *rt, const struct cli *c, const struct windows *w, int n_seq, struct err *e)
 {
-    const struct session_options o = { .n_ctx = w->n_ctx, .kv_type = c->kv_type ? dtype_by_name(c->kv_type) : NULL };
+    const struct session_options o = session_choices(c, w->n_ctx);
     *r = (struct reader){ .en = rt->engine, .w = w, .session[0] = rt->session, .n_seq = n_seq };
     r->chunk_tokens = mem_calloc((size_t)n_seq * (size_t)w->n_ctx, sizeof *r->chunk_tokens);
     status st = r->chunk_tokens ? OK : err_oom(e, "chunks", (size_t)n_seq * (size_t)w->n_ctx * sizeof *r->chunk_tokens);

@@ -73,7 +73,7 @@ struct act_row {
  *   q   f32 [n_q][head_dim]; row r at q + r * q_stride      out f32 [n_q][head_dim_v]; row r at out + r * out_stride
  *   k   rows of k_type, row j at k + j * k_row_bytes         v likewise; rows hold head_dim / head_dim_v elements
  *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0, then + slope[r] * (j - hi[r] + 1)
- * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: F32, F16 or Q8_0 (then % 32 == 0). */
+ * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: any format whose block divides the row. */
 enum { ATTN_ROWS = 64, ATTN_KEYS = 64, HEAD_DIM_MAX = 1024 };
 struct attn_args {
     int head_dim, head_dim_v, n_q;
@@ -113,7 +113,7 @@ struct kernels {
      * Source: RoFormer, Su et al. 2021 */
     void (*rope)(float *x, const float *cs, int n_rot, bool neox);
     /* conversions of n elements between f32 and a KV/row format: exact round-to-nearest-even for F16/BF16; the slot handles
-     * F32, F16, BF16, Q8_0 and falls back to dtype_to_f32 / dtype_from_f32 for others. Unaligned. n multiple of block_len */
+     * F32, F16, BF16, Q8_0, Q4_0 (to_f32) and falls back to dtype_to_f32 / dtype_from_f32 for others. Unaligned. n multiple of block_len */
     void (*to_f32)(const struct dtype *t, const void *src, float *dst, int64_t n);
     void (*from_f32)(const struct dtype *t, const float *src, void *dst, int64_t n);
 

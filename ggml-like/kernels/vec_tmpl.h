@@ -263,11 +263,31 @@ static void q8_0_from_f32(const float *src, uint8_t *dst, int64_t n)
     }
 }
 
+/* Codes of 8 weights at once in a 64-bit word: n | 0x80 minus 8 borrows from no neighbour, and the flipped top bit makes it n - 8 */
+static uint64_t centred_nibbles(uint64_t n) { return ((n | 0x8080808080808080u) - 0x0808080808080808u) ^ 0x8080808080808080u; }
+
+static void q4_0_to_f32(const uint8_t *src, float *dst, int64_t n)
+{
+    for (int64_t at = 0; at < n; at += 32, src += sizeof(struct block_q4_0)) {
+        uint64_t qs[2], code[4];
+        vf d = v_set_f16(src);
+        memcpy(qs, src + 2, sizeof qs);
+        UNROLL
+        for (int i = 0; i < 2; i++) {
+            code[i] = centred_nibbles(qs[i] & 0x0f0f0f0f0f0f0f0fu);
+            code[i + 2] = centred_nibbles(qs[i] >> 4 & 0x0f0f0f0f0f0f0f0fu);
+        }
+        UNROLL
+        for (int i = 0; i < 32; i += LANES) v_store(dst + at + i, v_mul(d, v_load_i8((const uint8_t *)code + i)));
+    }
+}
+
 static to_f32_fn *const to_f32_of[DTYPE_IDS] = {
     [GGUF_F32] = f32_to_f32,
     [GGUF_F16] = halves_to_f32,
     [GGUF_BF16] = brains_to_f32,
     [GGUF_Q8_0] = q8_0_to_f32,
+    [GGUF_Q4_0] = q4_0_to_f32,
 };
 static from_f32_fn *const from_f32_of[DTYPE_IDS] = {
     [GGUF_F32] = f32_from_f32,
