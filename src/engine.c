@@ -3,7 +3,7 @@
 #include "src/engine.h"
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
-#include "src/state.h"
+#include "src/session_int.h"
 #include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -30,13 +30,6 @@ struct engine {
     void *observe_ctx;
     bool profile, precise;
     int64_t op_ns[OP_KINDS];
-};
-
-struct session {
-    struct engine *en;
-    struct state state;
-    int64_t n_ctx, pos;
-    int32_t *token; /* [n_ctx] */
 };
 
 /* ---- plans ---- */
@@ -197,6 +190,7 @@ void engine_close(struct engine *en)
 const struct model *engine_model(const struct engine *en) { return en->m; }
 const struct kernels *engine_kernels(const struct engine *en) { return &en->k; }
 struct pool *engine_pool(struct engine *en) { return en->pool; }
+uint64_t engine_adapters(const struct engine *en) { return 0; }
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
 

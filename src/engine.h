@@ -53,6 +53,16 @@ size_t session_bytes(const struct session *s);
  * (model_is_recurrent) can only be kept or begun anew, n == pos or 0. */
 status session_truncate(struct session *s, int64_t n, struct err *e) MUST_USE;
 
+/* session_save - writes tokens and the used part of the state to a file, atomically, with n_note bytes of the caller's own (at most 64 MiB; 0: none).
+ * session_load - replaces the timeline by that of a file: later passes give the same bits as if it had never been away. The context may be larger or
+ * smaller, as long as the tokens fit (ERR_USAGE); model, adapters and KV types must be those of the file, and every byte is covered by a checksum
+ * (ERR_FORMAT with both values). After a failure in the header the session is unchanged, after a later one it is empty. *note (may be NULL) is from
+ * mem_alloc, NUL-terminated, the caller's.
+ * session_copy - makes `to` a copy of `from`, of the same engine and KV types; only used rows are copied. */
+status session_save(const struct session *s, const char *path, const void *note, size_t n_note, struct err *e) MUST_USE;
+status session_load(struct session *s, const char *path, char **note, size_t *n_note, struct err *e) MUST_USE;
+status session_copy(struct session *to, const struct session *from, struct err *e) MUST_USE;
+
 struct segment {
     struct session *session;
     const int32_t *tokens; /* [n] appended to the session */

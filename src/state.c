@@ -77,7 +77,7 @@ status state_layout(const struct model *m, int64_t n_ctx, const struct kv_types 
 
 status state_open(struct state *s, const struct model *m, int64_t n_ctx, const struct kv_types *types, struct err *e)
 {
-    *s = (struct state){ .n_layer = m->hp.n_layer };
+    *s = (struct state){ .types = *types, .n_layer = m->hp.n_layer };
     TRY(state_layout(m, n_ctx, types, NULL, NULL, &s->bytes, e));
     s->layer = mem_calloc((size_t)m->hp.n_layer, sizeof *s->layer);
     s->base = mem_map(s->bytes);

@@ -8,6 +8,7 @@ struct kv_types {
 };
 
 struct state {
+    struct kv_types types;
     struct layer_state *layer; /* [n_layer] */
     int64_t n_layer;
     uint8_t *base; /* one block of lazily touched pages, never cleared */

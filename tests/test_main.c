@@ -35,6 +35,7 @@
     X(quantize) \
     X(recurrent) \
     X(sampler) \
+    X(session) \
     X(template) \
     X(tok_models) \
     X(tokenizer)

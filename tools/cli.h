@@ -42,6 +42,7 @@ struct cli {
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
+    const char *session_file;        /* run, chat: kept between commands */
     /* quantizing */
     const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type, *keep_outliers;
     const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */

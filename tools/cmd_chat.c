@@ -4,6 +4,7 @@
 #include "tools/buffer.h"
 #include "tools/generate.h"
 #include "tools/history.h"
+#include "tools/keep.h"
 #include "tools/lineedit.h"
 #include "tools/opt.h"
 #include "tools/prompt.h"
@@ -281,6 +282,10 @@ static status save(const struct talk *t, const char *path, struct err *e)
 static enum next do_save(struct talk *t, const char *arg, int *code)
 {
     struct err e = { 0 };
+    if (!*arg && t->cli->session_file) {
+        if (keep_save(&t->rt, t->cli, &t->prompt, &e) != OK) return complain(t, &e, code);
+        return fprintf(stderr, "session saved to %s\n", t->cli->session_file), GO_ON;
+    }
     if (!*arg) err_set(&e, ERR_USAGE, "/save needs a file name");
     if (e.code || save(t, arg, &e) != OK) return complain(t, &e, code);
     return fprintf(stderr, "%lld messages saved to %s\n", (long long)chat_count(t->prompt.chat), arg), GO_ON;
@@ -339,7 +344,7 @@ static const struct slash slashes[] = {
     { "/set", "[NAME VALUE]", "show or change sampling options", do_set },
     { "/undo", "", "take back the last message and its answer", do_undo },
     { "/regen", "", "answer the last message again", do_regen },
-    { "/save", "FILE", "write the conversation as JSON", do_save },
+    { "/save", "[FILE]", "write the conversation as JSON; without a name: --session", do_save },
     { "/load", "FILE", "replace the conversation by a saved one", do_load },
     { "/context", "", "tokens used and total", do_context },
     { "/stats", "", "speed and counts so far", do_stats },
@@ -456,6 +461,7 @@ static int run(struct cli *c)
     arena_init(&t.words, 0);
     status st = runtime_open(&t.rt, c, RUNTIME_DEFAULT_CTX, &e);
     if (st == OK) st = prompt_open(&t.prompt, model_tokenizer(t.rt.model), model_template(t.rt.model), c->template_name, c->model, &e);
+    if (st == OK) st = keep_load(&t.rt, c, &t.prompt, &e);
     if (st == OK && c->load) st = load(&t, c->load, &e);
     if (st == OK && c->system) st = set_system(&t, c->system, &e);
     if (st == OK) st = generator_open(&t.gen, &t.rt, c, &e);
@@ -463,6 +469,7 @@ static int run(struct cli *c)
     t.gen.text = on_text, t.gen.ctx = &t;
     if (st == OK && t.interactive && !c->quiet) note(&t, "Type a message. /help lists commands, Ctrl-D ends.");
     int code = st == OK ? converse(&t) : cli_fail(&e, start_hint(&e));
+    if (st == OK && keep_save(&t.rt, c, &t.prompt, &e) != OK) code = cli_fail(&e, NULL);
     lineedit_close(t.line);
     generator_close(&t.gen);
     prompt_close(&t.prompt);
@@ -474,6 +481,7 @@ static int run(struct cli *c)
 
 OPT_GROUP(chat_rows, "Chat",
     { "load", NULL, OPT_STR, OPT_AT(load), .value = "FILE", .help = "begin with a saved conversation" },
+    ROW_SESSION,
     { "no-history", NULL, OPT_FLAG, OPT_AT(no_history), .help = "neither read nor write the file of typed lines" },
     ROW_QUIET, ROW_VERBOSE, ROW_COLOR);
 

@@ -1,6 +1,7 @@
 /* cmd_run - one prompt, one answer, for pipes: stdout gets the answer and nothing else. */
 #include "tools/generate.h"
 #include "tools/input.h"
+#include "tools/keep.h"
 #include "tools/opt.h"
 #include "tools/prompt.h"
 #include "tools/term.h"
@@ -97,7 +98,7 @@ static void print_json(struct run *r, const char *text, size_t n)
     json_begin(o, "timings", '{');
     json_put_f64(o, "load_ms", r->rt.load_ms);
     json_put_f64(o, "prompt_ms", g->prompt_ms);
-    json_put_f64(o, "prompt_per_second", per_second(g->n_prompt, g->prompt_ms));
+    json_put_f64(o, "prompt_per_second", per_second(g->n_prompt - g->n_reused, g->prompt_ms));
     json_put_f64(o, "predicted_ms", g->predicted_ms);
     json_put_f64(o, "predicted_per_second", per_second(g->n_generated, g->predicted_ms));
     json_end(o, '}');
@@ -130,8 +131,10 @@ static void report(const struct run *r)
         fprintf(stderr, "context is full: %lld of %lld tokens used; the answer ends here (a larger context: -c %lld)\n",
                 (long long)session_pos(r->rt.session), (long long)session_n_ctx(r->rt.session), (long long)(2 * session_n_ctx(r->rt.session)));
     if (r->cli->quiet) return;
-    fprintf(stderr, "prompt %lld tokens, %.1f tok/s | answer %lld tokens, %.1f tok/s | %s | seed %llu\n", (long long)g->n_prompt,
-            per_second(g->n_prompt, g->prompt_ms), (long long)g->n_generated, per_second(g->n_generated, g->predicted_ms), finish_name(g->finish),
+    char kept[48] = "";
+    if (g->n_reused) snprintf(kept, sizeof kept, " (%lld of the session)", (long long)g->n_reused);
+    fprintf(stderr, "prompt %lld tokens%s, %.1f tok/s | answer %lld tokens, %.1f tok/s | %s | seed %llu\n", (long long)g->n_prompt, kept,
+            per_second(g->n_prompt - g->n_reused, g->prompt_ms), (long long)g->n_generated, per_second(g->n_generated, g->predicted_ms), finish_name(g->finish),
             (unsigned long long)g->seed);
 }
 
@@ -162,6 +165,7 @@ static status answer(struct run *r, struct err *e)
     json_out_init(&r->json, false);
     if (r->cli->json) json_begin(&r->json, NULL, '{');
     if (g->token) json_begin(&r->json, "logprobs", '[');
+    TRY(keep_load(&r->rt, r->cli, NULL, e));
     cli_signals_at_once(true); /* nothing is printed yet, and one pass of a large model takes seconds */
     status st = generator_prefill(g, p->ids, p->n_ids, e);
     cli_signals_at_once(false);
@@ -174,7 +178,7 @@ static status answer(struct run *r, struct err *e)
     TRY(prompt_reserve(p, room, e));
     TRY(generator_run(g, p->ids, &p->n_ids, e));
     if (r->no_memory) return err_oom(e, "answer", r->answer.n);
-    return OK;
+    return keep_save(&r->rt, r->cli, NULL, e);
 }
 
 static status check(const struct cli *c, struct err *e)
@@ -229,6 +233,7 @@ static int run(struct cli *c)
 
 OPT_GROUP(run_rows, "Run",
     ROW_FILE,
+    ROW_SESSION,
     { "raw", NULL, OPT_FLAG, OPT_AT(raw), .help = "no chat template: continue the text as it is" },
     { "special", NULL, OPT_FLAG, OPT_AT(special), .help = "with --raw: text of control tokens becomes those tokens" },
     { "no-bos", NULL, OPT_FLAG, OPT_AT(no_bos), .help = "with --raw: do not begin with BOS" },
