@@ -57,7 +57,7 @@ TEST(option_errors_name_option_value_and_range)
     static const struct { const char *words, *text; } rows[] = {
         { "m --top-p 1.5", "--top-p: 1.5 is out of range 0..1" }, { "m --top-k x", "--top-k: 'x' is not a whole number" },
         { "m --tmep 1", "did you mean --temp?" },                 { "m --temp --raw", "--temp needs a value" },
-        { "m -n", "-n needs a value" },                           { "m --kv-type q9", "f16|q8_0|f32" },
+        { "m -n", "-n needs a value" },                           { "m --kv-type q9", "f16|bf16|f32|q8_0|q4_0" },
         { "m --temp nan", "out of range" },                       { "m --temp=", "not a number" },
         { "m --seed 99999999999999999999", "out of range" },      { "m --raw=perhaps", "not one of" },
     };
