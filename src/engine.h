@@ -42,7 +42,8 @@ struct session_options {
     const struct dtype *kv_type; /* of K and V: F16 (NULL), BF16, F32, Q8_0, Q4_0 */
     const struct dtype *k_type, *v_type; /* of one of them, over kv_type; NULL = kv_type */
 };
-/* session_open - reserves the KV cache (touched lazily). ERR_USAGE for a type that is not offered or does not fit the heads, ERR_MEMORY with need, have and the largest n_ctx that fits. */
+/* session_open - reserves the KV cache (touched lazily). ERR_USAGE for a type that is not offered or does not fit the heads, ERR_MEMORY with need,
+ * have and the largest n_ctx that fits. */
 status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e) MUST_USE;
 void session_close(struct session *s);
 int64_t session_n_ctx(const struct session *s);

@@ -175,8 +175,10 @@ static status check_header(const struct session *s, const struct header *h, cons
         return err_set(e, ERR_FORMAT, "%s: KV types %s and %s in the session, %s and %s now", path, type_text(h->k_type), type_text(h->v_type),
                        type_text(want.k_type), type_text(want.v_type));
     if (h->n_tokens > (uint64_t)s->n_ctx)
-        return err_set(e, ERR_USAGE, "%s: the session has %llu tokens, the context has room for %lld", path, (unsigned long long)h->n_tokens, (long long)s->n_ctx);
-    if (h->n_note > NOTE_MAX) return err_set(e, ERR_FORMAT, "%s: a note of %llu bytes, at most %d", path, (unsigned long long)h->n_note, NOTE_MAX);
+        return err_set(e, ERR_USAGE, "%s: the session has %llu tokens, the context has room for %lld", path,
+                       (unsigned long long)h->n_tokens, (long long)s->n_ctx);
+    if (h->n_note > NOTE_MAX)
+        return err_set(e, ERR_FORMAT, "%s: a note of %llu bytes, at most %d", path, (unsigned long long)h->n_note, NOTE_MAX);
     return OK;
 }
 
@@ -211,7 +213,9 @@ status session_load(struct session *s, const char *path, char **note, size_t *n_
     struct header h;
     char *text = NULL;
     TRY(file_reader_open(&x.f, path, e));
-    status st = x.f.size < sizeof h ? err_set(e, ERR_FORMAT, "%s: %llu bytes, a session has %zu at least", path, (unsigned long long)x.f.size, sizeof h) : OK;
+    status st = OK;
+    if (x.f.size < sizeof h)
+        st = err_set(e, ERR_FORMAT, "%s: %llu bytes, a session has %zu at least", path, (unsigned long long)x.f.size, sizeof h);
     if (st == OK) st = load_run(&x, &h, sizeof h, e);
     if (st == OK) st = check_header(s, &h, path, e);
     if (st == OK) st = check_size(s, &h, &x.f, e);
@@ -240,7 +244,8 @@ status session_copy(struct session *to, const struct session *from, struct err *
     const struct kv_types *a = &to->state.types, *b = &from->state.types;
     if (to->en != from->en) return err_set(e, ERR_USAGE, "session_copy: the sessions belong to two engines");
     if (a->k != b->k || a->v != b->v)
-        return err_set(e, ERR_USAGE, "session_copy: KV types %s and %s, expected %s and %s", a->k->gguf_name, a->v->gguf_name, b->k->gguf_name, b->v->gguf_name);
+        return err_set(e, ERR_USAGE, "session_copy: KV types %s and %s, expected %s and %s", a->k->gguf_name, a->v->gguf_name,
+                       b->k->gguf_name, b->v->gguf_name);
     if (to->n_ctx < from->pos)
         return err_set(e, ERR_USAGE, "session_copy: %lld tokens, the context has room for %lld", (long long)from->pos, (long long)to->n_ctx);
     if (to == from) return OK;

@@ -455,7 +455,8 @@ static const struct attn_case attn_cases[] = {
     { 72, 72, 9, 90, 3, 10, GGUF_F16, GGUF_F16, 0, false, 1 },    { 24, 40, 12, 129, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
     { 512, 512, 33, 70, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },  { 64, 64, 14, 260, 7, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },
     { 128, 96, 4, 100, 4, 40, GGUF_Q8_0, GGUF_F16, 0, true, 1 },  { 64, 64, 8, 128, 8, 0, GGUF_F16, GGUF_F16, 0, false, 3000 },
-    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 }, { 64, 96, 5, 130, 5, 0, GGUF_Q4_0, GGUF_BF16, 0, false, 1 }, { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
+    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 },
+    { 64, 96, 5, 130, 5, 0, GGUF_Q4_0, GGUF_BF16, 0, false, 1 }, { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
 };
 
 /* Everything one case needs; K and V are heap blocks of exactly keys rows, so that a sanitizer sees any step outside. */
