@@ -269,8 +269,7 @@ static void put_longrope(struct import *im, const struct json *rope)
 {
     double l0 = original_context(im, rope), f = rope_number(rope, "factor", import_number(im, "max_position_embeddings", l0) / (l0 > 0 ? l0 : 1));
     double attn = rope_number(rope, "attention_factor", f <= 1 || l0 <= 1 ? 1 : sqrt(1 + log(f) / log(l0)));
-    import_put_str(im, "rope.scaling.type", "longrope");
-    import_put_float(im, "rope.scaling.factor", f);
+    import_put_str(im, "rope.scaling.type", "longrope"); /* no factor: llama.cpp would scale all angles by it once more */
     import_put_int(im, "rope.scaling.original_context_length", (int64_t)l0);
     import_put_float(im, "rope.scaling.attn_factor", attn);
 }

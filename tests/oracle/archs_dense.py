@@ -25,6 +25,7 @@ ROWS = [
     row("mixtral", "MixtralForCausalLM", "2 of 5 experts", MOE, num_local_experts=5, num_experts_per_tok=2, sliding_window=None),
     row("mistral-window", "MistralForCausalLM", "window of 40", sliding_window=40, tie_word_embeddings=True),
     row("qwen2", "Qwen2ForCausalLM", "biases of Q, K, V", use_sliding_window=False),
+    row("qwen2-window", "Qwen2ForCausalLM", "windows of 40 from the second layer on", use_sliding_window=True, sliding_window=40, max_window_layers=1),
     row("qwen3", "Qwen3ForCausalLM", "head norms, wide heads", head_dim=24, use_sliding_window=False),
     row("qwen2moe", "Qwen2MoeForCausalLM", "3 of 6 experts beside a gated shared one", MOE, moe_intermediate_size=40, num_experts=6,
         num_experts_per_tok=3, shared_expert_intermediate_size=56, norm_topk_prob=False, use_sliding_window=False),
