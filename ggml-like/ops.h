@@ -46,7 +46,8 @@ val op_act(struct plan *p, enum act act, val x);
 /* op_act_mul - act(gate) * up; limit is that of ACT_CLAMPED_SWISH. */
 val op_act_mul(struct plan *p, enum act act, val gate, val up, float limit);
 val op_gate(struct plan *p, val x, val g);         /* each run of x's columns times sigmoid(g): g [rows][runs], runs divide the columns evenly */
-/* op_slice - n columns from `first` on of every run of `width` columns. op_join - the runs of a (len_a long) and of b alternate. */
+/* op_slice - n columns from `first` on of every run of `width` columns. op_join - the runs of a (len_a long) and of b alternate; b may have
+ * one run that all of a's share. */
 val op_slice(struct plan *p, val x, int64_t width, int64_t first, int64_t n);
 val op_join(struct plan *p, val a, int64_t len_a, val b, int64_t len_b);
 val op_add_position(struct plan *p, val x, val table); /* x + row batch->pos of table (positions past its end: its last row) */
@@ -78,6 +79,9 @@ val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form 
 val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extra columns (plan_extra) */
 /* op_matmul_rows - only the first n rows of w (padded vocabularies). */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n);
+
+/* op_head_matmul - each head's run of x by a matrix of its own: w [n_head][n][k], x [rows][n_head * k] -> [rows][n_head * n]. */
+val op_head_matmul(struct plan *p, val w, val x);
 
 val op_cols(struct plan *p, val x, val index);     /* columns `index` (I32 [n]) of x -> [rows][n] */
 
@@ -135,5 +139,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op);
 void op_run_moe_matmul(const struct op_run *r, const struct op *op);
 void op_run_moe_bias(const struct op_run *r, const struct op *op);
 void op_run_moe_sum(const struct op_run *r, const struct op *op);
+void op_run_head_quant(const struct op_run *r, const struct op *op);
+void op_run_head_matmul(const struct op_run *r, const struct op *op);
 void op_run_conv(const struct op_run *r, const struct op *op);
 void op_run_delta_rule(const struct op_run *r, const struct op *op);

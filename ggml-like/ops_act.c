@@ -66,8 +66,9 @@ val op_slice(struct plan *p, val x, int64_t width, int64_t first, int64_t n)
 
 val op_join(struct plan *p, val a, int64_t len_a, val b, int64_t len_b)
 {
-    assert(op_shape(p, a)->ne[0] / len_a == op_shape(p, b)->ne[0] / len_b && op_shape(p, a)->ne[1] == op_shape(p, b)->ne[1]);
-    val y = op_rows_like(p, a, op_shape(p, a)->ne[0] + op_shape(p, b)->ne[0]);
+    int64_t runs = op_shape(p, a)->ne[0] / len_a, runs_b = op_shape(p, b)->ne[0] / len_b;
+    assert((runs_b == runs || runs_b == 1) && op_shape(p, a)->ne[1] == op_shape(p, b)->ne[1]);
+    val y = op_rows_like(p, a, runs * (len_a + len_b));
     struct op *op = plan_op(p, OP_JOIN, y, a, b, VAL_NONE);
     op->arg.join.a = len_a;
     op->arg.join.b = len_b;
@@ -185,13 +186,14 @@ void op_run_slice(const struct op_run *r, const struct op *op)
 void op_run_join(const struct op_run *r, const struct op *op)
 {
     const struct tensor *t = op_shape(r->x->plan, op->dst);
-    int64_t na = op->arg.join.a, nb = op->arg.join.b, n = na + nb, begin, end;
+    int64_t na = op->arg.join.a, nb = op->arg.join.b, n = na + nb, runs = t->ne[0] / n, begin, end;
+    int64_t share = op_shape(r->x->plan, op->src[1])->ne[0] == nb ? runs : 1; /* runs of a for each run of b */
     const float *a = op_data(r, op->src[0]), *b = op_data(r, op->src[1]);
     float *y = op_data(r, op->dst);
-    pool_range(t->ne[1] * (t->ne[0] / n), 1, r->ith, r->nth, &begin, &end);
+    pool_range(t->ne[1] * runs, 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         memcpy(y + i * n, a + i * na, (size_t)na * sizeof *y);
-        memcpy(y + i * n + na, b + i * nb, (size_t)nb * sizeof *y);
+        memcpy(y + i * n + na, b + i / share * nb, (size_t)nb * sizeof *y);
     }
 }
 

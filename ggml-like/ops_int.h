@@ -53,6 +53,6 @@ struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n,
 /* op_fill_tile - tile `tile` of q from m rows of q->main.k floats. */
 void op_fill_tile(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m, bool f32);
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
- * y [n][n_w]. */
+ * row t of the result at y + t * stride. */
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
-                     int64_t n, int64_t row, float *y);
+                     int64_t n, int64_t row, float *y, int64_t stride);

@@ -162,7 +162,7 @@ static void panel_tile(const struct kernels *k, const struct panel *p, const str
 
 /* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. */
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
-                     int64_t n, int64_t row, float *y)
+                     int64_t n, int64_t row, float *y, int64_t stride)
 {
     const struct kernels *k = r->k;
     struct panel p;
@@ -174,14 +174,14 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
         k->panel_build(k, &p, w->type, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
-            float *out = y + t * n_w + row;
+            float *out = y + t * stride + row;
             if (rows == PANEL_ROWS) {
-                panel_tile(k, &p, x, tile + t / nt, k0, m, out, n_w, k0 > 0);
+                panel_tile(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
                 continue;
             }
             panel_tile(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
             for (int j = 0; j < m; j++)
-                for (int i = 0; i < rows; i++) out[j * n_w + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * n_w + i] : 0.0f);
+                for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * stride + i] : 0.0f);
         }
     }
 }
@@ -198,5 +198,5 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
     }
     struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], n, op_is_float(w->type));
     for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);)
-        op_panel_matmul(r, w, w->data, t->ne[0], &x, 0, n, begin, y);
+        op_panel_matmul(r, w, w->data, t->ne[0], &x, 0, n, begin, y, t->ne[0]);
 }

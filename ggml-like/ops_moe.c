@@ -275,7 +275,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     for (int64_t i, end; op_take(r, panels * n_active, 1, &i, &end);) {
         int64_t e = i / panels, first = route.start[e];
         op_panel_matmul(r, w, (const uint8_t *)w->data + (size_t)route.expert[e] * w->nb[2], n, &x, route.tile[e], route.start[e + 1] - first,
-                        i % panels * PANEL_ROWS, y + first * n);
+                        i % panels * PANEL_ROWS, y + first * n, n);
     }
 }
 

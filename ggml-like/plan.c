@@ -42,6 +42,8 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_MOE_BIAS] = { "moe_bias", op_run_moe_bias, true },
     [OP_MOE_SUM] = { "moe_sum", op_run_moe_sum, false },
     [OP_CONV] = { "conv", op_run_conv, false },
+    [OP_HEAD_QUANT] = { "head_quantize", op_run_head_quant, false },
+    [OP_HEAD_MATMUL] = { "head_matmul", op_run_head_matmul, false },
     [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
 };
 

@@ -1,5 +1,6 @@
 /* arch - the list of architectures, the keys they share, and the small helpers their equations use. */
 #include "src/arch.h"
+#include "src/import.h"
 #include "src/model_int.h"
 #include <assert.h>
 #include <math.h>
@@ -162,4 +163,28 @@ val residual(const struct build *b, val x, val y)
 {
     float s = b->m->hp.residual_scale;
     return op_add(b->p, x, s != 0 ? op_scale(b->p, y, s) : y);
+}
+
+void share_experts(struct model *m)
+{
+    struct hparams *hp = &m->hp;
+    hp->n_ff_shared = hp->n_ff_expert * hp->n_expert_shared;
+    for (int64_t il = 0; il < hp->n_layer && hp->n_expert_shared > 0; il++)
+        if (m->layer[il].hp.kind & LAYER_MOE) m->layer[il].hp.kind |= LAYER_SHARED;
+}
+
+status drop_nextn(struct model *m, struct err *e)
+{
+    if (m->hp.n_nextn >= m->hp.n_layer)
+        return err_set(e, ERR_FORMAT, "%s.nextn_predict_layers is %lld of %lld layers", m->arch->name, (long long)m->hp.n_nextn,
+                       (long long)m->hp.n_layer);
+    m->hp.n_layer -= m->hp.n_nextn;
+    return OK;
+}
+
+int64_t qkv_by_head(const struct model *m, int il, int64_t i)
+{
+    const struct layer_params *l = &m->layer[il].hp;
+    int64_t part = i / (l->n_head * l->head_dim), at = i % (l->n_head * l->head_dim);
+    return (at / l->head_dim * 3 + part) * l->head_dim + at % l->head_dim;
 }

@@ -16,6 +16,8 @@ enum layer_kind {
     LAYER_RECURRENT = 2, /* keeps a recurrent state instead */
     LAYER_DENSE = 4,
     LAYER_MOE = 8,       /* a mixture of experts in place of (or beside) the dense feed-forward block */
+    LAYER_SHARED = 16,   /* beside the mixture, experts that every row passes */
+    LAYER_OWN = 1 << 8,  /* and above: what an architecture tells apart itself */
 };
 
 /* One layer's numbers. Layers may differ in every respect; nothing may assume that layer 0 speaks for all. */
@@ -41,11 +43,14 @@ struct hparams {
     float attn_scale; /* 0 = 1 / sqrt(head_dim) */
     float attn_softcap, final_softcap, embd_scale, residual_scale, logit_scale; /* 0 = none */
     float clamp_kqv, alibi;
+    float temp_scale; /* queries are scaled by 1 + temp_scale * ln(floor(position / temp_floor) + 1); 0 = not */
+    int64_t temp_floor;
     /* mixtures of experts */
     int64_t n_expert, n_expert_used, n_expert_shared, n_ff_expert, n_ff_shared, n_dense_lead, expert_step, n_expert_group, n_expert_group_used;
     int64_t expert_func; /* enum route_func */
     int64_t expert_norm; /* weights of the chosen are normalised: 0, 1 */
     float expert_scale;
+    int64_t expert_best_one; /* groups of experts are ranked by their best one instead of their two best */
     /* latent attention */
     int64_t q_lora, kv_lora, head_dim_mla, head_dim_v_mla;
     /* recurrent layers */
@@ -163,5 +168,12 @@ val residual(const struct build *b, val x, val y); /* x + residual_scale * y */
 val self_attention(const struct build *b, int il, val h); /* Q, K, V -> rope -> attention -> O; only the rows that go on (last_rows) */
 val feed_forward(const struct build *b, int il, val h);   /* dense, or mixture for LAYER_MOE */
 val mixture(const struct build *b, int il, val h, val router_in);
+/* share_experts - for setup functions: layers with a mixture have n_expert_shared experts of width n_ff_expert that every row passes. */
+void share_experts(struct model *m);
+/* drop_nextn - for setup functions: the last n_nextn layers predict further tokens and are not run. */
+status drop_nextn(struct model *m, struct err *e) MUST_USE;
+/* parallel_layer - x + attention(h) + ffn(g), where h is norm(x) by W_ATTN_NORM_2 or else W_ATTN_NORM, and g is norm(x) by W_FFN_NORM or else
+ * W_ATTN_NORM. */
+val parallel_layer(const struct build *b, int il, val x);
 /* standard_layer - x + post(attention(norm(x))), then x + post(ffn(norm(x))). */
 val standard_layer(const struct build *b, int il, val x);

@@ -57,6 +57,7 @@ val mixture(const struct build *b, int il, val h, val router_in)
         .n_group_used = (int32_t)hp->n_expert_group_used,
         .func = hp->expert_func ? (enum route_func)hp->expert_func : ROUTE_SOFTMAX,
         .norm = hp->expert_norm != 0,
+        .best_one = hp->expert_best_one != 0,
         .scale = hp->expert_scale,
     };
     val logits = op_bias(p, op_matmul(p, weight(b, il, W_ROUTER), router_in), weight(b, il, W_BIAS_ROUTER));
@@ -87,4 +88,13 @@ val standard_layer(const struct build *b, int il, val x)
     x = residual(b, last_rows(b, il, x), norm(b, il, a, W_POST_ATTN_NORM));
     val f = feed_forward(b, il, norm(b, il, x, W_FFN_NORM));
     return residual(b, x, norm(b, il, f, W_POST_FFN_NORM));
+}
+
+val parallel_layer(const struct build *b, int il, val x)
+{
+    val h = norm(b, il, x, W_ATTN_NORM), own = model_weight(b->m, il, W_ATTN_NORM_2) ? norm(b, il, x, W_ATTN_NORM_2) : h;
+    val a = self_attention(b, il, own);
+    x = last_rows(b, il, x);
+    val g = model_weight(b->m, il, W_FFN_NORM) ? norm(b, il, x, W_FFN_NORM) : last_rows(b, il, h);
+    return residual(b, residual(b, x, a), feed_forward(b, il, g));
 }

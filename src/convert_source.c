@@ -225,6 +225,14 @@ static status check_source(const struct out_tensor *t, struct source *s, struct 
 
 static bool is_rope_factors(enum weight_id id) { return id == W_ROPE_FREQS || id == W_ROPE_LONG || id == W_ROPE_SHORT; }
 
+/* What an architecture loads by itself has its place too. */
+static void mark_used(struct import *im, const struct weight_row *r, int il)
+{
+    struct source s;
+    bool each = r->hf && strstr(r->hf, "%e");
+    for (int64_t x = 0; r->hf && source_find(im, r->hf, il, x, &s) && each; x++) continue;
+}
+
 static status plan_row(struct convert *c, const struct weight_row *r, int il, struct err *e)
 {
     struct out_tensor *t = NULL;
@@ -233,6 +241,8 @@ static status plan_row(struct convert *c, const struct weight_row *r, int il, st
     int64_t ne0 = model_dim(m, il, r->ne0), ne1 = model_dim(m, il, r->ne1), ne2 = model_dim(m, il, r->ne2);
     tensor_shape(&t->t, type_of(c, r, ne0), ne0, ne1, ne2, 1);
     if (t->own && t->own->load) {
+        if (r->flags & WEIGHT_OPTIONAL && r->hf && !import_has(&c->im, r->hf, il)) return OK;
+        mark_used(&c->im, r, il);
         c->n_tensors++;
         return OK;
     }

@@ -26,16 +26,20 @@ static int64_t source_row(const struct convert *c, const struct out_tensor *t, i
         *s = &t->source[i / t->t.ne[1]];
         i %= t->t.ne[1];
     }
-    if (t->own && t->own->row) return t->own->row(&c->model, t->il, i);
+    if (t->own && t->own->row && t->t.ne[1] > 1) return t->own->row(&c->model, t->il, i);
     if (t->row->flags & WEIGHT_ROPE_PAIRS && t->t.ne[1] > 1) return unpaired(&c->model.layer[t->il].hp, i);
     return i;
 }
 
 static void finish_floats(const struct convert *c, const struct out_tensor *t, float *x, float *spare, int64_t n)
 {
-    if (t->row->flags & WEIGHT_ROPE_PAIRS && t->t.ne[1] == 1) {
+    bool mapped = t->own && t->own->row; /* elements of a vector go the way of a matrix's rows */
+    if (t->t.ne[1] == 1 && (mapped || t->row->flags & WEIGHT_ROPE_PAIRS)) {
         memcpy(spare, x, (size_t)n * sizeof *x);
-        for (int64_t i = 0; i < n; i++) x[i] = spare[unpaired(&c->model.layer[t->il].hp, i)];
+        for (int64_t i = 0; i < n; i++) {
+            int64_t from = mapped ? t->own->row(&c->model, t->il, i) : unpaired(&c->model.layer[t->il].hp, i);
+            x[i] = from >= 0 && from < n ? spare[from] : 0;
+        }
     }
     if (t->row->flags & WEIGHT_PLUS_ONE)
         for (int64_t i = 0; i < n; i++) x[i] += 1.0f;

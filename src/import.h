@@ -12,6 +12,13 @@ const struct json *import_config(const struct import *im, const char *name); /* 
 double import_number(const struct import *im, const char *name, double def); /* number or bool; def when absent or of another kind */
 bool import_is(const struct import *im, const char *name, const char *text); /* is a string equal to text */
 
+/* import_int - import_number, cut to a whole number within +-2^31: sums and products of a few do not overflow. */
+static inline int64_t import_int(const struct import *im, const char *name, int64_t def)
+{
+    double v = import_number(im, name, (double)def);
+    return v >= 2147483647.0 ? 2147483647 : v > -2147483648.0 ? (int64_t)v : -2147483647 - (int64_t)1; /* NaN: the least */
+}
+
 /* Keys of the file, "<arch>." is put in front. A key that a row wrote before is replaced. */
 void import_put_int(struct import *im, const char *key, int64_t v);
 void import_put_float(struct import *im, const char *key, double v);
@@ -34,8 +41,11 @@ void import_drop(struct import *im, const char *key);
 status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e) MUST_USE;
 bool import_has(const struct import *im, const char *hf, int il); /* does the checkpoint have one of the alternatives? */
 
+/* qkv_by_head - for weight_import.row: row i of Q above K above V, where the source has Q, K and V of each head together. As many KV heads as heads. */
+int64_t qkv_by_head(const struct model *m, int il, int64_t i);
+
 /* One weight that is more than its row says. All members but id may be 0.
- *   row   source row of row i (of all rows of the tensor, experts included: e * ne1 + i); -1: the row is zero
+ *   row   source row of row i (of all rows of the tensor, experts included: e * ne1 + i); -1: the row is zero. Of a vector: source element of element i
  *   load  fills the whole tensor in the GGUF order, [ne2][ne1][ne0] f32, from any sources (import_load)
  *   value applied to each element, after the flags of the row */
 struct weight_import {

@@ -216,6 +216,10 @@ static status check_layer(const struct model *m, int64_t il, struct err *e)
                        (long long)hp->n_expert_used, (long long)hp->n_expert, (long long)hp->n_ff_expert);
     if (l->kind & LAYER_MOE && hp->n_expert_group > 1 && hp->n_expert % hp->n_expert_group)
         return err_set(e, ERR_FORMAT, "%lld experts are no multiple of %lld groups", (long long)hp->n_expert, (long long)hp->n_expert_group);
+    if (l->kind & LAYER_MOE && hp->n_expert_group > 1 &&
+        (hp->n_expert_group_used > hp->n_expert_group || hp->n_expert / hp->n_expert_group * hp->n_expert_group_used < hp->n_expert_used))
+        return err_set(e, ERR_FORMAT, "%lld of %lld groups of %lld experts cannot give %lld experts", (long long)hp->n_expert_group_used,
+                       (long long)hp->n_expert_group, (long long)(hp->n_expert / hp->n_expert_group), (long long)hp->n_expert_used);
     if (!(l->kind & LAYER_ATTENTION)) return OK;
     if (l->n_head_kv < 1 || l->n_head % l->n_head_kv)
         return err_set(e, ERR_FORMAT, "layer %lld: head_count %lld is no multiple of head_count_kv %lld", i, (long long)l->n_head,

@@ -16,6 +16,7 @@
     X(cpu) \
     X(dtype) \
     X(engine) \
+    X(experts) \
     X(file) \
     X(gguf) \
     X(gguf_split) \

@@ -342,7 +342,7 @@ TEST(outliers_are_taken_out_of_rows)
 /* Vectors, convolutions, stacks of experts and tables that are read row by row have no outlier columns. */
 static bool multiplied(const struct tensor *t)
 {
-    static const char *const others[] = { "conv", "per_layer_token_embd", ".bias", "_norm." };
+    static const char *const others[] = { "conv", "per_layer_token_embd", "position_embd", ".bias", "_norm." };
     for (int i = 0; i < ARRAY_LEN(others); i++)
         if (strstr(t->name, others[i])) return false;
     return t->ne[1] > 1 && t->ne[2] == 1;

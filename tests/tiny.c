@@ -114,7 +114,6 @@ static void put_int(struct gguf_writer *w, const struct tiny_options *o, struct 
 static const struct {
     const char *key;
     double v;
-    bool real;
 } own_keys[] = {
     { "ssm.conv_kernel", 4 },
     { "ssm.state_size", 16 },
@@ -124,8 +123,11 @@ static const struct {
     { "full_attention_interval", 2 },
     { "expert_feed_forward_length", 48 },
     { "expert_shared_feed_forward_length", 40 },
-    { "attention.layer_norm_epsilon", 1e-5, true },
-    { "logit_scale", 0.5, true },
+    { "expert_shared_count", 2 },
+    { "attention.layer_norm_epsilon", 1e-5 },
+    { "attention.max_alibi_bias", 8 },
+    { "use_parallel_residual", 1 },
+    { "logit_scale", 0.5 },
 };
 
 static const struct hparam_row *own_row(const struct arch *arch, const char *key)
@@ -133,6 +135,28 @@ static const struct hparam_row *own_row(const struct arch *arch, const char *key
     for (const struct hparam_row *r = arch->hparams; r->key; r++)
         if (!strcmp(r->key, key)) return r;
     return NULL;
+}
+
+static void put_own_key(struct gguf_writer *w, const struct tiny_options *o, struct keys *k, const struct hparam_row *r, double v)
+{
+    char full[96];
+    snprintf(full, sizeof full, "%s.%s", o->arch, r->key);
+    if (r->kind != HP_BOOL) {
+        put_number(w, o, k, r->key, v, r->kind == HP_FLOAT);
+        return;
+    }
+    gguf_put_i64(w, full, KV_BOOL, v != 0);
+    k->item[k->n].key = r->key;
+    k->item[k->n++].v = v;
+}
+
+/* Latent attention: one KV head of kv_lora_rank and the rotated dimensions, both as wide as a head. */
+static void put_latent(struct gguf_writer *w, const struct tiny_options *o, struct keys *k)
+{
+    put_int(w, o, k, "attention.kv_lora_rank", o->head_dim);
+    put_int(w, o, k, "attention.q_lora_rank", o->head_dim);
+    put_int(w, o, k, "attention.key_length_mla", 2 * o->head_dim);
+    put_int(w, o, k, "attention.value_length_mla", o->head_dim);
 }
 
 static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const struct arch *arch, struct keys *k)
@@ -144,8 +168,9 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     put_int(w, o, k, "embedding_length", o->n_embd);
     put_int(w, o, k, "feed_forward_length", o->n_ff);
     put_int(w, o, k, "attention.head_count", o->n_head);
-    put_int(w, o, k, "attention.head_count_kv", o->n_head_kv);
-    put_int(w, o, k, "attention.key_length", o->head_dim);
+    bool latent = own_row(arch, "attention.kv_lora_rank");
+    put_int(w, o, k, "attention.head_count_kv", latent ? 1 : o->n_head_kv);
+    put_int(w, o, k, "attention.key_length", latent ? 2 * o->head_dim : o->head_dim);
     put_int(w, o, k, "attention.value_length", o->head_dim);
     put_int(w, o, k, "rope.dimension_count", o->head_dim);
     const struct hparam_row *experts = own_row(arch, "expert_count");
@@ -157,8 +182,9 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     if (o->window) put_int(w, o, k, "attention.sliding_window", o->window);
     put_number(w, o, k, "attention.layer_norm_rms_epsilon", 1e-5, true);
     put_number(w, o, k, "rope.freq_base", 10000, true);
+    if (latent) put_latent(w, o, k);
     for (int i = 0; i < ARRAY_LEN(own_keys); i++)
-        if (own_row(arch, own_keys[i].key)) put_number(w, o, k, own_keys[i].key, own_keys[i].v, own_keys[i].real);
+        if (own_row(arch, own_keys[i].key)) put_own_key(w, o, k, own_row(arch, own_keys[i].key), own_keys[i].v);
 }
 
 static void set_field(struct model *m, const struct hparam_row *r, double v)

@@ -55,6 +55,51 @@
     { W_UP_SHARED, "blk.%d.ffn_up_shexp.weight", shared "up_proj.weight", DIM_EMBD, DIM_FF_SHARED, f, DIM_1, LAYER_MOE },                  \
     { W_DOWN_SHARED, "blk.%d.ffn_down_shexp.weight", shared "down_proj.weight", DIM_FF_SHARED, DIM_EMBD, f, DIM_1, LAYER_MOE }
 
+/* The same behind LAYER_SHARED: only where the file says that there are some (share_experts). */
+#define ROWS_SHARED_IF_ANY(shared)                                                                                                         \
+    { W_GATE_SHARED, "blk.%d.ffn_gate_shexp.weight", shared "gate_proj.weight", DIM_EMBD, DIM_FF_SHARED, 0, DIM_1, LAYER_SHARED },         \
+    { W_UP_SHARED, "blk.%d.ffn_up_shexp.weight", shared "up_proj.weight", DIM_EMBD, DIM_FF_SHARED, 0, DIM_1, LAYER_SHARED },               \
+    { W_DOWN_SHARED, "blk.%d.ffn_down_shexp.weight", shared "down_proj.weight", DIM_FF_SHARED, DIM_EMBD, 0, DIM_1, LAYER_SHARED }
+
+#define ROW_CHOICE_BIAS(hf, f) { W_CHOICE_BIAS, "blk.%d.exp_probs_b.bias", hf, DIM_EXPERT, DIM_1, f, DIM_1, LAYER_MOE }
+
+/* A LayerNorm: weight and bias, names without ".weight"; f: flags of the bias */
+#define ROWS_LAYER_NORM(id, gguf, hf, f)                                                                                                   \
+    { id, gguf ".weight", hf ".weight", DIM_EMBD, DIM_1, 0 }, { id##_B, gguf ".bias", hf ".bias", DIM_EMBD, DIM_1, f }
+
+#define ROWS_LAYER_NORM_OPTIONAL(id, gguf, hf)                                                                                             \
+    { id, gguf ".weight", hf ".weight", DIM_EMBD, DIM_1, WEIGHT_OPTIONAL }, { id##_B, gguf ".bias", hf ".bias", DIM_EMBD, DIM_1, WEIGHT_OPTIONAL }
+
+/* A feed-forward block without a gate: names of the two matrices without ".weight"; f: flags of the matrices; fb: of the biases */
+#define ROWS_PLAIN_FFN(up, down, f, fb)                                                                                                    \
+    { W_FFN_UP, "blk.%d.ffn_up.weight", up ".weight", DIM_EMBD, DIM_FF, f }, { W_BIAS_UP, "blk.%d.ffn_up.bias", up ".bias", DIM_FF, DIM_1, fb }, \
+        { W_FFN_DOWN, "blk.%d.ffn_down.weight", down ".weight", DIM_FF, DIM_EMBD, f },                                                     \
+        { W_BIAS_DOWN, "blk.%d.ffn_down.bias", down ".bias", DIM_EMBD, DIM_1, fb }
+
+/* Q, K and V in one matrix, and O: names without ".weight"; f: flags of the matrices; fb: of the biases */
+#define ROWS_FUSED_ATTENTION(qkv, o, f, fb)                                                                                                \
+    { W_ATTN_QKV, "blk.%d.attn_qkv.weight", qkv ".weight", DIM_EMBD, DIM_QKV, f },                                                         \
+        { W_BIAS_QKV, "blk.%d.attn_qkv.bias", qkv ".bias", DIM_QKV, DIM_1, fb },                                                           \
+        { W_ATTN_O, "blk.%d.attn_output.weight", o ".weight", DIM_O, DIM_EMBD, f },                                                        \
+        { W_BIAS_O, "blk.%d.attn_output.bias", o ".bias", DIM_EMBD, DIM_1, fb }
+
+/* ---- hyper-parameters ---- */
+
+#define HP_LAYER_NORM_EPS                                                                                                                  \
+    { "attention.layer_norm_epsilon", "layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps", HP_FLOAT, HP(eps), 1e-12, 1, NAN }
+
+/* What mixtures after DeepSeek's read beyond the common keys. */
+#define HPS_EXPERTS                                                                                                                        \
+    { "expert_count", "n_routed_experts|num_local_experts|num_experts", HP_INT, HP(n_expert), 0, EXPERT_LIMIT, 0 },                        \
+        { "expert_feed_forward_length", "moe_intermediate_size", HP_INT, HP(n_ff_expert), 1, 1 << 22, HP_ABSENT },                         \
+        { "expert_shared_count", "n_shared_experts", HP_INT, HP(n_expert_shared), 0, EXPERT_LIMIT, 0 },                                    \
+        { "leading_dense_block_count", "first_k_dense_replace", HP_INT, HP(n_dense_lead), 0, 1024, 0 },                                    \
+        { "expert_weights_scale", "routed_scaling_factor", HP_FLOAT, HP(expert_scale), 0, 1e6, 0 },                                        \
+        { "expert_weights_norm", "norm_topk_prob", HP_BOOL, HP(expert_norm), 0, 1, 0 },                                                    \
+        { "expert_gating_func", NULL, HP_INT, HP(expert_func), 0, ROUTE_SOFTMAX_CHOSEN, 0 },                                               \
+        { "expert_group_count", "n_group", HP_INT, HP(n_expert_group), 0, EXPERT_LIMIT, 0 },                                               \
+        { "expert_group_used_count", "topk_group", HP_INT, HP(n_expert_group_used), 0, EXPERT_LIMIT, 0 }
+
 /* Keys of mixtures that several families share. */
 #define HPARAMS_EXPERTS(count, width)                                                                                                      \
     { "expert_count", count, HP_INT, HP(n_expert), 1, EXPERT_LIMIT, NAN },                                                                 \

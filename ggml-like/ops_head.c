@@ -1,0 +1,83 @@
+/* ops_head - a matrix of its own for each head: what latent attention multiplies queries by, and what comes out. Like ops_matmul, but a row
+ * of activations is cut into heads, and each head's tiles meet that head's matrix. */
+#include "ggml-like/ops_int.h"
+
+static int64_t tiles_of(const struct plan *p, int64_t rows) { return (rows + p->k->tile_tokens - 1) / p->k->tile_tokens; }
+
+val op_head_matmul(struct plan *p, val w, val x)
+{
+    const struct tensor *t = op_shape(p, w);
+    int64_t k = t->ne[0], n = t->ne[1], n_head = t->ne[2], rows = op_shape(p, x)->ne[1], nt = p->k->tile_tokens;
+    bool f32 = op_is_float(t->type);
+    assert(op_shape(p, x)->ne[0] == n_head * k);
+    val q = x;
+    if (rows != 1 || !f32) {
+        size_t bytes = (size_t)n_head * act_row_bytes(k);
+        if (rows != 1)
+            bytes = op_panels_bytes(p, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, n_head * tiles_of(p, PRECISE_ROWS) * nt, f32);
+        q = plan_temp_bytes(p, bytes);
+        struct op *op = plan_op(p, OP_HEAD_QUANT, q, x, VAL_NONE, VAL_NONE);
+        op->arg.head.n_head = (int32_t)n_head;
+        op->arg.head.f32 = f32;
+    }
+    val y = plan_temp(p, n_head * n, rows);
+    plan_op(p, OP_HEAD_MATMUL, y, w, q, VAL_NONE);
+    return y;
+}
+
+void op_run_head_quant(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *t = op_shape(r->x->plan, op->src[0]);
+    int64_t n_head = op->arg.head.n_head, k = t->ne[0] / n_head, n = t->ne[1], nt = r->k->tile_tokens, tiles = tiles_of(r->x->plan, n);
+    const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
+    if (n == 1) {
+        for (int64_t h = r->ith; h < n_head; h += r->nth) {
+            struct act_row a;
+            act_row_place(&a, (uint8_t *)op_data(r, op->dst) + (size_t)h * act_row_bytes(k), k);
+            r->k->quant_row(&a, x + h * k, k);
+        }
+        return;
+    }
+    struct act_pair q = op_act_pair(r, op->dst, k, n_head * tiles * nt, op->arg.head.f32);
+    for (int64_t i, end; op_take(r, n_head * tiles, 1, &i, &end);) {
+        int64_t h = i / tiles, first = i % tiles * nt;
+        int m = (int)min_i64(nt, n - first);
+        for (int j = 0; j < m; j++) rows[j] = x + ((first + j) * n_head + h) * k;
+        op_fill_tile(r, &q, i, rows, m, op->arg.head.f32);
+    }
+}
+
+/* One row: each head's matrix times its own vector. */
+static void head_single(const struct op_run *r, const struct op *op, const struct tensor *w, float *y)
+{
+    bool f32 = op_is_float(w->type);
+    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
+    int64_t n = w->ne[1], k = w->ne[0];
+    uint8_t *a = op_data(r, op->src[1]);
+    for (int64_t h, end; op_take(r, w->ne[2], 1, &h, &end);) {
+        struct act_row x = { .k = k };
+        if (f32) x.f32 = (const float *)(void *)a + h * k;
+        else act_row_place(&x, a + (size_t)h * act_row_bytes(k), k);
+        const uint8_t *rows = (const uint8_t *)w->data + (size_t)h * w->nb[2];
+        for (int64_t c = 0; c < n; c++) y[h * n + c] = dot(rows + (size_t)c * w->nb[1], &x, k);
+    }
+}
+
+void op_run_head_matmul(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
+    int64_t rows = op_shape(r->x->plan, op->dst)->ne[1], n = w->ne[1], n_head = w->ne[2], tiles = tiles_of(r->x->plan, rows);
+    float *y = op_data(r, op->dst);
+    if (rows == 0) return;
+    if (rows == 1) {
+        head_single(r, op, w, y);
+        return;
+    }
+    struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], n_head * tiles * r->k->tile_tokens, op_is_float(w->type));
+    int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
+    for (int64_t i, end; op_take(r, n_head * panels, 1, &i, &end);) {
+        int64_t h = i / panels;
+        op_panel_matmul(r, w, (const uint8_t *)w->data + (size_t)h * w->nb[2], n, &x, h * tiles, rows, i % panels * PANEL_ROWS, y + h * n,
+                        n_head * n);
+    }
+}

@@ -1,0 +1,77 @@
+"""Rows for archs.py: the older families, and those after DeepSeek. Keys as in archs_dense.py."""
+from archs_dense import BASE, row
+
+FLAT = {k: v for k, v in BASE.items() if k != "num_key_value_heads"}
+MOE = BASE | dict(num_hidden_layers=3, moe_intermediate_size=40)
+MLA = {k: v for k, v in MOE.items() if k != "num_key_value_heads"} | dict(
+    num_key_value_heads=4, kv_lora_rank=40, q_lora_rank=48, qk_rope_head_dim=16, qk_nope_head_dim=24, v_head_dim=32, first_k_dense_replace=1,
+    n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2)
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128, mscale=0.7, mscale_all_dim=0.7, beta_fast=32, beta_slow=1, rope_theta=1e4)
+BIAS = {"e_score_correction_bias": (0.0, 0.5)}  # large enough to change the choice
+
+
+def n_ctx(c):
+    c["n_ctx"] = c["n_positions"]  # llama.cpp's converter reads it
+
+
+def old_class(c):
+    c["architectures"] = ["MPTForCausalLM"]
+
+
+def rotary_pct(c):
+    c["rotary_pct"] = c["rope_parameters"]["partial_rotary_factor"]
+
+
+def one_kv_head(c):
+    del c["num_kv_heads"]
+
+
+def sigmoid(c):
+    c["scoring_func"] = "sigmoid"  # as published files have it
+
+
+def lists(c):
+    for name, v in (("moe_intermediate_size", 96), ("moe_topk", 3), ("num_shared_expert", 1)):
+        c[name] = [v] * c["num_hidden_layers"]
+
+
+ROWS = [
+    row("gpt2", "GPT2LMHeadModel", "learned positions", {}, n_embd=64, n_layer=3, n_head=4, n_positions=512, n_inner=None, patch_config=n_ctx),
+    row("bloom", "BloomForCausalLM", "ALiBi, 4 heads", {}, hidden_size=64, n_layer=3, n_head=4),
+    row("bloom-6", "BloomForCausalLM", "ALiBi, 6 heads", {}, hidden_size=96, n_layer=3, n_head=6),
+    row("mpt", "MptForCausalLM", "ALiBi of 6 heads, clamped", {}, d_model=96, n_layers=3, n_heads=6, expansion_ratio=4, max_seq_len=512,
+        attn_config=dict(clip_qkv=0.7, alibi=True, alibi_bias_max=8), patch_config=old_class),
+    row("gptneox", "GPTNeoXForCausalLM", "side by side", FLAT, rotary_pct=0.5, use_parallel_residual=True, patch_config=rotary_pct),
+    row("gptneox-serial", "GPTNeoXForCausalLM", "one behind the other", FLAT, rotary_pct=0.25, use_parallel_residual=False,
+        patch_config=rotary_pct),
+    row("falcon-7b", "FalconForCausalLM", "one KV head, one norm", {}, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, multi_query=True,
+        parallel_attn=True, bias=False, alibi=False, new_decoder_architecture=False, patch_config=one_kv_head),
+    row("falcon-40b", "FalconForCausalLM", "two norms", {}, hidden_size=96, num_hidden_layers=3, num_attention_heads=6, num_kv_heads=2, bias=False,
+        alibi=False, new_decoder_architecture=True),
+    row("phi2", "PhiForCausalLM", "side by side, part of the head turned", FLAT | dict(intermediate_size=256), partial_rotary_factor=0.5),
+    row("starcoder2", "Starcoder2ForCausalLM", "biases, plain block", sliding_window=None, use_bias=True),
+    row("stablelm", "StableLmForCausalLM", "part of the head turned", partial_rotary_factor=0.5, use_qkv_bias=True),
+    row("stablelm-12b", "StableLmForCausalLM", "norm of each head, side by side", partial_rotary_factor=0.5, qk_layernorm=True, use_parallel_residual=True),
+    row("olmo", "OlmoForCausalLM", "norms without weights, clamped", clip_qkv=0.8),
+    row("nemotron", "NemotronForCausalLM", "norms 1 + w, squared ReLU", partial_rotary_factor=0.5, fill={"norm": (0.0, 0.2)}),
+    row("deepseek2-lite", "DeepseekV2ForCausalLM", "latent attention, plain Q", MLA | dict(q_lora_rank=None), topk_method="greedy", n_group=1,
+        topk_group=1, routed_scaling_factor=1.5),
+    row("deepseek2-v2", "DeepseekV2ForCausalLM", "groups by their best, YaRN", MLA, topk_method="group_limited_greedy", n_group=4, topk_group=2,
+        routed_scaling_factor=2.0, rope_scaling=YARN),
+    row("deepseek2-v3", "DeepseekV3ForCausalLM", "sigmoid, groups by two best, bias", MLA, n_group=4, topk_group=2, routed_scaling_factor=2.5,
+        norm_topk_prob=True, rope_scaling=YARN, fill=BIAS, patch_config=sigmoid),
+    row("glm4", "Glm4ForCausalLM", "norms on both sides, adjacent pairs", head_dim=24, partial_rotary_factor=0.5, attention_bias=True),
+    row("glm4moe", "Glm4MoeForCausalLM", "sigmoid, bias, shared expert", MOE, head_dim=24, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True,
+        n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=1, first_k_dense_replace=1, routed_scaling_factor=1.5, norm_topk_prob=True, n_group=1,
+        topk_group=1, fill=BIAS),
+    row("minimax-m2", "MiniMaxM2ForCausalLM", "norms over all heads, sigmoid, bias", head_dim=24, rotary_dim=16, num_local_experts=8, num_experts_per_tok=3,
+        fill=BIAS, patch_config=sigmoid),
+    row("ernie4_5-moe", "Ernie4_5_MoeForCausalLM", "softmax and bias, shared experts", MOE | dict(moe_intermediate_size=24), moe_num_experts=8, moe_k=3, moe_num_shared_experts=2,
+        moe_layer_start_index=1, moe_layer_interval=1, use_bias=False, fill={"e_score_correction_bias": (0.0, 0.2)}),
+    row("hunyuan-dense", "HunYuanDenseV1ForCausalLM", "norms behind the rotation", head_dim=24),
+    row("hunyuan-moe", "HunYuanMoEV1ForCausalLM", "experts beside a dense block", head_dim=24, rope_parameters=dict(rope_type="default", rope_theta=1e4),
+        num_experts=6, moe_topk=3, num_shared_expert=1, patch_config=lists),
+    row("dots1", "Dots1ForCausalLM", "head norms, sigmoid, bias", MOE | dict(num_key_value_heads=4), n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2,
+        first_k_dense_replace=1, routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, fill=BIAS,
+        patch_config=sigmoid),
+]
