@@ -110,7 +110,20 @@ static const char *shape_text(const struct ckpt_tensor *t, char buf[96])
     return buf;
 }
 
-status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e)
+/* Integers arrive as f32 too. */
+static status load_rows(const struct import *im, const struct source *s, int64_t row0, int64_t n, float *out, struct err *e)
+{
+    if (source_is_float(s)) return source_read(im, s, row0, n, out, e);
+    int32_t *x = (int32_t *)(void *)out;
+    TRY(checkpoint_read_i32(&im->ckpt, s->t, row0, n, x, e));
+    for (int64_t i = 0; i < n * source_cols(s); i++) {
+        float f = (float)x[i];
+        memcpy(&x[i], &f, sizeof f);
+    }
+    return OK;
+}
+
+status import_load_item(struct import *im, const char *hf, int il, int64_t item, int64_t *shape, int n_dims, float **out, struct err *e)
 {
     struct source s;
     char have[96];
@@ -124,14 +137,21 @@ status import_load(struct import *im, const char *hf, int il, int64_t *shape, in
         return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%s] (-1 = any)", s.t->name, shape_text(s.t, have), want);
     }
     for (int i = 0; i < n_dims; i++) shape[i] = s.t->shape[i];
+    int64_t rows = source_rows(&s), row0 = 0;
+    if (item >= 0 && n_dims > 1 && shape[0] > 0) rows /= shape[0], row0 = item * rows;
     size_t bytes;
-    if (!mul_size((size_t)s.t->n_elements, sizeof(float), &bytes) || !(*out = mem_alloc(bytes))) return err_oom(e, s.t->name, SIZE_MAX);
-    status st = source_read(im, &s, 0, source_rows(&s), *out, e);
+    if (!mul_size((size_t)(rows * source_cols(&s)), sizeof(float), &bytes) || !(*out = mem_alloc(bytes))) return err_oom(e, s.t->name, SIZE_MAX);
+    status st = load_rows(im, &s, row0, rows, *out, e);
     if (st != OK) {
         mem_free(*out);
         *out = NULL;
     }
     return st;
+}
+
+status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e)
+{
+    return import_load_item(im, hf, il, -1, shape, n_dims, out, e);
 }
 
 /* ---- the plan ---- */

@@ -39,6 +39,8 @@ void import_drop(struct import *im, const char *key);
 /* import_load - the whole source tensor `hf` (pattern with %d = il) as f32 in PyTorch's order; shape[0..n_dims) is what the caller expects, -1 = any,
  * and is filled in. *out from mem_alloc, the caller frees. ERR_FORMAT names a missing tensor or both shapes. */
 status import_load(struct import *im, const char *hf, int il, int64_t *shape, int n_dims, float **out, struct err *e) MUST_USE;
+/* import_load_item - item `item` of its first dimension only (-1: all); shape still describes the whole. Both read integers as well. */
+status import_load_item(struct import *im, const char *hf, int il, int64_t item, int64_t *shape, int n_dims, float **out, struct err *e) MUST_USE;
 bool import_has(const struct import *im, const char *hf, int il); /* does the checkpoint have one of the alternatives? */
 
 /* qkv_by_head - for weight_import.row: row i of Q above K above V, where the source has Q, K and V of each head together. As many KV heads as heads. */

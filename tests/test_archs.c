@@ -101,48 +101,59 @@ struct maker {
     int64_t id;
 };
 
-static void make_tensor(struct maker *m, const char *name, int n_dims, const int64_t *shape)
+static void fill_bytes(const char *name, uint8_t *x, int64_t n)
+{
+    bool scales = strstr(name, "scales") != NULL;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t z = mix(fnv1a(name), i) >> 40;
+        x[i] = (uint8_t)(scales ? 121 + z % 3 : z % 256);
+    }
+}
+
+static void make_tensor(struct maker *m, const char *name, bool bytes, int n_dims, const int64_t *shape)
 {
     struct err e = { 0 };
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) n *= shape[i];
     if (!m->write) {
-        safetensors_add(m->w, name, CKPT_F32, n_dims, shape);
+        safetensors_add(m->w, name, bytes ? CKPT_U8 : CKPT_F32, n_dims, shape);
         return;
     }
     float *x = malloc((size_t)n * sizeof *x);
-    fill_tensor(m->g, name, n_dims, shape, x, n);
-    if (safetensors_write(m->w, m->id++, 0, x, (size_t)n * sizeof *x, &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
+    if (bytes) fill_bytes(name, (uint8_t *)x, n);
+    else fill_tensor(m->g, name, n_dims, shape, x, n);
+    if (safetensors_write(m->w, m->id++, 0, x, (size_t)n * (bytes ? 1 : sizeof *x), &e) != OK) test_fail(__FILE__, __LINE__, "%s", e.text);
     free(x);
 }
 
 /* "model.layers.{0-2}.experts.{0-4}.w" stands for all names with numbers in these ranges. */
-static void expand(struct maker *m, const char *name, int n_dims, const int64_t *shape)
+static void expand(struct maker *m, const char *name, bool bytes, int n_dims, const int64_t *shape)
 {
     const char *open = strchr(name, '{');
     int lo, hi, len = 0;
     if (!open) {
-        make_tensor(m, name, n_dims, shape);
+        make_tensor(m, name, bytes, n_dims, shape);
         return;
     }
     if (sscanf(open, "{%d-%d}%n", &lo, &hi, &len) != 2 || !len) test_fail(__FILE__, __LINE__, "%s: no range", name);
     for (int i = lo; len && i <= hi; i++) {
         char one[256];
         snprintf(one, sizeof one, "%.*s%d%s", (int)(open - name), name, i, open + len);
-        expand(m, one, n_dims, shape);
+        expand(m, one, bytes, n_dims, shape);
     }
 }
 
 static void make_tensors(struct maker *m)
 {
     for (int i = 0; i < m->g->n_lines; i++) {
-        char name[200];
+        char kind[8], name[200];
         long long d[MAX_DIMS];
         int64_t shape[MAX_DIMS];
-        int got = sscanf(m->g->line[i], "tensor %199s %lld %lld %lld %lld", name, &d[0], &d[1], &d[2], &d[3]);
-        if (strncmp(m->g->line[i], "tensor ", 7) || got < 1) continue;
-        for (int k = 0; k < got - 1; k++) shape[k] = d[k];
-        expand(m, name, got - 1, shape);
+        int got = sscanf(m->g->line[i], "%7s %199s %lld %lld %lld %lld", kind, name, &d[0], &d[1], &d[2], &d[3]);
+        bool bytes = !strcmp(kind, "bytes");
+        if ((strcmp(kind, "tensor") && !bytes) || got < 2) continue;
+        for (int k = 0; k < got - 2; k++) shape[k] = d[k];
+        expand(m, name, bytes, got - 2, shape);
     }
 }
 

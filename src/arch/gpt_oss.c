@@ -5,7 +5,6 @@
 #include "src/arch/rows.h"
 #include "src/import.h"
 #include "src/model_int.h"
-#include <string.h>
 
 enum { PATTERN = 2, BLOCK = 32 };
 
@@ -55,35 +54,38 @@ static status keys(struct import *im, struct err *e)
     return import_windows(im, PATTERN, e);
 }
 
-/* [experts][in][width] -> rows first, first + step, ... of [experts][width][in] */
-static status load_plain(struct import *im, const char *name, int il, int64_t n_expert, int64_t in, int64_t n, int64_t first, int64_t step, float *out,
-                         struct err *e)
+/* What one stack of experts is made of: [experts][in][n * step], of which every step-th column from `first` on is wanted, as rows. */
+struct stack {
+    const char *plain, *blocks, *scales;
+    int64_t n_expert, in, n, first, step;
+};
+
+static status load_plain(struct import *im, const struct stack *s, int il, int64_t expert, float *out, struct err *e)
 {
     float *x;
-    int64_t shape[3] = { n_expert, in, n * step }, width = n * step;
-    TRY(import_load(im, name, il, shape, 3, &x, e));
-    for (int64_t ex = 0; ex < n_expert; ex++)
-        for (int64_t i = 0; i < in; i++)
-            for (int64_t r = 0; r < n; r++) out[(ex * n + r) * in + i] = x[(ex * in + i) * width + first + r * step];
+    int64_t width = s->n * s->step, shape[3] = { s->n_expert, s->in, width };
+    TRY(import_load_item(im, s->plain, il, expert, shape, 3, &x, e));
+    for (int64_t i = 0; i < s->in; i++)
+        for (int64_t r = 0; r < s->n; r++) out[r * s->in + i] = x[i * width + s->first + r * s->step];
     mem_free(x);
     return OK;
 }
 
 /* MXFP4: a byte holds two values, the first in its low half; one exponent for each 32 values. OCP Microscaling Formats 1.0. */
-static status load_mxfp4(struct import *im, const char *blocks, const char *scales, int il, int64_t n_expert, int64_t in, int64_t n, int64_t first,
-                         int64_t step, float *out, struct err *e)
+static status load_mxfp4(struct import *im, const struct stack *s, int il, int64_t expert, float *out, struct err *e)
 {
     static const float value[16] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
     float *byte, *exponent;
-    int64_t per_row = in / BLOCK, shape[4] = { n_expert, n * step, per_row, BLOCK / 2 }, scale_shape[3] = { n_expert, n * step, per_row };
-    if (in % BLOCK) return err_set(e, ERR_FORMAT, "%s: %lld columns are no multiple of %d", blocks, (long long)in, BLOCK);
-    TRY(import_load(im, blocks, il, shape, 4, &byte, e));
-    status st = import_load(im, scales, il, scale_shape, 3, &exponent, e);
-    for (int64_t r = 0; st == OK && r < n_expert * n; r++) {
-        int64_t from = (r / n * n * step + first + r % n * step) * per_row;
-        for (int64_t i = 0; i < in; i++) {
-            int b = (int)byte[from * (BLOCK / 2) + i / 2];
-            out[r * in + i] = ldexpf(value[i % 2 ? b >> 4 : b & 15], (int)exponent[from + i / BLOCK] - 127);
+    int64_t per_row = s->in / BLOCK, shape[4] = { s->n_expert, s->n * s->step, per_row, BLOCK / 2 };
+    int64_t scale_shape[3] = { s->n_expert, s->n * s->step, per_row };
+    if (s->in % BLOCK) return err_set(e, ERR_FORMAT, "%s: %lld columns are no multiple of %d", s->blocks, (long long)s->in, BLOCK);
+    TRY(import_load_item(im, s->blocks, il, expert, shape, 4, &byte, e));
+    status st = import_load_item(im, s->scales, il, expert, scale_shape, 3, &exponent, e);
+    for (int64_t r = 0; st == OK && r < s->n; r++) {
+        int64_t from = (s->first + r * s->step) * per_row;
+        for (int64_t i = 0; i < s->in; i++) {
+            unsigned b = (unsigned)byte[from * (BLOCK / 2) + i / 2] & 255;
+            out[r * s->in + i] = ldexpf(value[i % 2 ? b >> 4 : b & 15], (int)exponent[from + i / BLOCK] - 127);
         }
     }
     mem_free(byte);
@@ -94,11 +96,14 @@ static status load_mxfp4(struct import *im, const char *blocks, const char *scal
 static status load_experts(struct import *im, const struct model *m, int il, bool down, int64_t first, float *out, struct err *e)
 {
     const struct hparams *hp = &m->hp;
-    int64_t in = down ? hp->n_ff_expert : hp->n_embd, n = down ? hp->n_embd : hp->n_ff_expert, step = down ? 1 : 2;
-    const char *blocks = down ? EXPERTS "down_proj_blocks" : EXPERTS "gate_up_proj_blocks";
-    const char *scales = down ? EXPERTS "down_proj_scales" : EXPERTS "gate_up_proj_scales";
-    if (import_has(im, blocks, il)) return load_mxfp4(im, blocks, scales, il, hp->n_expert, in, n, first, step, out, e);
-    return load_plain(im, down ? EXPERTS "down_proj" : EXPERTS "gate_up_proj", il, hp->n_expert, in, n, first, step, out, e);
+    const struct stack gate_up = { EXPERTS "gate_up_proj", EXPERTS "gate_up_proj_blocks", EXPERTS "gate_up_proj_scales", hp->n_expert, hp->n_embd,
+                                   hp->n_ff_expert, first, 2 };
+    const struct stack back = { EXPERTS "down_proj", EXPERTS "down_proj_blocks", EXPERTS "down_proj_scales", hp->n_expert, hp->n_ff_expert,
+                                hp->n_embd, 0, 1 };
+    const struct stack *s = down ? &back : &gate_up;
+    bool packed = import_has(im, s->blocks, il);
+    for (int64_t x = 0; x < s->n_expert; x++) TRY((packed ? load_mxfp4 : load_plain)(im, s, il, x, out + x * s->n * s->in, e));
+    return OK;
 }
 
 static status load_gate(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_experts(im, m, il, false, 0, out, e); }

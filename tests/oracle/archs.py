@@ -13,7 +13,8 @@ WEIGHTS. Element i of tensor NAME (the name in the safetensors file, i counted i
   z = fnv1a64(NAME) + (i + 1) * 0x9E3779B97F4A7C15 mod 2^64; z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) * 0x94D049BB133111EB;
   u = ((z ^ z >> 31) >> 40) / 2^24;   x = c + w * (2 u - 1) in double, rounded to float
 with (c, w) = (1, 0.1) for one dimension and "norm" or "ln_" in the name, (0, 0.1) for one dimension otherwise, (0, sqrt(3 / last dimension)) for
-more. A row's "fill" {part of a name: (c, w)} goes before these rules. A prompt is fnv1a64("tokens") and the same z, modulo N_IDS.
+more. A row's "fill" {part of a name: (c, w)} goes before these rules. Bytes (MXFP4) are z >> 40 modulo 256, those with "scales" in the name 121 + (z >> 40)
+modulo 3. A prompt is fnv1a64("tokens") and the same z, modulo N_IDS.
 TOKENIZER. Byte-level BPE without merges of note: 256 bytes, 48 pairs of a-g, BOS, EOS; the matrices have more rows than that."""
 import argparse, ctypes, json, logging, os, re, subprocess, sys
 from pathlib import Path
@@ -63,6 +64,20 @@ def random_tensor(name, shape, fill=None):
     return (c + w * (2 * u - 1)).astype(np.float32).reshape(shape)
 
 
+def random_bytes(name, shape):
+    z = mix(name, int(np.prod(shape))) >> np.uint64(40)
+    return (121 + z % np.uint64(3) if "scales" in name else z % np.uint64(256)).astype(np.uint8).reshape(shape)
+
+
+def mxfp4(name, shape):
+    """Stack [experts][in][out] as MXFP4: the two byte tensors that a checkpoint has instead, and the weights they stand for."""
+    e, k, n = shape
+    blocks, scales = random_bytes(name + "_blocks", (e, n, k // 32, 16)), random_bytes(name + "_scales", (e, n, k // 32))
+    value = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    x = np.stack([value[blocks & 15], value[blocks >> 4]], -1).reshape(e, n, k // 32, 32) * np.exp2(scales.astype(np.float32) - 127)[..., None]
+    return {name + "_blocks": blocks, name + "_scales": scales}, np.ascontiguousarray(x.reshape(e, n, k).swapaxes(1, 2))
+
+
 def prompt(n):
     return (mix("tokens", n) % np.uint64(N_IDS)).astype(np.int32)
 
@@ -98,7 +113,7 @@ def write_tokenizer(dir):
 # ---- the checkpoint and the reference ----
 
 def build(row, dir):
-    """Writes the checkpoint; returns {tensor name: shape} as saved."""
+    """Writes the checkpoint; returns {tensor name: array} as saved."""
     import torch, transformers
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -113,18 +128,31 @@ def build(row, dir):
         c = json.loads((dir / "config.json").read_text())
         row["patch_config"](c)
         (dir / "config.json").write_text(json.dumps(c, indent=1))
-    out = {}
+    out, dense = {}, {}
     with safe_open(dir / "model.safetensors", "np") as f:
         for name in f.keys():
             t = f.get_slice(name)
             out[name] = f.get_tensor(name) if t.get_dtype()[0] != "F" else random_tensor(name, t.get_shape(), row.get("fill"))
+    if "mxfp4" in row:  # transformers reads the dense twin: it unpacks MXFP4 to bf16 only
+        dense = dict(out)
+        for name in [n for n in out if n.endswith(row["mxfp4"])]:
+            packed, dense[name] = mxfp4(name, out.pop(name).shape)
+            out |= packed
+        twin = dir / "dense"
+        twin.mkdir(exist_ok=True)
+        save_file(dense, twin / "model.safetensors", metadata={"format": "pt"})
+        (twin / "config.json").write_text((dir / "config.json").read_text())
+        c = json.loads((dir / "config.json").read_text())
+        c["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+        (dir / "config.json").write_text(json.dumps(c, indent=1))
     save_file(out, dir / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(dir)
-    return {k: v.shape for k, v in out.items()}
+    return out
 
 
 def reference(row, dir, ids):
     import torch, transformers
+    dir = dir / "dense" if "mxfp4" in row else dir
     model, info = getattr(transformers, row["cls"]).from_pretrained(dir, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     bad = {k: v for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")}
     if bad:
@@ -228,16 +256,16 @@ def measure(row, args, work):
 
 # ---- goldens ----
 
-def folded(shapes):
+def folded(tensors):
     """Tensor lines; numbers in names that run over a whole range become {lo-hi}."""
     groups = {}
-    for name, shape in shapes.items():
+    for name, t in tensors.items():
         parts = re.split(r"(?<=\.)(\d+)(?=\.)", name)
-        groups.setdefault((tuple(parts[::2]), tuple(shape)), set()).add(tuple(int(i) for i in parts[1::2]))
-    for (text, shape), index in groups.items():
+        groups.setdefault((tuple(parts[::2]), t.shape, "bytes" if t.dtype == np.uint8 else "tensor"), set()).add(tuple(int(i) for i in parts[1::2]))
+    for (text, shape, kind), index in groups.items():
         for block in blocks(sorted(index)):
             name = text[0] + "".join((f"{{{a}-{b}}}" if b > a else str(a)) + t for (a, b), t in zip(block, text[1:]))
-            yield f"tensor {name} {' '.join(map(str, shape))}"
+            yield f"{kind} {name} {' '.join(map(str, shape))}"
 
 
 def blocks(index):
@@ -253,13 +281,13 @@ def blocks(index):
 def golden(row, work, n, name):
     dir = work / row["name"]
     dir.mkdir(parents=True, exist_ok=True)
-    shapes = build(row, dir)
+    tensors = build(row, dir)
     ref = reference(row, dir, prompt(n))
     config = json.loads((dir / "config.json").read_text())
     config = {k: v for k, v in config.items() if v is not None and k not in ("transformers_version", "dtype", "use_cache", "return_dict", "output_attentions",
               "output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder", "problem_type", "id2label", "label2id", "initializer_range")}
     lines = [f"# {row['cls']}: {row['what']}. By tests/oracle/archs.py --golden, which states the rule of the weights and of the prompt.",
-             "config " + json.dumps(config, separators=(",", ":")), *folded(shapes),
+             "config " + json.dumps(config, separators=(",", ":")), *folded(tensors),
              *(f"fill {k} {c!r} {w!r}" for k, (c, w) in row.get("fill", {}).items()),
              f"prompt {n} scale {np.abs(ref).max():.7g}", "top " + " ".join(map(str, ref.argmax(1)))]
     for at in sorted({0, 1, n // 3, n // 2, n - 2, n - 1}):

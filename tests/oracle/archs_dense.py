@@ -1,6 +1,6 @@
 """Rows for archs.py: dense models with attention in every layer, and their mixtures. Keys: name, cls (transformers class), what (is exercised), config
 (keyword arguments of its config class); optional: lengths (prompts), n_ctx, golden (prompts of the goldens), fill, make_config(kw), patch_config(config
-dict), after_save(dir)."""
+dict), after_save(dir), mxfp4 (endings of names of what is stored so)."""
 
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
             tie_word_embeddings=False)
@@ -9,7 +9,7 @@ MOE = BASE | dict(num_hidden_layers=2)
 
 
 def row(name, cls, what, base=BASE, **kw):
-    extra = {k: kw.pop(k) for k in ("lengths", "n_ctx", "golden", "fill", "make_config", "patch_config", "after_save") if k in kw}
+    extra = {k: kw.pop(k) for k in ("lengths", "n_ctx", "golden", "fill", "make_config", "patch_config", "after_save", "mxfp4") if k in kw}
     return dict(name=name, cls=cls, what=what, config=base | kw, **extra)
 GRANITE = dict(embedding_multiplier=9.0, residual_multiplier=0.3, attention_multiplier=0.11, logits_scaling=6.0)
 
@@ -45,6 +45,9 @@ ROWS = [
     row("gpt-oss", "GptOssForCausalLM", "sinks, windows of 40, YaRN, 3 of 5 experts with clamped SwiGLU, biases", MOE, head_dim=24, num_hidden_layers=3,
         intermediate_size=40, num_local_experts=5, num_experts_per_tok=3, sliding_window=40, rope_parameters=dict(
             rope_type="yarn", rope_theta=15000.0, factor=8.0, beta_fast=32.0, beta_slow=1.0, truncate=False, original_max_position_embeddings=64)),
+    row("gpt-oss-mxfp4", "GptOssForCausalLM", "experts as MXFP4", MOE, head_dim=24, intermediate_size=96, num_local_experts=5, num_experts_per_tok=3,
+        sliding_window=40, mxfp4=("gate_up_proj", "down_proj"), rope_parameters=dict(
+            rope_type="yarn", rope_theta=15000.0, factor=8.0, truncate=False, original_max_position_embeddings=64)),
     row("granite", "GraniteForCausalLM", "four scales", **GRANITE),
     row("granitemoe", "GraniteMoeForCausalLM", "four scales, 3 of 6 experts", MOE, num_local_experts=6, num_experts_per_tok=3, **GRANITE),
     row("granitemoe-shared", "GraniteMoeSharedForCausalLM", "four scales, 3 of 6 experts beside a shared one", MOE, num_local_experts=6,
