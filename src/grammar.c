@@ -109,7 +109,9 @@ static void close_over(struct matcher *m, uint32_t node)
             if (count >= el->min) want(m, behind(m, x.elem, x.parent), &n);
             if (el->max != REPEAT_NO_MAX && count >= el->max) continue;
             if (el->max != REPEAT_NO_MAX || count < el->min) count++; /* without an upper bound, counting ends at the lower one */
-            want_alternatives(m, el->a, node_of(m, x.elem, count, x.parent), &n);
+            /* behind the last time nothing is left of the repetition: otherwise chains of spent ones would make equal ways different */
+            bool last = el->max != REPEAT_NO_MAX && count >= el->max;
+            want_alternatives(m, el->a, last ? behind(m, x.elem, x.parent) : node_of(m, x.elem, count, x.parent), &n);
         }
     }
 }

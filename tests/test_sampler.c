@@ -4,7 +4,11 @@
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
 #include "src/dry.h"
+#include "src/grammar.h"
+#include "src/model.h"
 #include "src/sampler.h"
+#include "src/tokenizer.h"
+#include "tests/tiny.h"
 
 static const struct kernels *plain_kernels(void)
 {
@@ -538,6 +542,121 @@ TEST(dry_breakers_with_tails_stop_at_the_longest_match)
     }
 }
 
+/* Every token of a vocabulary against the definition: holds the text, or ends with a beginning of it (the tail is the rest, in tokens). */
+TEST(dry_breakers_find_whole_and_begun_texts_in_a_vocabulary)
+{
+    static const char *const texts[] = { "\n", "ab" };
+    const char *path = test_tmp("dry.gguf");
+    struct model *m = NULL;
+    struct dry_breakers *b = NULL;
+    struct err e = { 0 };
+    CHECK_MSG(tiny_model(path, &(struct tiny_options){ 0 }, &e) == OK && model_open(&m, path, &(struct model_options){ 0 }, &e) == OK, "%s", e.text);
+    const struct tokenizer *t = model_tokenizer(m);
+    CHECK_MSG(dry_breakers_open(&b, t, texts, 2, &e) == OK, "%s", e.text);
+    for (int32_t id = 0; b && id < tokenizer_size(t); id++) {
+        char word[64];
+        size_t n = tokenizer_decode(t, &id, 1, true, word, sizeof word - 1);
+        word[n] = 0;
+        int64_t first, rows = dry_breakers_of(b, id, &first), whole = 0, begun = 0;
+        for (int64_t i = first; i < first + rows; i++) whole += b->row[i].n_tail == 0, begun += b->row[i].n_tail > 0;
+        bool holds = strstr(word, "ab") || strchr(word, '\n'), ends = n > 0 && word[n - 1] == 'a' && !strstr(word, "ab");
+        CHECK_MSG(whole == (n > 0 && holds) && begun == ends, "token %d '%s': %d whole, %d begun", id, word, (int)whole, (int)begun);
+        if (begun) CHECK(b->row[first + whole].n_tail == 1 && tokenizer_text(t, b->tails[b->row[first + whole].at]).n == 1);
+    }
+    dry_breakers_close(b);
+    for (int n = 1; n < 200; n++) {
+        mem_fail_at(n, false);
+        status st = dry_breakers_open(&b, t, texts, 2, NULL);
+        mem_fail_at(0, false);
+        if (st == OK) break;
+        CHECK(st == ERR_MEMORY && b == NULL && n < 199);
+    }
+    dry_breakers_close(b);
+    model_close(m);
+    const char *long_text = "01234567890123456789012345678901234567890", *empty = "";
+    CHECK(dry_breakers_open(&b, NULL, &long_text, 1, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "sequence breaker 1 has 41 bytes");
+    CHECK(dry_breakers_open(&b, NULL, &empty, 1, NULL) == ERR_USAGE);
+}
+
+/* ---- grammar ---- */
+
+enum { LETTERS = 27 }; /* a..z and an end token */
+
+static struct matcher *open_letters(const char *text, struct grammar **g, struct token_trie **t)
+{
+    static char bytes[26];
+    struct token_text one[LETTERS] = { 0 };
+    struct matcher *m = NULL;
+    for (int i = 0; i < 26; i++) bytes[i] = (char)('a' + i), one[i] = (struct token_text){ &bytes[i], 1, false };
+    one[26].end = true;
+    CHECK(grammar_parse(g, text, strlen(text), "g", NULL, NULL) == OK && token_trie_of(t, one, LETTERS, NULL) == OK && matcher_open(&m, *g, *t, NULL) == OK);
+    return m;
+}
+
+TEST(sampler_with_a_grammar_gives_only_what_fits)
+{
+    struct grammar *g;
+    struct token_trie *t;
+    struct matcher *m = open_letters("root ::= (\"ab\" | \"ac\" \"x\"*)+ \"z\"", &g, &t);
+    float logits[LETTERS], probs[LETTERS];
+    int32_t ids[LETTERS], id = -1;
+    for (int kind = 0; kind < 6; kind++) { /* greedy, plain, top-k 1 (what it leaves hardly ever fits), defaults, mirostat 1 and 2 */
+        struct sampler_options o = options_off();
+        if (kind == 3) sampler_defaults(&o);
+        o.temperature = kind ? 1 : 0, o.top_k = kind == 2, o.mirostat = kind > 3 ? kind - 3 : 0, o.matcher = m, o.presence_penalty = 0.5f, o.seed = 9;
+        struct sampler *s = must_open(o, LETTERS);
+        sampler_reset(s);
+        for (int32_t i = 0; i < 26; i++) sampler_remember(s, i); /* a prompt does not move the grammar */
+        char last = 0;
+        int64_t n, before = mem_count();
+        for (int step = 0; step < 60; step++) {
+            fill_normal(logits, LETTERS, 3, (uint64_t)(100 * kind + step));
+            float copy[LETTERS];
+            memcpy(copy, logits, sizeof copy);
+            CHECK(sampler_distribution(s, copy, ids, probs, &n, NULL) == OK);
+            struct err e = { 0 };
+            CHECK_MSG(sampler_sample(s, logits, &id, &e) == OK, "%s", e.text);
+            char c = id == 26 ? '$' : (char)('a' + id);
+            const char *may = last == 0 ? "a" : last == 'a' ? "bc" : last == 'b' ? "az" : last == 'c' || last == 'x' ? "axz" : last == 'z' ? "$" : "";
+            CHECK_MSG(strchr(may, c), "kind %d: '%c' after '%c'", kind, c, last ? last : '^');
+            for (int64_t i = 0; i < n; i++) CHECK(strchr(may, ids[i] == 26 ? '$' : 'a' + ids[i]));
+            sampler_accept(s, id);
+            last = c;
+            if (c == '$') break;
+        }
+        CHECK(mem_count() == before);
+        sampler_close(s);
+    }
+    matcher_close(m), grammar_close(g), token_trie_close(t);
+}
+
+TEST(sampler_says_when_no_token_fits_the_grammar)
+{
+    struct grammar *g;
+    struct token_trie *t;
+    struct matcher *m = open_letters("root ::= \"a\" \"B\"", &g, &t);
+    struct sampler_options o = options_off();
+    float logits[LETTERS] = { 0 };
+    int32_t id;
+    struct err e = { 0 };
+    struct sampler *s = NULL;
+    o.matcher = m;
+    CHECK(sampler_open(&s, &o, LETTERS + 1, plain_kernels(), &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "the grammar is for 27 tokens, there are 28 logits");
+    s = must_open(o, LETTERS);
+    CHECK(sampler_sample(s, logits, &id, NULL) == OK && id == 0);
+    sampler_accept(s, id);
+    e = (struct err){ 0 };
+    CHECK(sampler_sample(s, logits, &id, &e) == ERR_RUNTIME);
+    CHECK_HAS(e.text, "no token fits the grammar here");
+    sampler_accept(s, 5);
+    e = (struct err){ 0 };
+    CHECK(sampler_sample(s, logits, &id, &e) == ERR_RUNTIME);
+    CHECK_HAS(e.text, "does not fit the grammar any more");
+    sampler_close(s), matcher_close(m), grammar_close(g), token_trie_close(t);
+}
+
 /* ---- mirostat ---- */
 
 /* Both versions, step by step: distribution and the running mu. */
@@ -1046,6 +1165,8 @@ SUITE(sampler, T(sampler_draws_the_exact_distribution_of_every_chain), T(sampler
       T(sampler_frequency_counts_and_presence_does_not), T(sampler_forgets_tokens_older_than_repeat_last),
       T(sampler_history_ring_stays_exact), T(sampler_dry_penalises_what_prolongs_a_repetition),
       T(sampler_dry_equals_a_search_by_hand_on_random_histories), T(dry_breakers_with_tails_stop_at_the_longest_match),
+      T(dry_breakers_find_whole_and_begun_texts_in_a_vocabulary), T(sampler_with_a_grammar_gives_only_what_fits),
+      T(sampler_says_when_no_token_fits_the_grammar),
       T(sampler_mirostat_follows_its_equations), T(sampler_xtc_acts_as_often_as_asked),
       T(sampler_bias_bans_and_forces), T(sampler_breaks_ties_by_lowest_id), T(sampler_ignores_nan_and_minus_infinity),
       T(sampler_takes_plus_infinity_at_any_temperature), T(sampler_refuses_rows_without_a_finite_logit), T(sampler_survives_extreme_values),
