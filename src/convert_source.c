@@ -284,6 +284,18 @@ static status plan_row(struct convert *c, const struct weight_row *r, int il, st
     return OK;
 }
 
+/* "model.layers.N." with N behind the layers that run: one of num_nextn_predict_layers that predict further tokens. */
+static bool is_further_layer(const struct convert *c, const char *name)
+{
+    const char *p = strstr(name, "layers.");
+    int64_t more = import_int(&c->im, "num_nextn_predict_layers", 0), n = c->model.hp.n_layer, il = 0;
+    if (!p || more < 1) return false;
+    p += strlen("layers.");
+    int digits = 0;
+    for (; p[digits] >= '0' && p[digits] <= '9' && digits < 8; digits++) il = il * 10 + (p[digits] - '0');
+    return digits > 0 && p[digits] == '.' && il >= n && il < n + more;
+}
+
 static status check_unused(struct convert *c, struct err *e)
 {
     struct import *im = &c->im;
@@ -293,7 +305,7 @@ static status check_unused(struct convert *c, struct err *e)
     for (int64_t i = 0; i < im->ckpt.n_tensors; i++) {
         const char *name = im->ckpt.tensor[i].name;
         if (im->used[i] || holds_any(name, never_needed) || holds_any(name, own ? own->ignore : NULL)) continue;
-        if (holds_any(name, other_parts)) {
+        if (holds_any(name, other_parts) || is_further_layer(c, name)) {
             parts++;
             continue;
         }

@@ -552,7 +552,8 @@ void model_info(const struct model *m, struct model_info *o)
         for (int i = 0; i < W_LAYER_COUNT; i++) {
             const struct tensor *t = &m->layer[il].w[i];
             if (!t->type) continue;
-            uint64_t of = (uint64_t)max_i64(1, t->ne[2]), use = of > 1 ? (uint64_t)max_i64(1, m->hp.n_expert_used) : 1; /* a stack of experts */
+            bool experts = i >= W_GATE_EXPS && i <= W_DOWN_EXPS; /* a stack, of which a token uses some */
+            uint64_t of = experts ? (uint64_t)max_i64(1, t->ne[2]) : 1, use = experts ? (uint64_t)max_i64(1, m->hp.n_expert_used) : 1;
             o->token_bytes += tensor_bytes(t) / of * use;
             if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t) / of * use;
             const struct outlier_columns *extra = model_outliers(m, (int)il, (enum weight_id)i);

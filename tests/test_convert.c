@@ -259,6 +259,20 @@ TEST(convert_leaves_out_unused_tensors_when_told)
     CHECK_MSG(convert_dir(dir, out, &(struct convert_options){ .allow_unused = true }, &e) == OK, "%s", e.text);
 }
 
+/* Layers behind the last one, if the config says that they predict further tokens; otherwise they are too many. */
+TEST(convert_leaves_out_layers_that_predict_further_tokens)
+{
+    static char more[2048];
+    struct err e = { 0 };
+    const char *out = test_tmp("nextn.gguf");
+    snprintf(more, sizeof more, "%.*s, \"num_nextn_predict_layers\": 1}", (int)(strrchr(config, '}') - config), config);
+    struct damage d = { .config = more, .extra = "model.layers.2.eh_proj.weight" };
+    CHECK_MSG(convert_dir(make_dir("hf_nextn", &d), out, &(struct convert_options){ 0 }, &e) == OK, "%s", e.text);
+    d.extra = "model.layers.3.eh_proj.weight";
+    CHECK(convert_dir(make_dir("hf_nextn", &d), out, &(struct convert_options){ 0 }, &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "model.layers.3.eh_proj.weight");
+}
+
 /* Every allocation may fail: an error, nothing lost, nothing left behind. */
 TEST(convert_survives_the_failure_of_every_allocation)
 {
@@ -295,4 +309,5 @@ TEST(convert_stopped_leaves_nothing)
 
 SUITE(convert, T(convert_keeps_weights_and_pairs_rope_rows), T(convert_gives_the_same_bytes_for_all_threads_and_containers),
       T(convert_rounds_as_the_format_does), T(convert_refuses_with_names_and_values), T(convert_leaves_out_unused_tensors_when_told),
-      T(convert_survives_the_failure_of_every_allocation), T(convert_stopped_leaves_nothing));
+      T(convert_leaves_out_layers_that_predict_further_tokens), T(convert_survives_the_failure_of_every_allocation),
+      T(convert_stopped_leaves_nothing));

@@ -26,6 +26,7 @@
     X(json_schema) \
     X(kernels_matmul) \
     X(kernels_vec) \
+    X(latent) \
     X(measure) \
     X(model) \
     X(pool) \

@@ -121,7 +121,7 @@ static const struct {
     { "ssm.time_step_rank", 4 },
     { "ssm.inner_size", 64 },
     { "full_attention_interval", 2 },
-    { "expert_feed_forward_length", 48 },
+    { "expert_feed_forward_length", 64 },
     { "expert_shared_feed_forward_length", 40 },
     { "expert_shared_count", 2 },
     { "attention.layer_norm_epsilon", 1e-5 },

@@ -6,7 +6,7 @@
 static const char *const hf[] = { "Glm4ForCausalLM", NULL };
 
 static const struct hparam_row hparams[] = {
-    { "nextn_predict_layers", "num_nextn_predict_layers", HP_INT, HP(n_nextn), 0, 1024, 0 },
+    { "nextn_predict_layers", NULL, HP_INT, HP(n_nextn), 0, 1024, 0 },
     HPARAMS_END,
 };
 

@@ -36,7 +36,6 @@ static status setup(struct model *m, struct err *e)
     return OK;
 }
 
-/* The further layers of the checkpoint are left out: block_count is that of the layers that run. */
 static status keys(struct import *im, struct err *e)
 {
     import_put_int(im, "expert_gating_func", ROUTE_SIGMOID);
