@@ -45,6 +45,8 @@ val op_clamp(struct plan *p, val x, float lo, float hi);
 val op_act(struct plan *p, enum act act, val x);
 /* op_act_mul - act(gate) * up; limit is that of ACT_CLAMPED_SWISH. */
 val op_act_mul(struct plan *p, enum act act, val gate, val up, float limit);
+/* op_xielu - x > 0: alpha_p x^2 + beta x; else (e^min(x, eps) - 1 - x) alpha_n + beta x. Huang & Schlag 2024 */
+val op_xielu(struct plan *p, val x, float alpha_p, float alpha_n, float beta, float eps);
 val op_gate(struct plan *p, val x, val g);         /* each run of x's columns times sigmoid(g): g [rows][runs], runs divide the columns evenly */
 /* op_slice - n columns from `first` on of every run of `width` columns. op_join - the runs of a (len_a long) and of b alternate; b may have
  * one run that all of a's share. */

@@ -46,6 +46,14 @@ val op_act_mul(struct plan *p, enum act act, val gate, val up, float limit)
 
 val op_act(struct plan *p, enum act act, val x) { return op_act_mul(p, act, x, VAL_NONE, 0); }
 
+val op_xielu(struct plan *p, val x, float alpha_p, float alpha_n, float beta, float eps)
+{
+    val y = op_act_mul(p, ACT_XIELU, x, VAL_NONE, 0);
+    float *v = p->op[p->n_op - 1].arg.act.param;
+    v[0] = alpha_p, v[1] = alpha_n, v[2] = beta, v[3] = eps;
+    return y;
+}
+
 val op_gate(struct plan *p, val x, val g)
 {
     assert(op_shape(p, x)->ne[0] % op_shape(p, g)->ne[0] == 0 && op_shape(p, x)->ne[1] == op_shape(p, g)->ne[1]);
@@ -145,6 +153,14 @@ static void silu(const struct kernels *k, float *y, const float *x, int64_t n)
     for (int64_t i = 0; i < n; i += ARRAY_LEN(ones)) k->silu_mul(y + i, x + i, ones, min_i64(ARRAY_LEN(ones), n - i));
 }
 
+static void xielu(float *y, const float *x, const float v[4], int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float bent = x[i] > 0 ? v[0] * x[i] * x[i] : (expm1f(fminf(x[i], v[3])) - x[i]) * v[1];
+        y[i] = bent + v[2] * x[i];
+    }
+}
+
 void op_run_act(const struct op_run *r, const struct op *op)
 {
     int64_t at, n;
@@ -157,6 +173,10 @@ void op_run_act(const struct op_run *r, const struct op *op)
     }
     if (op->arg.act.act == ACT_SILU && !u) {
         silu(r->k, y, g, n);
+        return;
+    }
+    if (op->arg.act.act == ACT_XIELU) {
+        xielu(y, g, op->arg.act.param, n);
         return;
     }
     float (*act)(float) = acts[op->arg.act.act];

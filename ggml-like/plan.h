@@ -29,7 +29,7 @@ struct rope_spec {
 };
 
 /* y = act(x). CLAMPED_SWISH is the gate of gpt-oss: x * sigmoid(1.702 x) with x <= limit (and the other factor in -limit..limit, plus 1). */
-enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU_SQUARED, ACT_SIGMOID, ACT_TANH, ACT_SOFTPLUS, ACT_CLAMPED_SWISH, ACT_KINDS };
+enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU_SQUARED, ACT_SIGMOID, ACT_TANH, ACT_SOFTPLUS, ACT_CLAMPED_SWISH, ACT_XIELU, ACT_KINDS };
 
 /* How a router's logits become n_used experts and their weights, for each row:
  *   p = softmax / sigmoid of the logits (+ bias, which counts for the choice only); groups of n_expert / n_group experts are ranked by the sum of
@@ -54,7 +54,7 @@ union op_arg {
     struct { int64_t width, first, n; } slice;              /* of runs of `width` columns, n from `first` on */
     struct { int64_t a, b; } join;                          /* lengths of the runs that alternate */
     struct { float lo, hi; } clamp;
-    struct { enum act act; float limit; } act;
+    struct { enum act act; float limit, param[4]; } act;
     struct route_spec route;
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;

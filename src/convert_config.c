@@ -70,7 +70,8 @@ bool import_is(const struct import *im, const char *name, const char *text) { re
 static struct out_key *put(struct import *im, const char *key, enum gguf_kind kind)
 {
     char full[160];
-    snprintf(full, sizeof full, "%s.%s", im->arch->name, key);
+    if (*key == '/') snprintf(full, sizeof full, "%s", key + 1);
+    else snprintf(full, sizeof full, "%s.%s", im->arch->name, key);
     for (int64_t i = 0; i < im->n_key; i++)
         if (!strcmp(im->key[i].key, full)) {
             im->key[i] = (struct out_key){ .key = im->key[i].key, .kind = kind };
@@ -100,7 +101,7 @@ void import_put_str(struct import *im, const char *key, const char *v)
     else err_oom(&im->first, key, strlen(v));
 }
 
-void import_put_ints(struct import *im, const char *key, const int32_t *v, int64_t n)
+static void put_items(struct import *im, const char *key, enum gguf_kind elem, const void *v, int64_t n)
 {
     int32_t *copy = arena_alloc(&im->arena, (size_t)n * sizeof *copy);
     if (!copy) {
@@ -109,9 +110,13 @@ void import_put_ints(struct import *im, const char *key, const int32_t *v, int64
     }
     memcpy(copy, v, (size_t)n * sizeof *copy);
     struct out_key *k = put(im, key, KV_ARR);
+    k->elem = elem;
     k->items = copy;
     k->n = n;
 }
+
+void import_put_ints(struct import *im, const char *key, const int32_t *v, int64_t n) { put_items(im, key, KV_I32, v, n); }
+void import_put_floats(struct import *im, const char *key, const float *v, int64_t n) { put_items(im, key, KV_F32, v, n); }
 
 void convert_put_keys(const struct import *im, struct gguf_writer *w)
 {
@@ -120,7 +125,7 @@ void convert_put_keys(const struct import *im, struct gguf_writer *w)
         if (k->dropped) continue;
         if (k->kind == KV_STR) gguf_put_str(w, k->key, k->s, strlen(k->s));
         else if (k->kind == KV_F32) gguf_put_f32(w, k->key, (float)k->f);
-        else if (k->kind == KV_ARR) gguf_put_arr(w, k->key, KV_I32, k->items, (uint64_t)k->n);
+        else if (k->kind == KV_ARR) gguf_put_arr(w, k->key, k->elem, k->items, (uint64_t)k->n);
         else gguf_put_i64(w, k->key, k->kind, k->i);
     }
 }

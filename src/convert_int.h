@@ -9,11 +9,12 @@
 /* A key to write; the last one of a name counts. */
 struct out_key {
     char *key;
-    enum gguf_kind kind; /* KV_U32, KV_I32, KV_F32, KV_BOOL, KV_STR, KV_ARR of I32 */
+    enum gguf_kind kind; /* KV_U32, KV_I32, KV_F32, KV_BOOL, KV_STR, KV_ARR of elem */
+    enum gguf_kind elem; /* KV_I32, KV_F32 */
     int64_t i, n;
     double f;
     char *s;
-    int32_t *items;
+    void *items;
     bool dropped;
 };
 

@@ -19,7 +19,8 @@ static inline int64_t import_int(const struct import *im, const char *name, int6
     return v >= 2147483647.0 ? 2147483647 : v > -2147483648.0 ? (int64_t)v : -2147483647 - (int64_t)1; /* NaN: the least */
 }
 
-/* Keys of the file, "<arch>." is put in front. A key that a row wrote before is replaced. */
+/* Keys of the file, "<arch>." is put in front, or nothing but the '/' taken away where the key begins with one. A key that a row
+ * wrote before is replaced. */
 void import_put_int(struct import *im, const char *key, int64_t v);
 void import_put_float(struct import *im, const char *key, double v);
 void import_put_bool(struct import *im, const char *key, bool v);
@@ -31,6 +32,7 @@ status import_windows(struct import *im, int64_t period, struct err *e) MUST_USE
 status import_qwen_windows(struct import *im, struct err *e) MUST_USE;
 /* import_all_sparse - refuses Qwen mixtures with dense layers in between (decoder_sparse_step, mlp_only_layers) and switched-on windows. */
 status import_all_sparse(struct import *im, struct err *e) MUST_USE;
+void import_put_floats(struct import *im, const char *key, const float *v, int64_t n);
 /* import_drop - the key that a row wrote is not written. */
 void import_drop(struct import *im, const char *key);
 

@@ -159,6 +159,17 @@ static void put_latent(struct gguf_writer *w, const struct tiny_options *o, stru
     put_int(w, o, k, "attention.value_length_mla", o->head_dim);
 }
 
+static void put_xielu(struct gguf_writer *w, const struct tiny_options *o)
+{
+    static const char *const key[] = { "xielu.alpha_p", "xielu.alpha_n", "xielu.beta", "xielu.eps" };
+    static const float v[] = { 0.2f, -0.8f, 0.5f, -1e-6f };
+    float item[64];
+    for (int i = 0; i < 4; i++) {
+        for (int64_t il = 0; il < o->n_layer && il < 64; il++) item[il] = v[i];
+        gguf_put_arr(w, key[i], KV_F32, item, (uint64_t)min_i64(o->n_layer, 64));
+    }
+}
+
 static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const struct arch *arch, struct keys *k)
 {
     if (!dropped(o->drop_key, "general.architecture")) gguf_put_str(w, "general.architecture", o->arch, strlen(o->arch));
@@ -183,6 +194,7 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     put_number(w, o, k, "attention.layer_norm_rms_epsilon", 1e-5, true);
     put_number(w, o, k, "rope.freq_base", 10000, true);
     if (latent) put_latent(w, o, k);
+    if (!strcmp(arch->name, "apertus")) put_xielu(w, o);
     for (int i = 0; i < ARRAY_LEN(own_keys); i++)
         if (own_row(arch, own_keys[i].key)) put_own_key(w, o, k, own_row(arch, own_keys[i].key), own_keys[i].v);
 }

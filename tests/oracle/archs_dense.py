@@ -65,6 +65,9 @@ ROWS = [
     row("seed-oss", "SeedOssForCausalLM", "biases, wide heads", head_dim=24),
     row("arcee", "ArceeForCausalLM", "squared ReLU without gate, YaRN", rope_parameters=dict(
         rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=64)),
+    row("apertus", "ApertusForCausalLM", "xIELU, head norms, rope factors", fill={"act_fn.beta": (0.5, 0.1), "act_fn.eps": (-1e-6, 0.0)},
+        rope_parameters=dict(rope_type="llama3", rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                             original_max_position_embeddings=64)),
     row("exaone4", "Exaone4ForCausalLM", "positions everywhere", sliding_window=None, layer_types=["full_attention"] * 3),
     row("exaone4-hybrid", "Exaone4ForCausalLM", "windows of 40 with rope, other layers without", num_hidden_layers=5, sliding_window=40,
         sliding_window_pattern=4),
