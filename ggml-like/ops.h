@@ -139,6 +139,7 @@ void op_run_route(const struct op_run *r, const struct op *op);
 void op_run_moe_sort(const struct op_run *r, const struct op *op);
 void op_run_moe_quant(const struct op_run *r, const struct op *op);
 void op_run_moe_matmul(const struct op_run *r, const struct op *op);
+void op_observe_moe(const struct op_run *r, const struct op *op); /* shows a plan's observer every row with its expert */
 void op_run_moe_bias(const struct op_run *r, const struct op *op);
 void op_run_moe_sum(const struct op_run *r, const struct op *op);
 void op_run_head_quant(const struct op_run *r, const struct op *op);

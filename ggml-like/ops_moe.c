@@ -279,6 +279,17 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     }
 }
 
+void op_observe_moe(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
+    const struct value *from = &r->x->plan->val[op->src[3]];
+    struct route route = route_of(r, op->src[2]);
+    const float *x = op_data(r, op->src[3]);
+    int64_t k = from->t.ne[0];
+    for (int64_t j = 0; w->name && j < route.n_pairs; j++)
+        r->x->observe(r->x->observe_ctx, w, route.id[j], x + (from->sorted ? j : route.row[j]) * k, 1, k, r->ith, r->nth);
+}
+
 /* ---- what stands around them ---- */
 
 val op_moe_bias(struct plan *p, val x, val b, val route)

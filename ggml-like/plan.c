@@ -270,9 +270,11 @@ static int64_t now_ns(void)
 
 static void observe(const struct op_run *r, const struct op *op)
 {
-    if (op->src[2] == VAL_NONE) return; /* the extra part of a matmul that was shown */
+    if (op->kind == OP_MOE_MATMUL) op_observe_moe(r, op);
+    if (op->kind != OP_MATMUL || op->src[2] == VAL_NONE) return; /* none: the extra part of a matmul that was shown */
     const struct value *x = &r->x->plan->val[op->src[2]];
-    r->x->observe(r->x->observe_ctx, &r->x->plan->val[op->src[0]].t, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0], r->ith, r->nth);
+    const struct tensor *w = &r->x->plan->val[op->src[0]].t;
+    if (w->name) r->x->observe(r->x->observe_ctx, w, 0, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0], r->ith, r->nth);
 }
 
 static void run_thread(void *ctx, int ith, int nth)
@@ -285,7 +287,7 @@ static void run_thread(void *ctx, int ith, int nth)
     for (r.index = 0; r.index < p->n_op; r.index++) {
         const struct op *op = &p->op[r.index];
         if (op->wait) pool_barrier(x->pool);
-        if (x->observe && op->kind == OP_MATMUL) observe(&r, op);
+        if (x->observe) observe(&r, op);
         op_table[op->kind].run(&r, op);
         if (timed) {
             int64_t t1 = now_ns();

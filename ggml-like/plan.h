@@ -131,8 +131,9 @@ struct batch {
     int n_seg;
 };
 
-/* Called on every thread (ith of nth) before a matmul: weight, its float input [n][k]. */
-typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth);
+/* Called on every thread (ith of nth) before a matmul: weight, its float input [n][k]. mat: of a stack of experts, the one that meets these rows (one
+ * call for each row then); 0 for a matrix. */
+typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth);
 
 struct plan_exec {
     const struct plan *plan;

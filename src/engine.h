@@ -12,9 +12,10 @@ struct pool;
 struct cpu_info;
 
 /* Observation: called before a matmul runs, with its input rows x [n][k] (f32), on every thread of the pool with its number ith of nth (0 is the
- * calling thread): they share the work, or all but one return at once. The weight's GGUF name is in w->name. Layers show all rows of a pass,
- * the head those that give logits. For importance matrices and Hessians; results are unchanged. */
-typedef void (*observe_fn)(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth);
+ * calling thread): they share the work, or all but one return at once. The weight's GGUF name is in w->name. Layers show all rows of a pass, the
+ * head those that give logits; of a stack of experts, matrix `mat` is shown the rows that chose it, one by one. For importance matrices and
+ * Hessians; results are unchanged. */
+typedef void (*observe_fn)(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth);
 
 struct engine_options {
     int n_threads;   /* 0 = cpu_info.n_threads_default */

@@ -392,40 +392,45 @@ TEST(session_kv_types_agree)
 }
 
 struct seen {
-    int64_t calls, rows;
+    int64_t calls, rows, up[4]; /* up: rows by expert of one ffn_up_exps */
     double sum;
     bool head;
 };
-static void observer(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth)
+static void observer(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth)
 {
     struct seen *s = ctx;
     if (ith != 0) return;
     s->calls++;
     s->rows += n;
     if (!strcmp(w->name, "output.weight")) s->head = true;
+    if (!strcmp(w->name, "blk.1.ffn_up_exps.weight")) s->up[mat] += n;
     for (int64_t i = 0; i < n * k; i++) s->sum += (double)x[i] * x[i];
 }
 
+/* All seven matrices of a layer; of experts, those that each row chose. */
 TEST(engine_observer_sees_every_matmul_and_changes_nothing)
 {
     static float plain[N * TINY_TOKENS], watched[N * TINY_TOKENS];
-    struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_0" }, "observe.gguf");
-    struct engine *en = open_engine(m, 2, 0), *ob = NULL;
-    struct seen seen = { 0 };
-    CHECK(engine_open(&ob, m, &(struct engine_options){ .n_threads = 2, .observe = observer, .observe_ctx = &seen }, NULL) == OK);
-    struct session *s = open_session(en, 128, NULL), *so = open_session(ob, 128, NULL);
-    int32_t t[N];
-    pick_tokens(t, N, 5);
-    forward_all(s, en, t, N, plain);
-    forward_all(so, ob, t, N, watched);
-    CHECK(!memcmp(plain, watched, sizeof plain));
-    CHECK(seen.calls == 2 * 7 + 1 && seen.rows == seen.calls * N && seen.head);
-    CHECK(isfinite(seen.sum) && seen.sum > 0);
-    session_close(s);
-    session_close(so);
-    engine_close(en);
-    engine_close(ob);
-    model_close(m);
+    for (int experts = 0; experts <= 4; experts += 4) {
+        struct model *m = open_tiny(&(struct tiny_options){ .type = "q4_0", .n_expert = experts }, "observe.gguf");
+        struct engine *en = open_engine(m, 2, 0), *ob = NULL;
+        struct seen seen = { 0 };
+        CHECK(engine_open(&ob, m, &(struct engine_options){ .n_threads = 2, .observe = observer, .observe_ctx = &seen }, NULL) == OK);
+        struct session *s = open_session(en, 128, NULL), *so = open_session(ob, 128, NULL);
+        int32_t t[N];
+        pick_tokens(t, N, 5);
+        forward_all(s, en, t, N, plain);
+        forward_all(so, ob, t, N, watched);
+        CHECK(!memcmp(plain, watched, sizeof plain));
+        CHECK(seen.head && isfinite(seen.sum) && seen.sum > 0);
+        if (!experts) CHECK(seen.calls == 2 * 7 + 1 && seen.rows == seen.calls * N);
+        else CHECK(seen.rows == (2 * 5 + 1) * N + 2 * 3 * 2 * N && seen.up[0] + seen.up[1] + seen.up[2] + seen.up[3] == 2 * N);
+        session_close(s);
+        session_close(so);
+        engine_close(en);
+        engine_close(ob);
+        model_close(m);
+    }
 }
 
 TEST(engine_decoding_allocates_nothing)

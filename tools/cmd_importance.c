@@ -39,16 +39,16 @@ struct job {
 /* ---- collecting ---- */
 
 /* All threads of the pool; the entries exist already, thread 0 counts. */
-static void observe(void *ctx, const struct tensor *w, const float *x, int64_t n, int64_t k, int ith, int nth)
+static void observe(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth)
 {
     const struct job *j = ctx;
     const struct importance_entry *en = importance_find(&j->im, w->name);
-    if (!en || en->n_cols != k || en->n_mat != 1) return;
+    if (!en || en->n_cols != k || mat >= en->n_mat) return;
     if (strncmp(w->name, "blk.", 4) != 0 && (!j->head || strcmp(w->name, j->head) != 0)) return; /* of a merged file */
     int64_t begin, end;
     pool_range(k, COLUMN_GRAIN, ith, nth, &begin, &end);
-    importance_columns(en, 0, x, n, begin, end);
-    if (ith == 0) en->count[0] += n;
+    importance_columns(en, mat, x, n, begin, end);
+    if (ith == 0) en->count[mat] += n;
 }
 
 /* An entry for every matrix of the layers, and for the head if asked; those that no matmul reads stay at 0 and are not saved. */
@@ -60,8 +60,8 @@ static status make_entries(struct job *j, struct err *e)
     for (int64_t i = 0; i < g->n_tensors; i++) {
         const struct tensor *t = &g->tensor[i];
         bool head = j->head && !strcmp(t->name, j->head);
-        if ((head || !strncmp(t->name, "blk.", 4)) && t->ne[1] > 1 && t->ne[2] * t->ne[3] == 1)
-            TRY(importance_entry(&j->im, t->name, 1, t->ne[0], &en, e));
+        if ((head || !strncmp(t->name, "blk.", 4)) && t->ne[1] > 1 && t->ne[3] == 1)
+            TRY(importance_entry(&j->im, t->name, t->ne[2], t->ne[0], &en, e));
     }
     return OK;
 }
