@@ -332,6 +332,7 @@ static void put_flags(const struct conv *c, struct gguf_writer *w)
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++)
         if (rows[i].value >= 0) gguf_put_i64(w, rows[i].key, KV_BOOL, rows[i].value);
+    if (get_kind(c->tokenizer, "added_tokens", JSON_ARR)) gguf_put_i64(w, "tokenizer.cuanto.exact_types", KV_BOOL, 1); /* tok_special.c */
 }
 
 static status finish(struct conv *c, struct gguf_writer *w, struct err *e)

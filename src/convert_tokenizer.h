@@ -1,6 +1,7 @@
 /* convert_tokenizer - the tokenizer files of a Hugging Face checkpoint, as the `tokenizer.` keys of a GGUF file.
  * Knows no model and no weights. What is written agrees with llama.cpp's converter (conversion/base.py, gguf-py/gguf/vocab.py) wherever
- * that gives the ids of Hugging Face's own tokenizer. */
+ * that gives the ids of Hugging Face's own tokenizer. One key is ours: tokenizer.cuanto.exact_types, true where a tokenizer.json says which
+ * tokens are cut out of a text, so that no token is taken for a control token by its text. */
 #pragma once
 #include "ggml-like/gguf.h"
 

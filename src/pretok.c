@@ -1,5 +1,6 @@
 /* pretok - see pretok.h: the table of names and the cursor. The expressions are those of llama.cpp (src/llama-vocab.cpp), whose \p classes
- * are those of unicode.h; where it only approximates a model's own expression, the approximation is followed. */
+ * are those of unicode.h, but for words of upper and lower case (o200k, tekken): llama.cpp's leave out marks or do not tell the cases apart, and the
+ * ids of Indic, Thai or pointed Hebrew text are not those that the models were trained with. There the models' own expressions are followed. */
 #include "src/pretok_int.h"
 #include <string.h>
 
@@ -21,8 +22,7 @@ static const pretok_stage stages_exaone_moe[] = { pretok_exaone_moe_words, NULL 
 static const pretok_stage stages_laguna[] = { pretok_lines, pretok_qwen2_words, NULL };
 static const pretok_stage stages_gpt4o[] = { pretok_gpt4o_words, NULL };
 static const pretok_stage stages_tekken[] = { pretok_tekken_words, NULL };
-static const pretok_stage stages_granite[] = { pretok_granite_words, NULL };
-static const pretok_stage stages_tiny_aya[] = { pretok_grouped_numbers, pretok_tiny_aya_words, NULL };
+static const pretok_stage stages_tiny_aya[] = { pretok_grouped_numbers, pretok_gpt4o_words, NULL };
 static const pretok_stage stages_youtu[] = { pretok_youtu_cjk, pretok_youtu_words, NULL };
 static const pretok_stage stages_kimi[] = { pretok_kimi_words, NULL };
 static const pretok_stage stages_deepseek_llm[] = {
@@ -125,7 +125,7 @@ static const struct pretok rows[] = {
     { "talkie", stages_gpt4o, 0 },
     { "minimax-m2", stages_gpt4o, 0 },
     { "tekken", stages_tekken, WHOLE_BOS },
-    { "granite-embed-multi-97m", stages_granite, WHOLE },
+    { "granite-embed-multi-97m", stages_gpt4o, WHOLE },
     { "tiny_aya", stages_tiny_aya, 0 },
     { "cohere2moe", stages_tiny_aya, 0 },
     { "youtu", stages_youtu, WHOLE },

@@ -2,6 +2,7 @@
 #pragma once
 #include "src/pretok.h"
 #include "src/unicode.h"
+#include <string.h>
 
 /* ---- looking at characters ---- */
 
@@ -76,13 +77,14 @@ static inline const char *skip_newlines(const char *p, const char *end, bool sla
     return p;
 }
 
-/* Bytes of 's 't 're 've 'm 'll 'd at p, 0 if none stands there. */
+/* Bytes of 's 't 're 've 'm 'll 'd at p, 0 if none stands there. any_case: (?i:...), where U+017F, the long s, is an s as well. */
 static inline size_t contraction(const char *p, const char *end, bool any_case)
 {
     if (end - p < 2 || *p != '\'') return 0;
     char fold = any_case ? 0x20 : 0, a = p[1] | fold;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
     if (end - p < 3) return 0;
+    if (any_case && !memcmp(p + 1, "\xc5\xbf", 2)) return 3;
     char b = p[2] | fold;
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
@@ -138,9 +140,7 @@ size_t pretok_seed_coder_words(const char *p, const char *end, const char **note
 size_t pretok_exaone_moe_words(const char *p, const char *end, const char **note);
 size_t pretok_gpt4o_words(const char *p, const char *end, const char **note);
 size_t pretok_tekken_words(const char *p, const char *end, const char **note);
-size_t pretok_granite_words(const char *p, const char *end, const char **note);
 size_t pretok_youtu_words(const char *p, const char *end, const char **note);
-size_t pretok_tiny_aya_words(const char *p, const char *end, const char **note);
 size_t pretok_bloom_words(const char *p, const char *end, const char **note);
 
 /* pretok_parts.c */

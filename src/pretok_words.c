@@ -123,67 +123,51 @@ size_t pretok_exaone_moe_words(const char *p, const char *end, const char **note
     return (size_t)(stop - p);
 }
 
-/* ---- words of upper, then lower case: U is a letter that is not a-z, W one that is not A-Z ---- */
+/* ---- words of upper, then lower case ----
+ * U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], W = [\p{Ll}\p{Lm}\p{Lo}\p{M}]: letters without case and marks are both. */
+
+static inline bool is_upper(struct glyph g) { return (g.flags & (UC_LETTER | UC_MARK)) && !(g.flags & UC_LOWER); }
+static inline bool is_lower(struct glyph g) { return (g.flags & (UC_LETTER | UC_MARK)) && !(g.flags & UC_UPPER); }
 
 /* The end of U*W+ at p, NULL if it does not match. U* gives characters back until W+ can start. *upper: the end of U* alone. */
-static inline const char *cased_word(const char *p, const char *end, unsigned letter, const char **upper)
+static const char *cased_word(const char *p, const char *end, const char **upper)
 {
     const char *q = p, *back = NULL; /* back: after the last character of the U run that is a W as well */
     struct glyph g = look(q, end);
-    for (; (g.flags & letter) && !(g.c >= 'a' && g.c <= 'z'); g = look(q, end)) {
+    for (; is_upper(g); g = look(q, end)) {
         q += g.len;
-        if (!(g.c >= 'A' && g.c <= 'Z')) back = q;
+        if (is_lower(g)) back = q;
     }
     *upper = q;
-    if (!(g.flags & letter)) return back;
-    for (; (g.flags & letter) && !(g.c >= 'A' && g.c <= 'Z'); g = look(q, end)) q += g.len;
+    if (!is_lower(g)) return back;
+    for (; is_lower(g); g = look(q, end)) q += g.len;
     return q;
 }
 
-/* X?U*W+C?|X?U+W*C?|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n/]*|S   C? only if `contract`. Where marks are letters as well, a mark can be X:
- * the first expression is tried with and without it before the second, of which W* is then empty. */
-static inline size_t cased_words(const char *p, const char *end, int digits, unsigned letter, bool contract)
+/* X?U*W+C?|X?U+W*C?: a mark can be X, U or W. The first expression is tried with and without X before the second, of which W* is then empty.
+ * NULL: no match. */
+static const char *match_cased(const char *p, const char *end)
 {
     struct glyph g = look(p, end);
-    if (g.flags & UC_NUMBER) return (size_t)(number_run(p, end, digits) - p);
-    const char *stop = NULL, *upper = p, *first = p;
-    if (!(g.flags & UC_LETTER) && !is_newline(g.c)) first += g.len;
-    if (look(first, end).flags & letter) {
-        stop = cased_word(first, end, letter, &upper);
-    } else {
-        first = p;
-    }
-    if (!stop && (g.flags & letter)) {
-        const char *same;
-        stop = cased_word(p, end, letter, &same);
-        if (!stop && first == p) upper = same;
-    }
-    if (!stop && upper > first) stop = upper;
-    if (!stop) return (size_t)(other_or_space(p, end, UC_LETTER, true) - p);
-    if (contract) stop += contraction(stop, end, true);
-    return (size_t)(stop - p);
+    const char *upper = p, *first = p + (!(g.flags & (UC_LETTER | UC_NUMBER)) && !is_newline(g.c) ? g.len : 0);
+    const char *stop = cased_word(first, end, &upper);
+    if (stop) return stop;
+    if (g.flags & UC_MARK) return cased_word(p, end, &upper);
+    return upper > first ? upper : NULL;
 }
 
-size_t pretok_gpt4o_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 3, UC_LETTER, true); }
-size_t pretok_tekken_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 1, UC_LETTER, false); }
-size_t pretok_granite_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 3, UC_LETTER | UC_MARK, true); }
-
-/* X?[\p{L}\p{M}]+C?|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n/]*|S: what llama.cpp makes of an expression with \p{Lu} and \p{Ll}, which it
- * does not tell apart. */
-static inline size_t uncased_words(const char *p, const char *end, int digits)
+/* X?U*W+C?|X?U+W*C?|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n/]*|S, C? only if `contract` */
+static inline size_t cased_words(const char *p, const char *end, int digits, bool contract)
 {
-    enum { LETTER = UC_LETTER | UC_MARK };
-    struct glyph g = look(p, end);
-    const char *stop = NULL;
-    if (g.flags & LETTER) stop = skip(p, end, LETTER, true);
-    else if (g.flags & UC_NUMBER) return (size_t)(number_run(p, end, digits) - p);
-    else if (!is_newline(g.c) && (look(p + g.len, end).flags & LETTER)) stop = skip(p + g.len, end, LETTER, true);
+    if (look(p, end).flags & UC_NUMBER) return (size_t)(number_run(p, end, digits) - p);
+    const char *stop = match_cased(p, end);
     if (!stop) return (size_t)(other_or_space(p, end, UC_LETTER, true) - p);
-    return (size_t)(stop - p) + contraction(stop, end, true);
+    return (size_t)(stop - p) + (contract ? contraction(stop, end, true) : 0);
 }
 
-size_t pretok_youtu_words(const char *p, const char *end, const char **note) { return uncased_words(p, end, 1); }
-size_t pretok_tiny_aya_words(const char *p, const char *end, const char **note) { return uncased_words(p, end, 3); }
+size_t pretok_gpt4o_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 3, true); }
+size_t pretok_youtu_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 1, true); }
+size_t pretok_tekken_words(const char *p, const char *end, const char **note) { return cased_words(p, end, 1, false); }
 
 /* ---- everything but a few signs ---- */
 

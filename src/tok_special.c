@@ -127,12 +127,22 @@ static void correct_ends(struct tokenizer *t)
     if (s >= 0 && (find(t, "<|tool_response>") >= 0 || (plamo >= 0 && (attr[plamo] & ATTR_END)))) attr[s] = ATTR_NORMAL;
 }
 
-static void mark_known(struct tokenizer *t)
+/* Many files give control tokens the type of ordinary ones, so texts decide, as in llama.cpp. Where the converter had a tokenizer.json, which
+ * lists what is cut out of a text, its types are meant: "</s>" is an ordinary token of Qwen3, three others in a text. */
+static status types_are_meant(const struct gguf *g, bool *meant, struct err *e)
+{
+    struct err ge = { 0 };
+    *meant = false;
+    (void)gguf_get_bool(g, "tokenizer.cuanto.exact_types", meant, &ge);
+    return ge.code ? err_set(e, ge.code, "%s", ge.text) : OK;
+}
+
+static void mark_known(struct tokenizer *t, bool exact)
 {
     uint16_t *attr = t->vocab.attr;
     for (int i = 0; i < ARRAY_LEN(known); i++) {
         int32_t id = find(t, known[i].text);
-        if (id < 0) continue;
+        if (id < 0 || (exact && (attr[id] & ATTR_NORMAL))) continue;
         if (known[i].role != NONE && t->role[known[i].role] < 0) {
             t->role[known[i].role] = id;
             attr[id] |= ATTR_CONTROL;
@@ -274,8 +284,10 @@ static status build_set(struct tokenizer *t, struct tok_special_set *set, bool c
 
 status tok_special_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 {
+    bool exact;
     TRY(read_roles(t, g, e));
-    mark_known(t);
+    TRY(types_are_meant(g, &exact, e));
+    mark_known(t, exact);
     mark_stripping(t, g);
     TRY(build_set(t, &t->special[0], false, e));
     return build_set(t, &t->special[1], true, e);

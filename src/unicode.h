@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The flag of a code point: White_Space, else its major category. Unassigned code points have none. */
+/* The flag of a code point: White_Space, else its major category; letters that have only one case have a second. Unassigned code points have none. */
 enum {
     UC_LETTER = 1,   /* \p{L} */
     UC_NUMBER = 2,   /* \p{N} */
@@ -13,13 +13,15 @@ enum {
     UC_MARK = 16,    /* \p{M} */
     UC_SYMBOL = 32,  /* \p{S} */
     UC_CONTROL = 64, /* \p{C} without unassigned: control, format, surrogate, private use */
+    UC_UPPER = 128,  /* \p{Lu}, \p{Lt} */
+    UC_LOWER = 256,  /* \p{Ll} */
 };
 
 enum { UNICODE_MAX = 0x10ffff, UNICODE_BLOCK = 64 };
 
 extern const char unicode_version[]; /* "15.1.0" */
 extern const uint16_t unicode_index[(UNICODE_MAX + 1) / UNICODE_BLOCK];
-extern const uint8_t unicode_block[][UNICODE_BLOCK];
+extern const uint16_t unicode_block[][UNICODE_BLOCK];
 
 /* unicode_flags - any 32-bit value is accepted; beyond UNICODE_MAX no flag is set. */
 static inline unsigned unicode_flags(uint32_t cp)

@@ -240,6 +240,27 @@ TEST(convert_tokenizer_reads_byte_level_bpe)
     }
 }
 
+/* Qwen3's "</s>" is a token of the vocabulary that nothing cuts out of a text. In files that do not say so its text makes it a control token. */
+TEST(convert_tokenizer_keeps_ordinary_what_tokenizer_json_does_not_add)
+{
+    struct result r;
+    for (int listed = 0; listed < 2; listed++) {
+        const char *dir = fresh_dir();
+        char text[700];
+        snprintf(text, sizeof text, "{\"pre_tokenizer\":" BYTES("true") ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"<\":0,\"/\":1,\"s\":2,\">\":3,\"</s>\":4,"
+                 "\"<|im_end|>\":5},\"merges\":[]}%s}", listed ? ",\"added_tokens\":[{\"id\":5,\"content\":\"<|im_end|>\",\"special\":true}]" : "");
+        write_text(dir, "tokenizer.json", text);
+        convert(&r, dir);
+        check_ids(&r, "</s><|im_end|>", ENCODE_SPECIAL, listed ? "0 1 2 3 5" : "4 5");
+        struct tokenizer *t;
+        if (tokenizer_open(&t, &r.g, NULL, &r.e) == OK) {
+            CHECK(tokenizer_is_end(t, 4) == !listed && tokenizer_is_end(t, 5));
+            tokenizer_close(t);
+        }
+        done(&r);
+    }
+}
+
 TEST(convert_tokenizer_writes_spaces_inside_merges_as_the_byte_alphabet_does)
 {
     struct result r;
@@ -808,7 +829,8 @@ TEST(convert_tokenizer_reports_every_failed_allocation)
     fail_every_allocation(dir);
 }
 
-SUITE(convert_tokenizer, T(convert_tokenizer_reads_byte_level_bpe), T(convert_tokenizer_writes_spaces_inside_merges_as_the_byte_alphabet_does),
+SUITE(convert_tokenizer, T(convert_tokenizer_reads_byte_level_bpe), T(convert_tokenizer_keeps_ordinary_what_tokenizer_json_does_not_add),
+      T(convert_tokenizer_writes_spaces_inside_merges_as_the_byte_alphabet_does),
       T(convert_tokenizer_reads_vocab_json_and_merges_txt), T(convert_tokenizer_reads_sentencepiece_models), T(convert_tokenizer_reads_unigram_models),
       T(convert_tokenizer_prefers_tokenizer_json_where_sentencepiece_numbers_otherwise),
       T(convert_tokenizer_scores_bpe_with_byte_fallback_by_rank), T(convert_tokenizer_reads_wordpiece),

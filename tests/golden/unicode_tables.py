@@ -14,15 +14,16 @@ if unicodedata.unidata_version != "15.1.0":
     sys.exit(f"found Unicode {unicodedata.unidata_version}, expected 15.1.0")
 
 BLOCK = 64
-LETTER, NUMBER, SPACE, PUNCT, MARK, SYMBOL, CONTROL = (1 << i for i in range(7))
+LETTER, NUMBER, SPACE, PUNCT, MARK, SYMBOL, CONTROL, UPPER, LOWER = (1 << i for i in range(9))
 GROUP = {"L": LETTER, "N": NUMBER, "P": PUNCT, "M": MARK, "S": SYMBOL, "Z": 0, "C": CONTROL}
+CASE = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER}
 # White_Space of PropList.txt
 WHITE = {0x9, 0xA, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 
 
 def flags(cp):
     category = unicodedata.category(chr(cp))
-    return SPACE if cp in WHITE else 0 if category == "Cn" else GROUP[category[0]]
+    return SPACE if cp in WHITE else 0 if category == "Cn" else GROUP[category[0]] | CASE.get(category, 0)
 
 
 def rows(values, per_line=32):
@@ -112,7 +113,7 @@ const uint16_t unicode_index[{len(index)}] = {{
 {rows(index)}
 }};
 
-const uint8_t unicode_block[{len(blocks)}][{BLOCK}] = {{""")
+const uint16_t unicode_block[{len(blocks)}][{BLOCK}] = {{""")
 for b in blocks:
     print("  {" + rows(b)[3:] + " },")
 print("};")

@@ -52,15 +52,22 @@ def corpus():
     return out
 
 
+# few characters, so that all orders occur: both cases, neither, title case, marks, contractions
+CASES = "AAaaBÉéǅʰאक\u0301\u093fำ''sſSTtdLlRreEvVmM1 \n/!"
+
+
 def random_texts(n, seed):
     rng = random.Random(seed)
     out = []
     for _ in range(n):
         size = rng.randint(1, 40)
-        if rng.random() < 0.5:
+        kind = rng.random()
+        if kind < 0.4:
             out.append("".join(rng.choice(texts.HARD) for _ in range(size)))
+        elif kind < 0.6:
+            out.append("".join(rng.choice(CASES) for _ in range(size)))
         else:
-            planes = [(0x20, 0x7e), (0xa0, 0x24f), (0x370, 0x5ff), (0x600, 0x6ff), (0x900, 0xdff), (0xe00, 0xeff), (0x3040, 0x30ff), (0x4e00, 0x9fff),
+            planes = [(0x20, 0x7e), (0xa0, 0x24f), (0x370, 0x5ff), (0x600, 0x6ff), (0x900, 0xdff), (0xe00, 0xeff), (0x1000, 0x109f), (0x1780, 0x17ff), (0x300, 0x4ff), (0x1e00, 0x1fff), (0x3040, 0x30ff), (0x4e00, 0x9fff),
                       (0xac00, 0xd7a3), (0x1f300, 0x1f64f), (0x20, 0x10ffff)]
             lo, hi = rng.choice(planes)
             s = "".join(chr(c) for c in (rng.randint(lo, hi) for _ in range(size)) if not 0xd800 <= c <= 0xdfff)

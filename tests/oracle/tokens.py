@@ -10,7 +10,10 @@
 
 Texts: the list below, special tokens of the model in several surroundings, files found on this machine (licences, Python sources, message
 catalogues in many languages), and random strings over a hard alphabet; each with and without BOS, with and without special tokens parsed.
-Exit code 1 if anything differs. Tokens that llama.cpp cannot decode, for which it gives a marker instead of their text, are counted. Texts that decoding does not give back are counted: U+2581 where it stands for the space, and bytes for which
+Exit code 1 if anything differs. Known and explained: of the pre-tokenizers in CASED llama.cpp's expressions leave out the marks and take for upper case
+all that is not a-z; cuanto follows the expressions that the models were trained with (o200k, tekken), so texts with marks, with letters of one case
+beyond ASCII or with U+017F are counted apart there. U+017F is an s after an apostrophe in (?i:'s), not in llama.cpp's [sS].
+Tokens that llama.cpp cannot decode, for which it gives a marker instead of their text, are counted. Texts that decoding does not give back are counted: U+2581 where it stands for the space, and bytes for which
 a vocabulary has no token, are lost in llama.cpp too.
 """
 import argparse
@@ -57,7 +60,8 @@ TRICKY = [
     "!中文a中", "abc中文def's", "Hello, WORLD's HelloWorld", "naïve Ünïcode Ελληνικά Русский", "\u3000ab\u3000！", "ΑΒΓ、x", "。。x", "a.b,c!d?e(f)g|h", "  ..  a", "\x00!\x01\x02a",
     "Ａｂｃ：；！", "กขค ໃ ក က", "x\n\n \ny \n", "豈更 \uff66ﾞ", "don't'S x'LLy", "\u0e31ก\u0e31", "UNWANTED,running", "Héllo Wörld Ångström", "\ud55c\u1112\u1161\u11ab", "[CLS] [MASK] a [SEP]",
     "①ﬁﷺ㌖ｱﾞ１／２", "e\u0301\u0301 ｶﾞ ㈱", "日本 語\u200b\u00ad x", "<extra_id_0> <extra_id_1", "un\u00adaffable", "𝕳𝖊𝖑𝖑𝖔", "ＡＢＣ　１２３", "\u212b \u2126 \u1e9b\u0323",
-    "a" * 100, "ab" * 200, " " * 100, "\n" * 100, "\t" * 50, "=" * 200, "9" * 100, "好" * 100, "😀" * 40, "é" * 300, "x " * 200, " \n" * 60, "\n\n\n \n\n", "a\n" * 90, "aA" * 80,
+    "हिन्दी'S कि'तना", "e\u0301A\u0301Be\u0301'LL", "ÀÉabÇd ŠKODAauto", "ǅabǅ ʰAʰbʰ", "it'\u017f 'x'\u017fabc", "!\u0301\u0301A !\u0301a", "\u0301AB\u0301cD", "אAבbשָׁC", "ΑΒγΔ ПриВЕТ",
+    "กำลังX ក្រុមy", "\u0301\n\u0301/\n", "l'ÉTÉ'D x'ſſ", "a" * 100, "ab" * 200, " " * 100, "\n" * 100, "\t" * 50, "=" * 200, "9" * 100, "好" * 100, "😀" * 40, "é" * 300, "x " * 200, " \n" * 60, "\n\n\n \n\n", "a\n" * 90, "aA" * 80,
 ]
 HARD = list(" \t\n\r'\"aAbBsStTdDmMlLrReEvVzZ0123456789.,!?$+<=>^~|`_-/\\()") + list(
     "éÉßñçœ中文字あア한ا١٢٣۴ابגה०१२ऀि́\u0300\u200d\u00a0\u3000\u2028\u0085\ufe0f😀👩𝒳Ⅷ½²ªº·’“”…—€№™\u0378\ue000\x7f\u200b\u1680ǅʰ▁Ġ")
@@ -109,6 +113,14 @@ def randoms(n, seed):
     return out
 
 
+CASED = ["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "tekken", "granite-embed-multi-97m", "tiny_aya", "cohere2moe", "youtu"]
+
+
+def explained(pre, text):
+    """May the ids differ because llama.cpp simplifies the expression?"""
+    return "\u017f" in text or (pre in CASED and any(c > "\x7f" and unicodedata.category(c) in ("Lu", "Lt", "Ll", "Mn", "Mc", "Me") for c in text))
+
+
 class Oracle:
     def __init__(self, path):
         global api
@@ -133,6 +145,10 @@ class Oracle:
         buf = ctypes.create_string_buffer(4096)
         n = api.llama_token_to_piece(self.vocab, token, buf, len(buf), 0, special)
         return buf.raw[:n]
+
+    def pre(self):
+        buf = ctypes.create_string_buffer(80)
+        return buf.value.decode() if api.llama_model_meta_val_str(self.model, b"tokenizer.ggml.pre", buf, len(buf)) > 0 else ""
 
     def text(self, token):
         return api.llama_vocab_get_text(self.vocab, token).decode(errors="replace")
@@ -233,10 +249,13 @@ def compare(model, args):
     special = [s for s in special if "unused" not in s] + [s for s in special if "unused" in s][:20]
     cases = texts() + around_special(special) + corpus() + randoms(args.random, args.seed)
     frames = [(flags, t.encode()) for t in cases for flags in range(4)]
-    bad = lost = 0
+    bad = lost = simplified = 0
+    pre = o.pre()
     for (flags, raw), (ids, back) in zip(frames, run(args.tokens, model, frames)):
         want = o.ids(raw.decode(), bool(flags & BOS), bool(flags & SPECIAL))
-        if ids != want:
+        if ids != want and explained(pre, raw.decode()):
+            simplified += 1
+        elif ids != want:
             bad += 1
             if bad <= 10:
                 print(f"  flags {flags} {raw.decode()[:60]!r}: {ids[:24]} expected {want[:24]}")
@@ -257,7 +276,7 @@ def compare(model, args):
             if wrong <= 10:
                 print(f"  token {i}: {facts[i]} expected {want}")
     ends = [o.text(i) for i in range(o.n) if o.is_end(i)]
-    print(f"{model}: {len(frames)} encodings, {bad} differ; {lost} texts not given back; {o.n} tokens, {wrong} differ, {marked} marked; "
+    print(f"{model}: {len(frames)} encodings, {bad} differ, {simplified} more as explained; {lost} texts not given back; {o.n} tokens, {wrong} differ, {marked} marked; "
           f"bos eos {facts[o.n]} ({o.bos} {o.eos}); ends {' '.join(ends)}")
     return bad + wrong
 
