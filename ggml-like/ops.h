@@ -48,6 +48,7 @@ val op_act_mul(struct plan *p, enum act act, val gate, val up, float limit);
 /* op_xielu - x > 0: alpha_p x^2 + beta x; else (e^min(x, eps) - 1 - x) alpha_n + beta x. Huang & Schlag 2024 */
 val op_xielu(struct plan *p, val x, float alpha_p, float alpha_n, float beta, float eps);
 val op_gate(struct plan *p, val x, val g);         /* each run of x's columns times sigmoid(g): g [rows][runs], runs divide the columns evenly */
+val op_scale_runs(struct plan *p, val x, val w);   /* each run of x's columns times its element of w [runs] */
 /* op_slice - n columns from `first` on of every run of `width` columns. op_join - the runs of a (len_a long) and of b alternate; b may have
  * one run that all of a's share. */
 val op_slice(struct plan *p, val x, int64_t width, int64_t first, int64_t n);
@@ -63,6 +64,7 @@ val op_route(struct plan *p, val logits, val bias, const struct route_spec *s);
 /* op_moe_matmul - w [n_expert][n][k] times the rows of x: those of the pass, or a routed value's -> routed [n]. */
 val op_moe_matmul(struct plan *p, val w, val x, val route);
 val op_moe_bias(struct plan *p, val x, val b, val route); /* b [n_expert][columns]; VAL_NONE: x */
+val op_moe_scale(struct plan *p, val x, val s, val route); /* each row times its expert's s [n_expert]; VAL_NONE: x */
 val op_moe_sum(struct plan *p, val x, val route);         /* routed -> rows of the pass: sum over the experts by weight */
 
 /* ---- recurrent layers (ops_state.c) ---- */
@@ -70,10 +72,11 @@ val op_moe_sum(struct plan *p, val x, val route);         /* routed -> rows of t
 val op_conv(struct plan *p, int32_t il, val x, val w, val b);
 /* op_delta_rule - gated delta rule, for each value head h (key head h / (n_v_head / n_k_head), tiled: h % n_k_head):
  *   S = exp(g) S;  S += k (beta (v - S^T k))^T;  y = S^T q / sqrt(k_dim).  q, k [n][n_k_head * k_dim], v [n][n_v_head * v_dim], g, beta [n][n_v_head]
- * Source: Gated Delta Networks, Yang et al. 2024, eq. 10. */
+ * plain: what the state holds for k already is not taken off, and q is not scaled: S += k (beta v)^T;  y = S^T q, the scan of Mamba-2.
+ * Sources: Gated Delta Networks, Yang et al. 2024, eq. 10; Transformers are SSMs, Dao & Gu 2024, section 6. */
 struct delta_spec {
     int32_t il, n_k_head, n_v_head, k_dim, v_dim;
-    bool tiled;
+    bool tiled, plain;
 };
 val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val v, val g, val beta);
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */
@@ -132,6 +135,7 @@ void op_run_mul(const struct op_run *r, const struct op *op);
 void op_run_mul_vector(const struct op_run *r, const struct op *op);
 void op_run_clamp(const struct op_run *r, const struct op *op);
 void op_run_gate(const struct op_run *r, const struct op *op);
+void op_run_scale_runs(const struct op_run *r, const struct op *op);
 void op_run_act(const struct op_run *r, const struct op *op);
 void op_run_add_position(const struct op_run *r, const struct op *op);
 void op_run_row_factor(const struct op_run *r, const struct op *op);
@@ -141,6 +145,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op);
 void op_run_moe_matmul(const struct op_run *r, const struct op *op);
 void op_observe_moe(const struct op_run *r, const struct op *op); /* shows a plan's observer every row with its expert */
 void op_run_moe_bias(const struct op_run *r, const struct op *op);
+void op_run_moe_scale(const struct op_run *r, const struct op *op);
 void op_run_moe_sum(const struct op_run *r, const struct op *op);
 void op_run_head_quant(const struct op_run *r, const struct op *op);
 void op_run_head_matmul(const struct op_run *r, const struct op *op);

@@ -60,6 +60,12 @@ val op_gate(struct plan *p, val x, val g)
     return plain(p, OP_GATE, x, g);
 }
 
+val op_scale_runs(struct plan *p, val x, val w)
+{
+    assert(op_shape(p, x)->ne[0] % op_shape(p, w)->ne[0] == 0);
+    return plain(p, OP_SCALE_RUNS, x, w);
+}
+
 val op_slice(struct plan *p, val x, int64_t width, int64_t first, int64_t n)
 {
     assert(op_shape(p, x)->ne[0] % width == 0 && first >= 0 && n > 0 && first + n <= width);
@@ -191,6 +197,16 @@ void op_run_gate(const struct op_run *r, const struct op *op)
     float *y = op_data(r, op->dst);
     pool_range(t->ne[1] * runs, 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) r->k->scale(y + i * len, x + i * len, sigmoid(g[i]), len);
+}
+
+void op_run_scale_runs(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *t = op_shape(r->x->plan, op->dst);
+    int64_t runs = op_shape(r->x->plan, op->src[1])->ne[0], len = t->ne[0] / runs, begin, end;
+    const float *x = op_data(r, op->src[0]), *w = op_data(r, op->src[1]);
+    float *y = op_data(r, op->dst);
+    pool_range(t->ne[1] * runs, 1, r->ith, r->nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++) r->k->scale(y + i * len, x + i * len, w[i % runs], len);
 }
 
 void op_run_slice(const struct op_run *r, const struct op *op)

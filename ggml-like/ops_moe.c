@@ -301,6 +301,15 @@ val op_moe_bias(struct plan *p, val x, val b, val route)
     return y;
 }
 
+val op_moe_scale(struct plan *p, val x, val s, val route)
+{
+    if (s == VAL_NONE) return x;
+    assert(p->val[x].sorted && op_shape(p, s)->ne[0] == op_shape(p, route)->ne[0]);
+    val y = op_like(p, x);
+    plan_op(p, OP_MOE_SCALE, y, x, s, route);
+    return y;
+}
+
 val op_moe_sum(struct plan *p, val x, val route)
 {
     assert(p->val[x].sorted);
@@ -317,6 +326,16 @@ void op_run_moe_bias(const struct op_run *r, const struct op *op)
     float *y = op_data(r, op->dst);
     op_row_range(r, op, &begin, &end);
     for (int64_t i = begin; i < end; i++) r->k->add(y + i * n, x + i * n, b + route.id[i] * n, n);
+}
+
+void op_run_moe_scale(const struct op_run *r, const struct op *op)
+{
+    struct route route = route_of(r, op->src[2]);
+    int64_t n = op_shape(r->x->plan, op->dst)->ne[0], begin, end;
+    const float *x = op_data(r, op->src[0]), *s = op_data(r, op->src[1]);
+    float *y = op_data(r, op->dst);
+    op_row_range(r, op, &begin, &end);
+    for (int64_t i = begin; i < end; i++) r->k->scale(y + i * n, x + i * n, s[route.id[i]], n);
 }
 
 /* Always in the order of the choice: the sum does not depend on where the pairs stand. */

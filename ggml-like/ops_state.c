@@ -25,6 +25,7 @@ val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val 
     op->arg.delta.k_dim = s->k_dim;
     op->arg.delta.v_dim = s->v_dim;
     op->arg.delta.tiled = s->tiled;
+    op->arg.delta.plain = s->plain;
     return y;
 }
 
@@ -91,6 +92,19 @@ static void delta_step(const struct kernels *kn, const struct delta_step *d, flo
     }
 }
 
+/* Nothing is taken off: one visit of each row. */
+static void scan_step(const struct kernels *kn, const struct delta_step *d, float *add)
+{
+    kn->scale(add, d->v, d->beta, d->v_dim);
+    memset(d->y, 0, (size_t)d->v_dim * sizeof *d->y);
+    for (int64_t i = 0; i < d->k_dim; i++) {
+        float *s = d->s + i * d->v_dim;
+        kn->scale(s, s, d->decay, d->v_dim);
+        kn->axpy(s, add, d->k[i], d->v_dim);
+        kn->axpy(d->y, s, d->q[i] * d->scale, d->v_dim);
+    }
+}
+
 void op_run_delta_rule(const struct op_run *r, const struct op *op)
 {
     int64_t n_k = op->arg.delta.n_k_head, n_v = op->arg.delta.n_v_head, kd = op->arg.delta.k_dim, vd = op->arg.delta.v_dim;
@@ -105,8 +119,8 @@ void op_run_delta_rule(const struct op_run *r, const struct op *op)
         for (int64_t t = g->row; t < g->row + g->n; t++) {
             struct delta_step d = { .q = q + (t * n_k + hk) * kd, .k = k + (t * n_k + hk) * kd, .v = v + (t * n_v + h) * vd, .s = s,
                                     .y = y + (t * n_v + h) * vd, .decay = expf(gb[(t * n_v + h) * 2]), .beta = gb[(t * n_v + h) * 2 + 1],
-                                    .scale = 1 / sqrtf((float)kd), .k_dim = kd, .v_dim = vd };
-            delta_step(r->k, &d, seen);
+                                    .scale = op->arg.delta.plain ? 1 : 1 / sqrtf((float)kd), .k_dim = kd, .v_dim = vd };
+            (op->arg.delta.plain ? scan_step : delta_step)(r->k, &d, seen);
         }
     }
 }

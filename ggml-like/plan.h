@@ -16,7 +16,7 @@ enum op_kind {
     OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_COLS,
     OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
-    OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_KINDS
+    OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -60,7 +60,7 @@ union op_arg {
     struct { float scale, floor; } factor;
     struct { int32_t n_head; bool f32; } head;
     struct { int32_t il, kind; } state;
-    struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled; } delta;
+    struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
 };
 
 struct op {

@@ -8,7 +8,7 @@
 struct arch_import;
 struct model;
 
-enum { HEAD_DIM_LIMIT = 1024, EXPERT_LIMIT = 1024 };
+enum { HEAD_DIM_LIMIT = 1024, EXPERT_LIMIT = 1024, SSM_CONV_LIMIT = 16 };
 
 /* What a layer is made of, bits. Weight rows name the kinds of layers that have them. */
 enum layer_kind {
@@ -58,6 +58,7 @@ struct hparams {
     int64_t n_nextn;        /* layers at the end that predict further tokens: not run */
     int64_t yarn_exact;     /* YaRN's ramp begins and ends between dimensions */
     int64_t parallel, embd_per_layer, n_kv_shared;
+    int64_t head_dim_swa, n_rot_swa; /* of layers with a window */
 };
 
 enum weight_id {
@@ -85,7 +86,9 @@ enum weight_id {
 /* Symbolic sizes, resolved per layer. From DIM_OWN on an architecture defines its own (arch.dim). */
 enum dim {
     DIM_1, DIM_EMBD, DIM_Q, DIM_K, DIM_V, DIM_O, DIM_QKV, DIM_FF, DIM_FF_TWICE, DIM_HEAD, DIM_N_HEAD, DIM_VOCAB, DIM_ROT_HALF, DIM_CTX,
-    DIM_EXPERT, DIM_FF_EXPERT, DIM_FF_EXPERT_TWICE, DIM_FF_SHARED, DIM_N_HEAD_KV, DIM_OWN,
+    DIM_EXPERT, DIM_FF_EXPERT, DIM_FF_EXPERT_TWICE, DIM_FF_SHARED, DIM_N_HEAD_KV,
+    DIM_SSM_ALL, DIM_SSM_MIXED, DIM_SSM_INNER, DIM_SSM_HEADS, DIM_SSM_WINDOW, DIM_SSM_PART, DIM_SSM_GROUPS, /* of Mamba-2 */
+    DIM_OWN,
 };
 enum {
     WEIGHT_OPTIONAL = 1,
@@ -167,6 +170,7 @@ val residual(const struct build *b, val x, val y); /* x + residual_scale * y */
 /* Blocks that most architectures share. What a model has weights for is done: biases, norms of Q and K heads, sinks, post-norms, experts. */
 val self_attention(const struct build *b, int il, val h); /* Q, K, V -> rope -> attention -> O; only the rows that go on (last_rows) */
 val feed_forward(const struct build *b, int il, val h);   /* dense, or mixture for LAYER_MOE */
+val dense(const struct build *b, int il, val h);
 val mixture(const struct build *b, int il, val h, val router_in);
 /* share_experts - for setup functions: layers with a mixture have n_expert_shared experts of width n_ff_expert that every row passes. */
 void share_experts(struct model *m);
@@ -175,5 +179,9 @@ status drop_nextn(struct model *m, struct err *e) MUST_USE;
 /* parallel_layer - x + attention(h) + ffn(g), where h is norm(x) by W_ATTN_NORM_2 or else W_ATTN_NORM, and g is norm(x) by W_FFN_NORM or else
  * W_ATTN_NORM. */
 val parallel_layer(const struct build *b, int il, val x);
+/* mamba2_mixer - Mamba-2's block on a layer with its weights: z, x, B, C, dt = W_in h; convolution and SiLU of x, B, C; the scan; D x; the gate; the norm
+ * of each group where the layer has one; W_out. mamba2_state - checks the sizes and sets what such a layer keeps. */
+val mamba2_mixer(const struct build *b, int il, val h);
+status mamba2_state(struct model *m, int il, struct err *e) MUST_USE;
 /* standard_layer - x + post(attention(norm(x))), then x + post(ffn(norm(x))). */
 val standard_layer(const struct build *b, int il, val x);

@@ -22,7 +22,7 @@ val self_attention(const struct build *b, int il, val h)
     return project(b, il, W_ATTN_O, W_BIAS_O, norm(b, il, a, W_ATTN_SUB_NORM));
 }
 
-static val dense(const struct build *b, int il, val h)
+val dense(const struct build *b, int il, val h)
 {
     const struct arch *arch = b->m->arch;
     const struct tensor *up = model_weight(b->m, il, W_FFN_UP);
@@ -73,7 +73,7 @@ val mixture(const struct build *b, int il, val h, val router_in)
     }
     val y = op_act_mul(p, b->m->arch->act, g, u, 7.0f /* gpt-oss: swiglu_limit */);
     y = op_moe_bias(p, op_moe_matmul(p, weight(b, il, W_DOWN_EXPS), y, route), weight(b, il, W_BIAS_DOWN_EXPS), route);
-    y = op_moe_sum(p, y, route);
+    y = op_moe_sum(p, op_moe_scale(p, y, weight(b, il, W_EXPS_SCALE), route), route);
     return model_weight(b->m, il, W_GATE_SHARED) ? op_add(p, y, shared_experts(b, il, h)) : y;
 }
 

@@ -354,3 +354,16 @@ status convert_config_keys(struct import *im, struct err *e)
     if (im->arch->import && im->arch->import->keys) TRY(im->arch->import->keys(im, e));
     return im->first.code == OK ? OK : err_set(e, im->first.code, "%s", im->first.text);
 }
+
+/* ---- Mamba-2 ---- */
+
+float minus_exp(float x) { return -expf(x); }
+
+status mamba2_keys(struct import *im, struct err *e)
+{
+    const struct json *limit = import_config(im, "time_step_limit"), *hi = limit && limit->child ? limit->child->next : NULL;
+    bool number = hi && (hi->kind == JSON_INT || hi->kind == JSON_FLOAT);
+    if (limit && limit->child && (limit->child->f > 0 || (number && hi->f < 1e6)))
+        return err_set(e, ERR_FORMAT, "config.json: time_step_limit is [%g, %g], these equations have no limit", limit->child->f, number ? hi->f : INFINITY);
+    return OK;
+}

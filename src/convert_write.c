@@ -82,7 +82,8 @@ static status read_floats(struct convert *c, const struct out_tensor *t, int64_t
         int64_t from = source_row(c, t, row0 + i, &s), m = 1;
         while (from >= 0 && i + m < n && source_row(c, t, row0 + i + m, &next) == from + m && next == s) m++;
         if (from < 0) memset(x + i * cols, 0, (size_t)cols * sizeof *x);
-        else if (t->row->ne1 == DIM_1 || t->row->flags & WEIGHT_VECTOR) TRY(source_read(&c->im, s, 0, source_rows(s), x, e)); /* whole: see check_source */
+        else if (t->row->ne1 == DIM_1 || (t->row->flags & WEIGHT_VECTOR && !(t->own && t->own->row)))
+            TRY(source_read(&c->im, s, 0, source_rows(s), x, e)); /* whole: see check_source */
         else if (from + m > source_rows(s) && !s->turned.name)
             return err_set(e, ERR_FORMAT, "%s: row %lld of %lld is needed", s->t->name, (long long)(from + m - 1), (long long)source_rows(s));
         else TRY(source_read(&c->im, s, from, m, x + i * cols, e));
@@ -101,6 +102,10 @@ static status convert_rows(struct convert *c, const struct out_tensor *t, int64_
     }
     TRY(read_floats(c, t, row0, n, scratch, e));
     finish_floats(c, t, scratch, scratch + n * cols, n * cols);
+    for (int64_t i = 0; t->own && t->own->factor && i < n; i++) {
+        float by = (float)t->own->factor(&c->im, &c->model, t->il, row0 + i);
+        for (int64_t j = 0; j < cols; j++) scratch[i * cols + j] *= by;
+    }
     dtype_from_f32(t->t.type, scratch, dst, n * cols);
     return OK;
 }

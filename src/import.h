@@ -51,13 +51,19 @@ int64_t qkv_by_head(const struct model *m, int il, int64_t i);
 /* One weight that is more than its row says. All members but id may be 0.
  *   row   source row of row i (of all rows of the tensor, experts included: e * ne1 + i); -1: the row is zero. Of a vector: source element of element i
  *   load  fills the whole tensor in the GGUF order, [ne2][ne1][ne0] f32, from any sources (import_load)
- *   value applied to each element, after the flags of the row */
+ *   value applied to each element, after the flags of the row
+ *   factor  row i is multiplied by it, after `value` */
 struct weight_import {
     enum weight_id id;
     int64_t (*row)(const struct model *m, int il, int64_t i);
     status (*load)(struct import *im, const struct model *m, int il, float *out, struct err *e);
     float (*value)(float x);
+    double (*factor)(const struct import *im, const struct model *m, int il, int64_t i);
 };
+
+/* mamba2_keys, minus_exp (convert_config.c) - what checkpoints with Mamba-2 blocks share: refuses a limited time step; A = -exp(A_log). */
+status mamba2_keys(struct import *im, struct err *e) MUST_USE;
+float minus_exp(float x);
 
 struct arch_import {
     status (*keys)(struct import *im, struct err *e); /* after the rows wrote theirs; refuses what the equations cannot do, by name */

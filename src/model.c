@@ -190,10 +190,11 @@ static status layer_defaults(struct model *m, int64_t il, enum rope_kind kind, s
     l->il_kv = il;
     if (l->n_head_kv < 0) l->n_head_kv = l->n_head;
     if (!l->head_dim) {
-        if (hp->n_embd % l->n_head)
+        int64_t n_head = max_i64(1, l->n_head); /* 0: no attention anywhere, nobody reads it */
+        if (hp->n_embd % n_head)
             return err_set(e, ERR_FORMAT, "layer %lld: embedding_length %lld is no multiple of head_count %lld", (long long)il,
                            (long long)hp->n_embd, (long long)l->n_head);
-        l->head_dim = hp->n_embd / l->n_head;
+        l->head_dim = hp->n_embd / n_head;
     }
     if (!l->head_dim_v) l->head_dim_v = l->head_dim;
     rope_spec(hp, kind, hp->n_rot ? hp->n_rot : l->head_dim, &l->rope);
@@ -296,6 +297,13 @@ int64_t model_dim(const struct model *m, int il, enum dim d)
         [DIM_FF_EXPERT_TWICE] = 2 * hp->n_ff_expert,
         [DIM_FF_SHARED] = hp->n_ff_shared,
         [DIM_N_HEAD_KV] = l->n_head_kv,
+        [DIM_SSM_ALL] = 2 * hp->ssm_inner + 2 * hp->ssm_group * hp->ssm_state + hp->ssm_rank,
+        [DIM_SSM_MIXED] = hp->ssm_inner + 2 * hp->ssm_group * hp->ssm_state,
+        [DIM_SSM_INNER] = hp->ssm_inner,
+        [DIM_SSM_HEADS] = hp->ssm_rank,
+        [DIM_SSM_WINDOW] = hp->ssm_conv,
+        [DIM_SSM_PART] = hp->ssm_inner / max_i64(1, hp->ssm_group),
+        [DIM_SSM_GROUPS] = hp->ssm_group,
     };
     return v[d];
 }
@@ -341,7 +349,7 @@ static status bind_outliers(struct model *m, const struct weight_row *r, int il,
     const struct tensor *index = gguf_tensor(&m->g, side);
     if (!part && !index) return OK;
     if (!part || !index) return err_set(e, ERR_FORMAT, "%s: %.*s.outlier.%s is missing", name, base, name, part ? "index" : "weight");
-    if (r->id == W_EMBD) return err_set(e, ERR_FORMAT, "%s: an embedding table with outlier columns is not supported", name);
+    if (r->ne1 == DIM_VOCAB && r->id != W_OUTPUT) return err_set(e, ERR_FORMAT, "%s: an embedding table with outlier columns is not supported", name);
     if (index->type->gguf_id != GGUF_I32 || index->ne[0] < 1 || index->ne[0] > w->ne[0] || tensor_rows(index) != 1)
         return err_set(e, ERR_FORMAT, "%s: is %s %s, expected I32 with 1 to %lld elements", index->name, index->type->gguf_name,
                        tensor_shape_text(index, have), (long long)w->ne[0]);

@@ -345,7 +345,7 @@ static bool multiplied(const struct tensor *t)
     static const char *const others[] = { "conv", "per_layer_token_embd", "position_embd", ".bias", "_norm." };
     for (int i = 0; i < ARRAY_LEN(others); i++)
         if (strstr(t->name, others[i])) return false;
-    return t->ne[1] > 1 && t->ne[2] == 1;
+    return t->ne[1] > 1 && t->ne[2] == 1 && strstr(t->name, ".weight");
 }
 
 /* A copy of a tiny model whose matrices have every `step`-th column from 1 on apart. damage: what is wrong with the first of them. */

@@ -158,7 +158,7 @@ TEST(delta_rule_equals_the_recurrence_in_passes_of_any_size)
 /* ---- models ---- */
 
 enum { N = PRECISE_ROWS + 16 };
-static const char *const archs[] = { "qwen3next", "qwen35", "qwen35moe" };
+static const char *const archs[] = { "qwen3next", "qwen35", "qwen35moe", "lfm2", "lfm2moe", "mamba2", "falcon-h1" };
 
 static struct model *open_tiny(const char *arch)
 {

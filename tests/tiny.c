@@ -121,6 +121,9 @@ static const struct {
     { "ssm.time_step_rank", 4 },
     { "ssm.inner_size", 64 },
     { "full_attention_interval", 2 },
+    { "attention.key_length_swa", 24 },
+    { "shortconv.l_cache", 3 },
+    { "embedding_length_per_layer_input", 8 },
     { "expert_feed_forward_length", 64 },
     { "expert_shared_feed_forward_length", 40 },
     { "expert_shared_count", 2 },
@@ -170,6 +173,36 @@ static void put_xielu(struct gguf_writer *w, const struct tiny_options *o)
     }
 }
 
+static const char pattern_key[] = "attention.sliding_window_pattern";
+
+static bool has_pattern(const struct arch *arch)
+{
+    const struct hparam_row *r = own_row(arch, pattern_key);
+    return r && r->kind == HP_LAYER_INT;
+}
+
+/* Every second layer has a window, from the first on. */
+static void put_pattern(struct gguf_writer *w, const struct tiny_options *o, const struct arch *arch)
+{
+    char key[96];
+    uint8_t on[64];
+    snprintf(key, sizeof key, "%s.%s", o->arch, pattern_key);
+    for (int i = 0; i < ARRAY_LEN(on); i++) on[i] = i % 2 == 0;
+    if (has_pattern(arch)) gguf_put_arr(w, key, KV_BOOL, on, (uint64_t)min_i64(o->n_layer, ARRAY_LEN(on)));
+}
+
+/* Architectures whose layers without K/V heads are convolutions: every second, from the first on. */
+static bool by_heads(const struct arch *arch) { return own_row(arch, "shortconv.l_cache"); }
+
+static void put_heads(struct gguf_writer *w, const struct tiny_options *o)
+{
+    char key[96];
+    int32_t n[64];
+    snprintf(key, sizeof key, "%s.attention.head_count_kv", o->arch);
+    for (int i = 0; i < ARRAY_LEN(n); i++) n[i] = i % 2 ? (int32_t)o->n_head_kv : 0;
+    gguf_put_arr(w, key, KV_I32, n, (uint64_t)min_i64(o->n_layer, ARRAY_LEN(n)));
+}
+
 static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const struct arch *arch, struct keys *k)
 {
     if (!dropped(o->drop_key, "general.architecture")) gguf_put_str(w, "general.architecture", o->arch, strlen(o->arch));
@@ -180,7 +213,8 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     put_int(w, o, k, "feed_forward_length", o->n_ff);
     put_int(w, o, k, "attention.head_count", o->n_head);
     bool latent = own_row(arch, "attention.kv_lora_rank");
-    put_int(w, o, k, "attention.head_count_kv", latent ? 1 : o->n_head_kv);
+    if (by_heads(arch)) put_heads(w, o);
+    else put_int(w, o, k, "attention.head_count_kv", latent ? 1 : o->n_head_kv);
     put_int(w, o, k, "attention.key_length", latent ? 2 * o->head_dim : o->head_dim);
     put_int(w, o, k, "attention.value_length", o->head_dim);
     put_int(w, o, k, "rope.dimension_count", o->head_dim);
@@ -190,13 +224,15 @@ static void put_keys(struct gguf_writer *w, const struct tiny_options *o, const 
     if (n_expert) put_int(w, o, k, "expert_used_count", 2);
     for (const struct weight_row *r = arch->weights; r->gguf && o->optional; r++)
         if (r->id == W_ROPE_LONG) put_int(w, o, k, "rope.scaling.original_context_length", o->n_ctx / 2);
-    if (o->window) put_int(w, o, k, "attention.sliding_window", o->window);
+    const struct hparam_row *window = own_row(arch, "attention.sliding_window");
+    if (o->window || (window && isnan(window->def))) put_int(w, o, k, "attention.sliding_window", o->window ? o->window : 8);
     put_number(w, o, k, "attention.layer_norm_rms_epsilon", 1e-5, true);
     put_number(w, o, k, "rope.freq_base", 10000, true);
     if (latent) put_latent(w, o, k);
     if (!strcmp(arch->name, "apertus")) put_xielu(w, o);
     for (int i = 0; i < ARRAY_LEN(own_keys); i++)
         if (own_row(arch, own_keys[i].key)) put_own_key(w, o, k, own_row(arch, own_keys[i].key), own_keys[i].v);
+    put_pattern(w, o, arch);
 }
 
 static void set_field(struct model *m, const struct hparam_row *r, double v)
@@ -229,6 +265,8 @@ static status sized_model(struct model *m, const struct tiny_options *o, const s
         struct layer_params *l = &layer[il].hp;
         l->kind = LAYER_ATTENTION | (m->hp.n_expert > 0 && il >= m->hp.n_dense_lead ? LAYER_MOE : LAYER_DENSE);
         l->il_kv = il;
+        if (by_heads(arch)) l->n_head_kv = il % 2 ? o->n_head_kv : 0;
+        if (has_pattern(arch)) l->pattern = il % 2 == 0;
         l->rope = (struct rope_spec){ .n_rot = (int32_t)o->head_dim, .base = 10000, .freq_scale = 1, .mscale = 1 };
     }
     return arch->setup ? arch->setup(m, e) : OK;
@@ -264,7 +302,7 @@ static status put_weight(struct gguf_writer *w, const struct tiny_options *o, co
     if (!x || !data || !copy) return err_oom(e, name, tensor_bytes(&t));
     bool centred = strstr(name, ".bias") != NULL;
     fill(x, ne0 * ne1 * ne2, ne0, vector, centred, &rng);
-    for (int64_t i = 0; r->id == W_SSM_A && i < ne0 * ne1; i++) x[i] = -x[i]; /* states decay */
+    for (int64_t i = 0; r->id == W_SSM_A && i < ne0 * ne1; i++) x[i] = -fabsf(x[i]) - 0.1f; /* states decay */
     if (dropped(o->poison, name)) x[vector ? 0 : ne0] = NAN;
     dtype_from_f32(type, x, data, ne0 * ne1 * ne2);
     t.data = data;

@@ -4,6 +4,7 @@
  * The files differ in the order of value heads: qwen3next groups them by key head (h / (n_v / n_k)), the others deal them out (h % n_k).
  * Text only: rope's three sections see the same position. Sources: Gated Delta Networks, Yang et al. 2024; Qwen3-Next (2025), Qwen3.5 (2026). */
 #include "src/arch/rows.h"
+#include "src/import.h"
 #include "src/model_int.h"
 #include <math.h>
 #include <string.h>
@@ -16,14 +17,13 @@
 #define DIM_V_HEADS (DIM_OWN + 5)
 #define DIM_V_HEADS_TWICE (DIM_OWN + 6)
 #define DIM_WINDOW (DIM_OWN + 7)
-enum { CONV_LIMIT = 16 };
 
 static const char *const hf_next[] = { "Qwen3NextForCausalLM", NULL };
 static const char *const hf_35[] = { "Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration", NULL };
 static const char *const hf_35_moe[] = { "Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration", NULL };
 
 #define HPARAMS_NET                                                                                                                        \
-    { "ssm.conv_kernel", "linear_conv_kernel_dim", HP_INT, HP(ssm_conv), 1, CONV_LIMIT, NAN },                                             \
+    { "ssm.conv_kernel", "linear_conv_kernel_dim", HP_INT, HP(ssm_conv), 1, SSM_CONV_LIMIT, NAN },                                             \
         { "ssm.state_size", "linear_key_head_dim", HP_INT, HP(ssm_state), 1, HEAD_DIM_LIMIT, NAN },                                        \
         { "ssm.group_count", "linear_num_key_heads", HP_INT, HP(ssm_group), 1, 1024, NAN },                                                \
         { "ssm.time_step_rank", "linear_num_value_heads", HP_INT, HP(ssm_rank), 1, 1024, NAN },                                            \
@@ -212,9 +212,127 @@ static val layer(const struct build *b, int il, val x)
     return op_add(b->p, x, feed_forward(b, il, norm(b, il, x, W_FFN_NORM)));
 }
 
+/* ---- Hugging Face checkpoints ---- */
+
+/* qwen3next: in_proj_qkvz holds query, key, values and gates of one key head side by side. */
+static int64_t row_mixed(const struct model *m, int il, int64_t i)
+{
+    struct delta_spec s = spec(m, il);
+    int64_t k = s.k_dim, k_all = s.n_k_head * k, v = s.n_v_head / s.n_k_head * s.v_dim, group = 2 * k + 2 * v, j = i - 2 * k_all;
+    if (i < k_all) return i / k * group + i % k;
+    if (i < 2 * k_all) return (i - k_all) / k * group + k + i % k;
+    return j / v * group + 2 * k + j % v;
+}
+
+static int64_t row_gate(const struct model *m, int il, int64_t i)
+{
+    struct delta_spec s = spec(m, il);
+    int64_t k = s.k_dim, v = s.n_v_head / s.n_k_head * s.v_dim;
+    return i / v * (2 * k + 2 * v) + 2 * k + v + i % v;
+}
+
+/* qwen35: the checkpoint groups value heads by key head, the file deals them out. */
+static int64_t head_from(const struct delta_spec *s, int64_t h) { return h % s->n_k_head * (s->n_v_head / s->n_k_head) + h / s->n_k_head; }
+
+static int64_t row_v_head(const struct model *m, int il, int64_t i)
+{
+    struct delta_spec s = spec(m, il);
+    return head_from(&s, i);
+}
+
+static int64_t row_value(const struct model *m, int il, int64_t i)
+{
+    struct delta_spec s = spec(m, il);
+    return head_from(&s, i / s.v_dim) * s.v_dim + i % s.v_dim;
+}
+
+static int64_t row_mixed_35(const struct model *m, int il, int64_t i)
+{
+    struct delta_spec s = spec(m, il);
+    int64_t first = 2 * (int64_t)s.n_k_head * s.k_dim;
+    return i < first ? i : first + row_value(m, il, i - first);
+}
+
+static status load_heads(struct import *im, const struct model *m, int il, const char *name, float *out, struct err *e)
+{
+    struct delta_spec s = spec(m, il);
+    int64_t shape[1] = { s.n_v_head };
+    float *x;
+    TRY(import_load(im, name, il, shape, 1, &x, e));
+    for (int64_t h = 0; h < s.n_v_head; h++) out[h] = x[head_from(&s, h)];
+    mem_free(x);
+    return OK;
+}
+
+static status load_dt(struct import *im, const struct model *m, int il, float *out, struct err *e)
+{
+    return load_heads(im, m, il, NET "dt_bias", out, e);
+}
+
+static status load_a(struct import *im, const struct model *m, int il, float *out, struct err *e)
+{
+    return load_heads(im, m, il, NET "A_log", out, e);
+}
+
+static status load_out(struct import *im, const struct model *m, int il, float *out, struct err *e)
+{
+    int64_t n = m->hp.ssm_inner, shape[2] = { m->hp.n_embd, n };
+    float *x;
+    TRY(import_load(im, NET "out_proj.weight", il, shape, 2, &x, e));
+    for (int64_t r = 0; r < m->hp.n_embd; r++)
+        for (int64_t c = 0; c < n; c++) out[r * n + c] = x[r * n + row_value(m, il, c)];
+    mem_free(x);
+    return OK;
+}
+
+static const struct weight_import imports_next[] = {
+    { .id = W_ATTN_QKV, .row = row_mixed },
+    { .id = W_ATTN_GATE, .row = row_gate },
+    { .id = W_SSM_A, .value = minus_exp },
+    { .id = W_COUNT },
+};
+static const struct weight_import imports_35[] = {
+    { .id = W_ATTN_QKV, .row = row_mixed_35 }, { .id = W_ATTN_GATE, .row = row_value },   { .id = W_SSM_BETA, .row = row_v_head },
+    { .id = W_SSM_ALPHA, .row = row_v_head },  { .id = W_SSM_CONV, .row = row_mixed_35 }, { .id = W_SSM_DT, .load = load_dt },
+    { .id = W_SSM_A, .load = load_a, .value = minus_exp }, { .id = W_SSM_OUT, .load = load_out }, { .id = W_COUNT },
+};
+
+static status keys(struct import *im, struct err *e)
+{
+    enum { LAYERS = 1024 };
+    int32_t recurrent[LAYERS];
+    const struct json *types = import_config(im, "layer_types");
+    int64_t n = types ? types->n : 0;
+    import_put_int(im, "ssm.inner_size", (int64_t)(import_number(im, "linear_value_head_dim", 0) * import_number(im, "linear_num_value_heads", 0)));
+    if (import_number(im, "norm_topk_prob", 1) == 0) return err_set(e, ERR_FORMAT, "config.json: norm_topk_prob is false, these equations normalise");
+    if (import_number(im, "attention_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: attention_bias is true, these layers have none");
+    if (import_number(im, "decoder_sparse_step", 1) != 1) return err_set(e, ERR_FORMAT, "config.json: decoder_sparse_step is not 1");
+    const struct json *dense = import_config(im, "mlp_only_layers");
+    if (dense && dense->n > 0) return err_set(e, ERR_FORMAT, "config.json: mlp_only_layers is not empty");
+    if (n > LAYERS) return err_set(e, ERR_FORMAT, "config.json: layer_types has %lld items, at most %d", (long long)n, LAYERS);
+    n = 0;
+    for (const struct json *t = types ? types->child : NULL; t; t = t->next) recurrent[n++] = t->kind == JSON_STR && !strcmp(t->str, "linear_attention");
+    if (n > 0) import_put_ints(im, "attention.recurrent_layers", recurrent, n);
+    return OK;
+}
+
+static status keys_35(struct import *im, struct err *e)
+{
+    int32_t sections[4] = { 11, 11, 10, 0 }; /* what a text never needs, llama.cpp wants to see */
+    const struct json *own = import_config(im, "rope_parameters.mrope_section");
+    int i = 0;
+    for (const struct json *n = own ? own->child : NULL; n && i < 3; n = n->next) sections[i++] = (int32_t)n->i;
+    import_put_ints(im, "rope.dimension_sections", sections, ARRAY_LEN(sections));
+    return keys(im, e);
+}
+
+static const char *const ignore[] = { "mtp.", "model.visual.", NULL };
+static const struct arch_import import_next = { .keys = keys, .weights = imports_next, .ignore = ignore };
+static const struct arch_import import_35 = { .keys = keys_35, .weights = imports_35, .ignore = ignore };
+
 const struct arch arch_qwen3next = { .name = "qwen3next", .hf = hf_next, .hparams = hparams_moe, .weights = weights_next, .rope_neox = true,
-                                     .setup = setup, .check = check, .dim = own_dim, .layer = layer };
+                                     .setup = setup, .check = check, .dim = own_dim, .layer = layer, .import = &import_next };
 const struct arch arch_qwen35 = { .name = "qwen35", .hf = hf_35, .hparams = hparams, .weights = weights_35, .rope_neox = true,
-                                  .setup = setup, .dim = own_dim, .layer = layer };
+                                  .setup = setup, .dim = own_dim, .layer = layer, .import = &import_35 };
 const struct arch arch_qwen35moe = { .name = "qwen35moe", .hf = hf_35_moe, .hparams = hparams_moe, .weights = weights_35_moe, .rope_neox = true,
-                                     .setup = setup, .check = check, .dim = own_dim, .layer = layer };
+                                     .setup = setup, .check = check, .dim = own_dim, .layer = layer, .import = &import_35 };

@@ -106,5 +106,23 @@
     { "expert_feed_forward_length", width, HP_INT, HP(n_ff_expert), 1, 1 << 22, HP_ABSENT }
 #define HPARAM_WINDOW(def) { "attention.sliding_window", "sliding_window", HP_INT, HP(window), 0, 1 << 24, def }
 
+/* p: what stands before "in_proj.weight" in the Hugging Face checkpoint; norm: flags of the norm behind the gate */
+#define ROWS_MAMBA2(p, norm)                                                                                                               \
+    { W_SSM_IN, "blk.%d.ssm_in.weight", p "in_proj.weight", DIM_EMBD, DIM_SSM_ALL, 0, DIM_1, LAYER_RECURRENT },                            \
+    { W_SSM_CONV, "blk.%d.ssm_conv1d.weight", p "conv1d.weight", DIM_SSM_WINDOW, DIM_SSM_MIXED, WEIGHT_VECTOR, DIM_1, LAYER_RECURRENT },   \
+    { W_SSM_CONV_B, "blk.%d.ssm_conv1d.bias", p "conv1d.bias", DIM_SSM_MIXED, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_RECURRENT },            \
+    { W_SSM_DT, "blk.%d.ssm_dt.bias", p "dt_bias", DIM_SSM_HEADS, DIM_1, 0, DIM_1, LAYER_RECURRENT },                                      \
+    { W_SSM_A, "blk.%d.ssm_a", p "A_log", DIM_1, DIM_SSM_HEADS, WEIGHT_VECTOR, DIM_1, LAYER_RECURRENT },                                   \
+    { W_SSM_D, "blk.%d.ssm_d", p "D", DIM_1, DIM_SSM_HEADS, WEIGHT_VECTOR, DIM_1, LAYER_RECURRENT },                                       \
+    { W_SSM_NORM, "blk.%d.ssm_norm.weight", p "norm.weight", DIM_SSM_PART, DIM_SSM_GROUPS, WEIGHT_VECTOR | (norm), DIM_1, LAYER_RECURRENT }, \
+    { W_SSM_OUT, "blk.%d.ssm_out.weight", p "out_proj.weight", DIM_SSM_INNER, DIM_EMBD, 0, DIM_1, LAYER_RECURRENT }
+
+#define HPARAMS_MAMBA2                                                                                                                     \
+    { "ssm.conv_kernel", "conv_kernel|mamba_d_conv", HP_INT, HP(ssm_conv), 1, SSM_CONV_LIMIT, NAN },                                       \
+    { "ssm.inner_size", NULL, HP_INT, HP(ssm_inner), 1, 1 << 20, NAN },                                                                    \
+    { "ssm.state_size", "state_size|ssm_state_size|mamba_d_state", HP_INT, HP(ssm_state), 1, 1024, NAN },                                  \
+    { "ssm.time_step_rank", "num_heads|mamba_num_heads|mamba_n_heads", HP_INT, HP(ssm_rank), 1, 1 << 14, NAN },                            \
+    { "ssm.group_count", "n_groups|mamba_n_groups", HP_INT, HP(ssm_group), 1, 1024, NAN }
+
 #define ROWS_END { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 }
 #define HPARAMS_END { NULL, NULL, HP_INT, 0, 0, 0, 0 }

@@ -175,7 +175,7 @@ def convert_llama(src, dir, out):
     def set_vocab(self):
         tokens, merges = vocabulary()
         types_ = [1] * N_IDS + [3, 3]
-        size = N_IDS + 2 if "Gemma3" in type(self).__name__ else self.hparams.get("vocab_size", VOCAB)  # that class cuts the embedding
+        size = N_IDS + 2 if hasattr(self, "norm_shift") else self.hparams.get("vocab_size", VOCAB)  # Gemma classes cut the embedding
         tokens = tokens + [f"[PAD{i}]" for i in range(len(tokens), size)]
         w = self.gguf_writer
         w.add_tokenizer_model("gpt2")
