@@ -59,6 +59,7 @@ struct hparams {
     int64_t yarn_exact;     /* YaRN's ramp begins and ends between dimensions */
     int64_t parallel, embd_per_layer, n_kv_shared;
     int64_t head_dim_swa, n_rot_swa; /* of layers with a window */
+    int64_t rope_on;                 /* Granite: are there positions? */
 };
 
 enum weight_id {

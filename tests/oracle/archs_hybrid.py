@@ -22,6 +22,8 @@ G4 = dict(head_dim=16, global_head_dim=32, sliding_window=24, final_logit_softca
           fill={"layer_scalar": (0.9, 0.3), "router.scale": (1.0, 0.3), "per_expert_scale": (1.0, 0.4)}, rope_parameters={
               FULL: dict(rope_type="proportional", partial_rotary_factor=0.25, rope_theta=1000000.0), SWA: dict(rope_type="default", rope_theta=10000.0)})
 MAMBA = BASE | dict(mamba_d_state=24, mamba_n_groups=2, mamba_d_conv=4, mamba_chunk_size=32, num_hidden_layers=3)
+GRANITE = MAMBA | dict(layer_types=[LIN, FULL, LIN], mamba_n_heads=8, mamba_d_head=16, shared_intermediate_size=56, intermediate_size=40,
+                       embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.7, attention_multiplier=0.2)
 
 ROWS = [
     row("qwen3next", "Qwen3NextForCausalLM", "gated delta nets, a gated shared expert, half of each head turns", **NET, **EXPERTS, **rope(), fill=FILL),
@@ -56,4 +58,8 @@ ROWS = [
     row("nemotron_h", "NemotronHForCausalLM", "one block a layer: scan, attention without positions, squared ReLU", {k: v for k, v in BASE.items() if k !=
         "num_hidden_layers"}, layers_block_type=[LIN, "mlp", FULL, LIN, "mlp"], ssm_state_size=24, mamba_num_heads=6, mamba_head_dim=16, n_groups=2,
         head_dim=24, fill=FILL | {"mixer.D": (1.0, 0.3)}),
+    row("granitehybrid", "GraniteMoeHybridForCausalLM", "scans and attention without positions, four scales, experts beside a shared block", GRANITE,
+        num_local_experts=5, num_experts_per_tok=2, fill=FILL | {"mamba.D": (1.0, 0.3)}),
+    row("granitehybrid-dense", "GraniteMoeHybridForCausalLM", "no experts, rope", GRANITE, num_local_experts=0, position_embedding_type="rope",
+        fill=FILL | {"mamba.D": (1.0, 0.3)}, golden=[]),
 ]
