@@ -18,6 +18,7 @@ val self_attention(const struct build *b, int il, val h)
         k = rope(b, il, head_norm(b, il, k, W_K_NORM));
     }
     q = rope(b, il, head_norm(b, il, q, W_Q_NORM));
+    if (b->m->hp.temp_scale != 0) q = op_row_factor(b->p, q, b->m->hp.temp_scale, (float)b->m->hp.temp_floor);
     val a = last_rows(b, il, attention(b, il, q, k, v));
     return project(b, il, W_ATTN_O, W_BIAS_O, norm(b, il, a, W_ATTN_SUB_NORM));
 }

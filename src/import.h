@@ -30,6 +30,9 @@ void import_put_ints(struct import *im, const char *key, const int32_t *v, int64
 status import_windows(struct import *im, int64_t period, struct err *e) MUST_USE;
 /* import_qwen_windows - Qwen 2 and 3: the window counts only with use_sliding_window, for the layers that layer_types marks. */
 status import_qwen_windows(struct import *im, struct err *e) MUST_USE;
+/* import_rope_sections - Qwen-VL: how a head's pairs are shared among time, height and width (all the same for text); llama.cpp wants the key, and
+ * the number of layers that images reach into. */
+status import_rope_sections(struct import *im, struct err *e) MUST_USE;
 /* import_all_sparse - refuses Qwen mixtures with dense layers in between (decoder_sparse_step, mlp_only_layers) and switched-on windows. */
 status import_all_sparse(struct import *im, struct err *e) MUST_USE;
 void import_put_floats(struct import *im, const char *key, const float *v, int64_t n);

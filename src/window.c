@@ -1,4 +1,5 @@
-/* window - which layers see a sliding window only, or are dense: read from the file for setups, from config.json for conversions. */
+/* window - which layers see a sliding window only: read from the file for setups, from config.json for conversions; and what Qwen's config.json says
+ * beyond rows. */
 #include "src/import.h"
 #include "src/model_int.h"
 #include <stdio.h>
@@ -70,4 +71,22 @@ status import_qwen_windows(struct import *im, struct err *e)
     import_put_int(im, "attention.sliding_window", (int64_t)import_number(im, "sliding_window", 0));
     if (!import_config(im, "layer_types")) return err_set(e, ERR_FORMAT, "config.json: use_sliding_window is true but layer_types is missing");
     return import_windows(im, 0, e);
+}
+
+status import_rope_sections(struct import *im, struct err *e)
+{
+    int32_t section[4] = { 0 };
+    int64_t n = 0;
+    const struct json *list = import_config(im, "rope_parameters.mrope_section|rope_scaling.mrope_section");
+    if (!list || list->kind != JSON_ARR || list->n > ARRAY_LEN(section))
+        return err_set(e, ERR_FORMAT, "config.json: mrope_section is %s, expected a list of up to 4 numbers", list ? "something else" : "missing");
+    for (const struct json *j = list->child; j; j = j->next, n++) {
+        if (j->kind != JSON_INT || j->i < 0 || j->i > HEAD_DIM_LIMIT)
+            return err_set(e, ERR_FORMAT, "config.json: mrope_section[%lld] is no size", (long long)n);
+        section[n] = (int32_t)j->i;
+    }
+    import_put_ints(im, "rope.dimension_sections", section, ARRAY_LEN(section));
+    const struct json *deep = import_config(im, "vision_config.deepstack_visual_indexes");
+    if (deep && deep->kind == JSON_ARR) import_put_int(im, "n_deepstack_layers", deep->n);
+    return OK;
 }

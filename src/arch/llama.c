@@ -42,4 +42,29 @@ static status setup(struct model *m, struct err *e)
     return window_layers(m, 0, e);
 }
 
+/* ---- Ministral 3 and Mistral Small 3.1 (mistral3): queries grow with the logarithm of their position in units of the original context ---- */
+
+static const char *const hf3[] = { "Ministral3ForCausalLM", "Mistral3ForConditionalGeneration", NULL };
+
+static const struct hparam_row hparams3[] = {
+    HPARAM_WINDOW(0),
+    { "attention.temperature_scale", "rope_parameters.llama_4_scaling_beta", HP_FLOAT, HP(temp_scale), 0, 1e3, 0 },
+    { "rope.scaling.yarn_log_multiplier", NULL, HP_FLOAT, HP(yarn_log_mul), 0, 1e3, 0 },
+    HPARAMS_END,
+};
+
+static status setup3(struct model *m, struct err *e)
+{
+    struct hparams *hp = &m->hp;
+    hp->temp_floor = hp->rope_ctx_orig;
+    if (hp->temp_scale != 0 && hp->temp_floor < 1)
+        return err_set(e, ERR_FORMAT, "mistral3.attention.temperature_scale is %g but rope.scaling.original_context_length is missing",
+                       (double)hp->temp_scale);
+    /* Files of llama.cpp: what YaRN multiplies the turned parts by is divided again. */
+    for (int64_t il = 0; il < hp->n_layer && hp->yarn_log_mul > 0 && hp->rope_factor > 1; il++)
+        m->layer[il].hp.rope.mscale /= 1 + 0.1f * hp->yarn_log_mul * logf(hp->rope_factor);
+    return setup(m, e);
+}
+
+const struct arch arch_mistral3 = { .name = "mistral3", .hf = hf3, .hparams = hparams3, .weights = weights, .setup = setup3 };
 const struct arch arch_llama = { .name = "llama", .hf = hf, .hparams = hparams, .weights = weights, .setup = setup };

@@ -23,6 +23,15 @@ static const struct weight_row weights[] = {
 static status setup(struct model *m, struct err *e) { return window_layers(m, 0, e); }
 static const struct arch_import import = { .keys = import_qwen_windows };
 
+/* ---- the language part of Qwen3-VL; its rope differs for images only, and images reach into the first layers ---- */
+
+static const char *const hf_vl[] = { "Qwen3VLForConditionalGeneration", NULL };
+
+static const struct arch_import import_vl = { .keys = import_rope_sections };
+
+const struct arch arch_qwen3vl = {
+    .name = "qwen3vl", .hf = hf_vl, .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .import = &import_vl
+};
 const struct arch arch_qwen3 = {
     .name = "qwen3", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .setup = setup, .import = &import
 };

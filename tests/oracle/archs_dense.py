@@ -1,6 +1,7 @@
 """Rows for archs.py: dense models with attention in every layer, and their mixtures. Keys: name, cls (transformers class), what (is exercised), config
 (keyword arguments of its config class); optional: lengths (prompts), n_ctx, golden (prompts of the goldens), fill, make_config(kw), patch_config(config
 dict), after_save(dir), mxfp4 (endings of names of what is stored so)."""
+import numpy as np
 
 BASE = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
             tie_word_embeddings=False)
@@ -12,6 +13,25 @@ def row(name, cls, what, base=BASE, **kw):
     extra = {k: kw.pop(k) for k in ("lengths", "n_ctx", "golden", "fill", "make_config", "patch_config", "after_save", "mxfp4") if k in kw}
     return dict(name=name, cls=cls, what=what, config=base | kw, **extra)
 GRANITE = dict(embedding_multiplier=9.0, residual_multiplier=0.3, attention_multiplier=0.11, logits_scaling=6.0)
+MROPE = dict(rope_type="default", rope_theta=1e4, mrope_section=[4, 2, 2])
+
+
+def vision(config):
+    """The config of a whole vision model around a text config, with a smallest possible eye."""
+    def make(kw):
+        import transformers
+        eye = dict(depth=1, hidden_size=32, embed_dim=32, intermediate_size=32, num_heads=2, out_hidden_size=64, deepstack_visual_indexes=[0],
+                   num_position_embeddings=16)
+        return getattr(transformers, config)(text_config=kw, vision_config=eye, vocab_size=kw["vocab_size"], image_token_id=318, video_token_id=317,
+                                             vision_start_token_id=316, vision_end_token_id=315, tie_word_embeddings=kw["tie_word_embeddings"])
+    return make
+
+
+def turn_experts(dir):
+    """Stacks of experts as published files have them, [in][out]; transformers 5 saves them the other way round and reads both."""
+    from safetensors.numpy import load_file, save_file
+    save_file({k: np.ascontiguousarray(v.swapaxes(1, 2)) if ".experts." in k else v for k, v in load_file(dir / "model.safetensors").items()},
+              dir / "model.safetensors", metadata={"format": "pt"})
 
 
 ROWS = [
@@ -31,6 +51,15 @@ ROWS = [
         num_experts_per_tok=3, shared_expert_intermediate_size=56, norm_topk_prob=False, use_sliding_window=False),
     row("qwen3moe", "Qwen3MoeForCausalLM", "3 of 6 experts, normalised; wide heads", MOE, moe_intermediate_size=40, num_experts=6, num_experts_per_tok=3,
         norm_topk_prob=True, head_dim=24, use_sliding_window=False),
+    row("ministral-3", "Ministral3ForCausalLM", "YaRN, queries scaled by position", head_dim=24, rope_parameters=dict(
+        rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=32, max_position_embeddings=512, beta_fast=32.0, beta_slow=1.0,
+        mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)),
+    row("qwen2-vl", "Qwen2VLForConditionalGeneration", "language part", make_config=vision("Qwen2VLConfig"), rope_parameters=MROPE),
+    row("qwen2.5-vl", "Qwen2_5_VLForConditionalGeneration", "language part", make_config=vision("Qwen2_5_VLConfig"), rope_parameters=MROPE),
+    row("qwen3-vl", "Qwen3VLForConditionalGeneration", "language part", make_config=vision("Qwen3VLConfig"), head_dim=24,
+        rope_parameters=MROPE | dict(mrope_section=[4, 4, 4])),
+    row("qwen3-vl-moe", "Qwen3VLMoeForConditionalGeneration", "language part, 3 of 6 experts", MOE, after_save=turn_experts, make_config=vision("Qwen3VLMoeConfig"), head_dim=24,
+        rope_parameters=MROPE | dict(mrope_section=[4, 4, 4]), moe_intermediate_size=40, num_experts=6, num_experts_per_tok=3, norm_topk_prob=True),
     row("gemma", "GemmaForCausalLM", "GeGLU, one KV head", TIED, num_key_value_heads=1, head_dim=24),
     row("gemma2", "Gemma2ForCausalLM", "both softcaps, windows of 40, query scale", TIED, head_dim=24, sliding_window=40, query_pre_attn_scalar=24,
         attn_logit_softcapping=2.0, final_logit_softcapping=3.0),
