@@ -81,7 +81,7 @@ struct delta_spec {
 val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val v, val g, val beta);
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */
 val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form */
-val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extra columns (plan_extra) */
+val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extras (value.extra) */
 /* op_matmul_rows - only the first n rows of w (padded vocabularies). */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n);
 

@@ -6,14 +6,6 @@
 
 enum { REST_COLUMNS = 256 };
 
-val op_embed(struct plan *p, val table, int64_t n_embd)
-{
-    assert(op_shape(p, table)->ne[0] == n_embd);
-    val y = plan_temp(p, n_embd, p->n_rows);
-    plan_op(p, OP_EMBED, y, table, VAL_NONE, VAL_NONE);
-    return y;
-}
-
 bool op_is_precise(const struct plan *p, bool f32) { return !f32 && (p->precise || p->pass_rows <= PRECISE_ROWS); }
 
 /* Sized for the most rows, so that it does not depend on this pass (plan_reset). */
@@ -47,11 +39,29 @@ static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
     return y;
 }
 
+val op_embed(struct plan *p, val table, int64_t n_embd)
+{
+    assert(op_shape(p, table)->ne[0] == n_embd);
+    val y = plan_temp(p, n_embd, p->n_rows);
+    plan_op(p, OP_EMBED, y, table, VAL_NONE, VAL_NONE);
+    for (val s = p->val[table].extra; s != VAL_NONE; s = p->val[s].extra) { /* down [vocabulary][n] is picked from, too */
+        val down = p->val[s].down;
+        assert(down != VAL_NONE);
+        y = op_add(p, y, matmul(p, s, op_scale(p, op_embed(p, down, op_shape(p, down)->ne[0]), p->val[s].scale), n_embd, false));
+    }
+    return y;
+}
+
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
 {
-    val y = matmul(p, w, x, n, p->observe), extra = p->val[w].extra;
-    if (extra == VAL_NONE) return y;
-    return op_add(p, y, matmul(p, extra, op_cols(p, x, p->val[w].index), n, false));
+    val y = matmul(p, w, x, n, p->observe);
+    for (val s = p->val[w].extra; s != VAL_NONE; s = p->val[s].extra) {
+        val in = p->val[s].index;
+        if (in != VAL_NONE) in = op_cols(p, x, in);
+        else in = op_scale(p, matmul(p, p->val[s].down, x, op_shape(p, p->val[s].down)->ne[1], false), p->val[s].scale);
+        y = op_add(p, y, matmul(p, s, in, n, false));
+    }
+    return y;
 }
 
 val op_matmul(struct plan *p, val w, val x) { return op_matmul_rows(p, w, x, op_shape(p, w)->ne[1]); }

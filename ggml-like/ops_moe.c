@@ -199,7 +199,7 @@ static val routed_quant(struct plan *p, val x, val route, bool f32)
     return q;
 }
 
-val op_moe_matmul(struct plan *p, val w, val x, val route)
+static val moe_matmul(struct plan *p, val w, val x, val route)
 {
     const struct tensor *t = op_shape(p, w);
     int64_t n = t->ne[1], rows = op_shape(p, route)->ne[1];
@@ -210,6 +210,16 @@ val op_moe_matmul(struct plan *p, val w, val x, val route)
     p->val[y].sorted = true;
     plan_op(p, OP_MOE_MATMUL, y, w, q, route)->src[3] = x;
     p->val[x].last = p->n_op - 1;
+    return y;
+}
+
+val op_moe_matmul(struct plan *p, val w, val x, val route)
+{
+    val y = moe_matmul(p, w, x, route);
+    for (val s = p->val[w].extra; s != VAL_NONE; s = p->val[s].extra) {
+        assert(p->val[s].down != VAL_NONE);
+        y = op_add(p, y, moe_matmul(p, s, op_scale(p, moe_matmul(p, p->val[s].down, x, route), p->val[s].scale), route));
+    }
     return y;
 }
 

@@ -98,7 +98,7 @@ static val new_value(struct plan *p, struct value v)
     assert(p->n_val < p->cap_val); /* plan_reserve comes first */
     v.last = -1;
     if (!v.per_row) v.per_row = 1;
-    v.quant = v.extra = v.index = VAL_NONE;
+    v.quant = v.extra = v.index = v.down = VAL_NONE;
     p->val[p->n_val] = v;
     return p->n_val++;
 }
@@ -108,8 +108,18 @@ val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (s
 void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index)
 {
     val x = plan_weight(p, extra), i = plan_weight(p, index);
+    p->val[x].index = i;
+    p->val[x].extra = p->val[w].extra;
     p->val[w].extra = x;
-    p->val[w].index = i;
+}
+
+void plan_low_rank(struct plan *p, val w, const struct tensor *up, const struct tensor *down, float scale)
+{
+    val x = plan_weight(p, up), d = plan_weight(p, down);
+    p->val[x].down = d;
+    p->val[x].scale = scale;
+    p->val[x].extra = p->val[w].extra;
+    p->val[w].extra = x;
 }
 
 static struct value f32_value(int64_t ne0, int64_t ne1)

@@ -78,7 +78,9 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant;             /* the quantized form of this value once some matmul asked for it */
-    val extra, index;      /* weights: what op_matmul adds, extra [rows][n] times the n columns `index` (I32) of its input; VAL_NONE: nothing */
+    val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
+    val index, down;       /* extras: what is multiplied: the n columns `index` (I32) of the input, or scale * (down [n][columns] times the input) */
+    float scale;
 };
 
 struct plan {
@@ -108,8 +110,9 @@ enum { PLAN_CHUNK = 256 };
 status plan_reserve(struct plan *p, int32_t n, struct err *e) MUST_USE;
 /* plan_weight / plan_temp / plan_input - new values. An input's bytes are the caller's: bound with plan_bind before running. */
 val plan_weight(struct plan *p, const struct tensor *t);
-/* plan_extra - w, whose columns `index` are zero, is completed by them: see value.extra. */
+/* plan_extra - w, whose columns `index` are zero, is completed by them. plan_low_rank - w x + scale * up (down x). See value.extra. */
 void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index);
+void plan_low_rank(struct plan *p, val w, const struct tensor *up, const struct tensor *down, float scale);
 val plan_temp(struct plan *p, int64_t ne0, int64_t ne1);        /* f32 [ne1][ne0] */
 val plan_temp_rows(struct plan *p, int64_t ne0, int64_t rows, int64_t per_row); /* f32 [rows * per_row][ne0] */
 val plan_temp_bytes(struct plan *p, size_t bytes);              /* opaque */

@@ -1,6 +1,7 @@
 /* arch - the list of architectures, the keys they share, and the small helpers their equations use. */
 #include "src/arch.h"
 #include "src/import.h"
+#include "src/lora_int.h"
 #include "src/model_int.h"
 #include <assert.h>
 #include <math.h>
@@ -41,30 +42,39 @@ const struct hparam_row common_hparams[] = {
 
 const struct layer_params *layer_of(const struct build *b, int il) { return &b->m->layer[il].hp; }
 
-/* A matrix of the file, or rows first .. first + n of it: a view. An observer is shown the matrix once, with its first part. */
-static val weight_part(const struct build *b, const struct tensor *t, const struct outlier_columns *o, int64_t first, int64_t n)
+static struct tensor rows_of(const struct tensor *t, int64_t first, int64_t n)
 {
     struct tensor part = *t;
-    struct outlier_columns side = { 0 };
-    if (o) side = *o;
-    if (n < t->ne[1]) {
-        part.data = (uint8_t *)t->data + (size_t)first * t->nb[1];
-        part.ne[1] = n;
-        if (first > 0) part.name = NULL;
-        if (o) {
-            side.weight.data = (uint8_t *)side.weight.data + (size_t)first * side.weight.nb[1];
-            side.weight.ne[1] = n;
-        }
-    }
+    part.data = (uint8_t *)t->data + (size_t)first * t->nb[1];
+    part.ne[1] = n;
+    return part;
+}
+
+/* A matrix of the file, or rows first .. first + n of it: a view, with what is added to its product: outlier columns, adapters. An observer is
+ * shown the matrix once, with its first part. */
+static val weight_part(const struct build *b, int il, enum weight_id id, int64_t first, int64_t n)
+{
+    const struct outlier_columns *o = model_outliers(b->m, il, id);
+    struct tensor part = rows_of(model_weight(b->m, il, id), first, n);
+    if (first > 0) part.name = NULL;
     val w = plan_weight(b->p, &part);
-    if (o) plan_extra(b->p, w, &side.weight, &side.index);
+    if (o) {
+        struct tensor columns = rows_of(&o->weight, first, n);
+        plan_extra(b->p, w, &columns, &o->index);
+    }
+    for (int i = b->lora ? b->lora->n - 1 : -1; i >= 0; i--) { /* each comes before the ones so far */
+        const struct lora_pair *l = adapter_pair(b->lora->use[i].adapter, il, id);
+        if (!l) continue;
+        struct tensor up = id == W_EMBD ? l->b : rows_of(&l->b, first, n);
+        plan_low_rank(b->p, w, &up, &l->a, b->lora->use[i].scale * l->factor);
+    }
     return w;
 }
 
 val weight(const struct build *b, int il, enum weight_id id)
 {
     const struct tensor *t = model_weight(b->m, il, id);
-    return t ? weight_part(b, t, model_outliers(b->m, il, id), 0, t->ne[1]) : VAL_NONE;
+    return t ? weight_part(b, il, id, 0, t->ne[1]) : VAL_NONE;
 }
 
 val norm(const struct build *b, int il, val x, enum weight_id id)
@@ -115,7 +125,7 @@ val project(const struct build *b, int il, enum weight_id w, enum weight_id bias
         if (f->id != w || !t || (own && !(w == W_FFN_UP && both)) || (f->whole == W_FFN_UP && !both)) continue;
         int64_t first, n;
         fused_range(layer_of(b, il), w, &first, &n);
-        val y = op_matmul(b->p, weight_part(b, t, model_outliers(b->m, il, f->whole), first, n), x);
+        val y = op_matmul(b->p, weight_part(b, il, f->whole, first, n), x);
         if (!tb) return y;
         struct tensor part = *tb;
         part.data = (float *)tb->data + first;

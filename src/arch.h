@@ -6,6 +6,7 @@
 #include "ggml-like/ops.h"
 
 struct arch_import;
+struct lora_set;
 struct model;
 
 enum { HEAD_DIM_LIMIT = 1024, EXPERT_LIMIT = 1024, SSM_CONV_LIMIT = 16 };
@@ -126,6 +127,7 @@ struct build {
     struct plan *p;
     const struct model *m;
     val side[4]; /* an architecture's own values that live across layers */
+    const struct lora_set *lora; /* adapters in use; NULL: none */
 };
 
 struct arch {

@@ -3,6 +3,7 @@
 #include "src/engine.h"
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
+#include "src/lora_int.h"
 #include "src/session_int.h"
 #include <assert.h>
 #include <math.h>
@@ -29,6 +30,7 @@ struct engine {
     observe_fn observe;
     void *observe_ctx;
     bool profile, precise;
+    struct lora_set lora;
     int64_t op_ns[OP_KINDS];
 };
 
@@ -37,21 +39,21 @@ struct engine {
 static status build_body(struct engine *en, int64_t rows, int64_t out, struct err *e)
 {
     struct plan *p = &en->body;
-    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE } };
+    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     en->shape_rows = -1; /* until the new plan is complete */
     plan_reset(p, rows, out, en->n_batch);
     p->observe = en->observe != NULL;
     p->precise = en->precise;
-    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
     const struct arch *arch = en->m->arch;
     val x = op_embed(p, weight(&b, -1, W_EMBD), en->m->hp.n_embd);
     if (en->m->hp.embd_scale != 0) x = op_scale(p, x, en->m->hp.embd_scale);
     if (arch->embed) x = arch->embed(&b, x);
     for (int il = 0; il < en->m->hp.n_layer; il++) {
-        TRY(plan_reserve(p, PLAN_CHUNK, e));
+        TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
         x = (arch->layer ? arch->layer : standard_layer)(&b, il, x);
     }
-    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
     if (p->observe) x = op_rows(p, x);
     x = norm(&b, -1, x, W_OUTPUT_NORM);
     plan_keep(p, x);
@@ -65,14 +67,14 @@ static status build_body(struct engine *en, int64_t rows, int64_t out, struct er
 static status build_head(struct engine *en, int64_t rows, struct err *e)
 {
     struct plan *p = &en->head;
-    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE } };
+    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     const struct hparams *hp = &en->m->hp;
     en->shape_head = -1;
     plan_reset(p, rows, rows, en->head_rows);
     p->observe = en->observe != NULL;
     p->precise = en->precise;
     p->pass_rows = en->body.pass_rows;
-    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
     en->head_in = plan_input(p, hp->n_embd, rows);
     val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
     y = op_bias(p, y, weight(&b, -1, W_BIAS_OUTPUT));
@@ -146,6 +148,37 @@ static status allocate(struct engine *en, struct err *e)
     return OK;
 }
 
+static bool in_plan(const struct plan *p, const struct tensor *t)
+{
+    for (int32_t i = 0; i < p->n_val; i++)
+        if (p->val[i].t.data == t->data && p->val[i].last >= 0) return true;
+    return false;
+}
+
+static status take_adapters(struct engine *en, const struct engine_options *o, struct err *e)
+{
+    if (o->n_lora < 0 || o->n_lora > ADAPTERS_MAX) return err_set(e, ERR_USAGE, "%d adapters, at most %d", o->n_lora, ADAPTERS_MAX);
+    for (int i = 0; i < o->n_lora; i++) {
+        if (o->lora[i].adapter->m != en->m) return err_set(e, ERR_USAGE, "adapter %d was opened for another model", i + 1);
+        if (!isfinite(o->lora[i].scale)) return err_set(e, ERR_USAGE, "adapter %d: scale is %g", i + 1, (double)o->lora[i].scale);
+        en->lora.use[en->lora.n++] = o->lora[i];
+    }
+    return OK;
+}
+
+/* Some architectures take matrices apart instead of multiplying by them: an adapter of such a one would be lost without a word. */
+static status check_adapters(const struct engine *en, struct err *e)
+{
+    for (int i = 0; i < en->lora.n; i++)
+        for (int64_t j = 0; j < en->lora.use[i].adapter->n_pairs; j++) {
+            const struct tensor *b = &en->lora.use[i].adapter->pair[j].b;
+            if (!in_plan(&en->body, b) && !in_plan(&en->head, b))
+                return err_set(e, ERR_FORMAT, "%s: architecture %s does not multiply by this matrix as a whole: no adapter is possible", b->name,
+                               en->m->arch->name);
+        }
+    return OK;
+}
+
 status engine_open(struct engine **out, const struct model *m, const struct engine_options *o, struct err *e)
 {
     *out = NULL;
@@ -164,7 +197,9 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);
     status st = pool_open(&en->pool, o->n_threads ? o->n_threads : cpu.n_threads_default, e);
+    if (st == OK) st = take_adapters(en, o, e);
     if (st == OK) st = choose_batch(en, o->n_batch, e);
+    if (st == OK) st = check_adapters(en, e);
     if (st == OK) st = allocate(en, e);
     if (st != OK) {
         engine_close(en);
@@ -190,7 +225,15 @@ void engine_close(struct engine *en)
 const struct model *engine_model(const struct engine *en) { return en->m; }
 const struct kernels *engine_kernels(const struct engine *en) { return &en->k; }
 struct pool *engine_pool(struct engine *en) { return en->pool; }
-uint64_t engine_adapters(const struct engine *en) { return 0; }
+uint64_t engine_adapters(const struct engine *en)
+{
+    struct hash64 x = { 0 };
+    for (int i = 0; i < en->lora.n; i++) {
+        hash64_add(&x, &en->lora.use[i].adapter->fingerprint, sizeof(uint64_t));
+        hash64_add(&x, &en->lora.use[i].scale, sizeof(float));
+    }
+    return en->lora.n ? hash64_end(&x) | 1 : 0;
+}
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
 

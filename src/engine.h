@@ -3,6 +3,7 @@
  * One caller at a time per engine. Output is identical for every thread count. */
 #pragma once
 #include "ggml-like/dtype.h"
+#include "src/lora.h"
 #include "src/model.h"
 
 struct engine;
@@ -24,6 +25,8 @@ struct engine_options {
     bool precise;              /* passes of more than 64 rows too keep 15 bits of the activations, for about twice the time */
     observe_fn observe;
     void *observe_ctx;
+    const struct adapter_use *lora; /* [n_lora] adapters added to the model, at most ADAPTERS_MAX; copied, the adapters stay the caller's */
+    int n_lora;
 };
 status engine_open(struct engine **out, const struct model *m, const struct engine_options *o, struct err *e) MUST_USE;
 void engine_close(struct engine *en); /* accepts NULL; sessions must be closed before */

@@ -42,6 +42,7 @@ struct cli {
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
+    const char *lora[ADAPTERS_MAX]; int n_lora; /* "FILE[:SCALE]" */
     const char *session_file;        /* run, chat: kept between commands */
     /* quantizing */
     const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type, *keep_outliers;
@@ -105,6 +106,8 @@ struct runtime {
     struct model *model;
     struct engine *engine;
     struct session *session;         /* NULL unless asked for */
+    struct adapter *lora[ADAPTERS_MAX];
+    int n_lora;
     double load_ms;
 };
 enum { RUNTIME_DEFAULT_CTX = -1 }; /* as n_ctx: runtime_default_ctx of the model */

@@ -411,6 +411,7 @@ OPT_GROUP(bench_group, "Bench",
     { "no-warmup", NULL, OPT_FLAG, OPT_AT(no_warmup), .help = "skip the unmeasured run before each test" },
     { "no-limits", NULL, OPT_FLAG, OPT_AT(no_limits), .help = "do not measure what the machine could do" },
     ROW_KV_TYPE("number format of the KV cache"),
+    ROW_LORA,
     { "no-mmap", NULL, OPT_FLAG, OPT_AT(no_mmap), .help = "read the file into memory instead of mapping it" });
 
 static const struct opt_group *const groups[] = { &bench_group, &opts_cpu, &opts_common, NULL };

@@ -163,6 +163,7 @@ static status open_side(struct job *j, struct side *s, const char *model, int64_
     s->c = *j->c;
     s->c.model = model;
     s->c.ctx = n_ctx;
+    if (s == &j->ref) s->c.n_lora = 0; /* adapters are what is compared with it */
     TRY(runtime_open(&s->r, &s->c, n_ctx, e));
     model_info(s->r.model, &s->info);
     s->figures.path = model;

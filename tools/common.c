@@ -102,10 +102,28 @@ int64_t runtime_default_ctx(const struct model *m)
     return info.n_ctx_train > 0 ? min_i64(info.n_ctx_train, 4096) : 4096;
 }
 
+/* "FILE:0.5": what stands behind the last colon is a scale when it is a number. */
+static status open_adapter(struct runtime *r, const char *text, struct adapter_use *use, struct err *e)
+{
+    char path[PATH_CAP];
+    const char *colon = strrchr(text, ':');
+    char *end = NULL;
+    double scale = colon && colon[1] ? strtod(colon + 1, &end) : 1;
+    if (!end || *end) scale = 1, colon = NULL;
+    int n = snprintf(path, sizeof path, "%.*s", colon ? (int)(colon - text) : (int)strlen(text), text);
+    if (n >= (int)sizeof path) return err_set(e, ERR_FILE, "%.60s...: the path is too long", text);
+    if (!(scale >= -1e6 && scale <= 1e6)) return err_set(e, ERR_USAGE, "--lora %s: the scale is out of range -1e6..1e6", text);
+    TRY(adapter_open(&r->lora[r->n_lora], path, r->model, e));
+    *use = (struct adapter_use){ r->lora[r->n_lora++], (float)scale };
+    return OK;
+}
+
 static status open_engine(struct runtime *r, const struct cli *c, struct err *e)
 {
+    struct adapter_use use[ADAPTERS_MAX];
+    for (int i = 0; i < c->n_lora; i++) TRY(open_adapter(r, c->lora[i], &use[i], e));
     struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch, .isa = c->isa, .precise = c->precise, .observe = c->observe,
-                                .observe_ctx = c->observe_ctx };
+                                .observe_ctx = c->observe_ctx, .lora = use, .n_lora = c->n_lora };
     return engine_open(&r->engine, r->model, &o, e);
 }
 
@@ -139,6 +157,12 @@ static void print_status(const struct runtime *r, const struct cli *c, const cha
     if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train && !c->rope_scaling)
         fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on; --rope-scaling yarn stretches them\n",
                 (long long)session_n_ctx(r->session), (long long)m.n_ctx_train);
+    for (int i = 0; i < r->n_lora; i++) {
+        struct adapter_info a;
+        adapter_info(r->lora[i], &a);
+        fprintf(stderr, "adapter %s: %lld matrices, rank %lld%s\n", c->lora[i], (long long)a.n_matrices, (long long)a.rank_max,
+                a.rank_min < a.rank_max ? " at most" : "");
+    }
     if (m.note && m.note[0]) fprintf(stderr, "note: %s\n", m.note);
     if (!c->verbose) return;
     fprintf(stderr, "%s | %s, %lld layers, width %lld, %lld heads (%lld KV), vocabulary %lld | %.2f bits per weight | loaded in %.0f ms\n", path, m.arch,
@@ -179,6 +203,8 @@ void runtime_close(struct runtime *r)
 {
     session_close(r->session);
     engine_close(r->engine);
+    for (int i = 0; i < r->n_lora; i++) adapter_close(r->lora[i]);
+    r->n_lora = 0;
     model_close(r->model);
     r->session = NULL, r->engine = NULL, r->model = NULL;
 }

@@ -13,6 +13,7 @@ OPT_GROUP(opts_common, "Common", ROW_JSON, ROW_QUIET, ROW_VERBOSE, ROW_COLOR);
 OPT_GROUP(opts_model, "Model",
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .hi = 16777216,
       .help = "context in tokens; 0: the training length, at most 4096" },
+    ROW_LORA,
     ROW_KV_TYPE("number format of the KV cache"),
     { "cache-type-k", "-ctk", OPT_STR, OPT_AT(k_type), .value = "TYPE", .choices = "f16|bf16|f32|q8_0|q4_0", .help = "of its keys only; default: --kv-type" },
     { "cache-type-v", "-ctv", OPT_STR, OPT_AT(v_type), .value = "TYPE", .choices = "f16|bf16|f32|q8_0|q4_0", .help = "of its values only; default: --kv-type" },

@@ -19,6 +19,9 @@
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 16, .value = "FILE", .help = "add a file to the text, repeatable (- is stdin)" }
 #define ROW_KV_TYPE(text)                                                                                                   \
     { "kv-type", "--cache-type", OPT_STR, OPT_AT(kv_type), .value = "TYPE", .def = "f16", .choices = "f16|bf16|f32|q8_0|q4_0", .help = text }
+#define ROW_LORA                                                                                                            \
+    { "lora", "--lora-scaled", OPT_LIST, OPT_AT(lora), OPT_AT(n_lora), ADAPTERS_MAX, .value = "FILE[:SCALE]",               \
+      .help = "add a LoRA adapter (GGUF) to the model, repeatable" }
 #define ROW_SESSION                                                                                                         \
     { "session", "--prompt-cache", OPT_STR, OPT_AT(session_file), .value = "FILE",                                          \
       .help = "keep what was read in this file; when it is there, go on from it" }
