@@ -21,10 +21,10 @@ size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t fe
 val op_quantized(struct plan *p, val x, bool f32)
 {
     const struct tensor *t = op_shape(p, x);
-    bool row = t->ne[1] == 1;
+    bool row = op_by_rows(p, t->ne[1]);
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) : op_panels_bytes(p, t->ne[0], plan_room(p, t->ne[1]), PRECISE_ROWS, f32));
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)plan_room(p, t->ne[1]) : op_panels_bytes(p, t->ne[0], plan_room(p, t->ne[1]), PRECISE_ROWS, f32));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;
     return q;
@@ -76,15 +76,15 @@ void op_run_embed(const struct op_run *r, const struct op *op)
         r->k->to_f32(w->type, (const uint8_t *)w->data + (size_t)r->x->batch->token[i] * w->nb[1], y + i * t->ne[0], t->ne[0]);
 }
 
-static void quant_one_row(const struct op_run *r, const struct op *op, int64_t k)
+static void quant_one_row(const struct op_run *r, const float *x, uint8_t *to, int64_t k)
 {
     struct act_row row, part;
-    act_row_place(&row, op_data(r, op->dst), k);
+    act_row_place(&row, to, k);
     int64_t begin, end;
     pool_range(k, 256, r->ith, r->nth, &begin, &end); /* blocks of 32 are independent */
     if (begin == end) return;
     part = (struct act_row){ .k = end - begin, .y = row.y + begin, .d = row.d + begin / 32, .sum = row.sum + begin / 16 };
-    r->k->quant_row(&part, (const float *)op_data(r, op->src[0]) + begin, end - begin);
+    r->k->quant_row(&part, x + begin, end - begin);
 }
 
 struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
@@ -134,13 +134,13 @@ void op_run_quant(const struct op_run *r, const struct op *op)
 {
     const struct tensor *t = op_shape(r->x->plan, op->src[0]);
     int64_t k = t->ne[0], n = t->ne[1];
-    if (n == 1) {
-        quant_one_row(r, op, k);
+    const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
+    if (op_by_rows(r->x->plan, n)) {
+        for (int64_t i = 0; i < n; i++) quant_one_row(r, x + i * k, (uint8_t *)op_data(r, op->dst) + (size_t)i * act_row_bytes(k), k);
         return;
     }
     bool f32 = op->arg.scale.s != 0;
     struct act_pair q = op_act_pair(r, op->dst, k, n, f32);
-    const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
     int nt = r->k->tile_tokens;
     for (int64_t begin, end; op_take(r, (n + nt - 1) / nt, 4, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
@@ -150,16 +150,37 @@ void op_run_quant(const struct op_run *r, const struct op *op)
         }
 }
 
+/* Row `i` of the activations that op_quantized made. */
+static struct act_row act_row_at(const struct op_run *r, val q, const struct tensor *w, int64_t i)
+{
+    struct act_row x = { .k = w->ne[0] };
+    if (op_is_float(w->type)) x.f32 = (const float *)op_data(r, q) + i * w->ne[0];
+    else act_row_place(&x, (uint8_t *)op_data(r, q) + (size_t)i * act_row_bytes(w->ne[0]), w->ne[0]);
+    return x;
+}
+
 /* Decoding: chunks of about 64 KiB of weights keep the hardware prefetcher in one stream and still let a fast thread take more. */
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
-    struct act_row x = { .k = w->ne[0] };
-    if (op_is_float(w->type)) x.f32 = op_data(r, op->src[1]);
-    else act_row_place(&x, op_data(r, op->src[1]), w->ne[0]);
+    struct act_row x = act_row_at(r, op->src[1], w, 0);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t chunk = max_i64(16, min_i64((int64_t)(65536 / w->nb[1]), n_w / (4 * r->nth)) & ~(int64_t)15);
     for (int64_t begin, end; op_take(r, n_w, chunk, &begin, &end);)
         for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
+}
+
+/* A plan of single rows: a block of weight rows stays in the first cache while all rows of activations pass. */
+static void matmul_rows(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, int64_t n, float *y)
+{
+    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
+    int64_t chunk = max_i64(1, min_i64((int64_t)(8192 / w->nb[1]), 16));
+    for (int64_t begin, end; op_take(r, n_w, 4 * chunk, &begin, &end);)
+        for (int64_t from = begin; from < end; from += chunk)
+            for (int64_t t = 0; t < n; t++) {
+                struct act_row x = act_row_at(r, op->src[1], w, t);
+                for (int64_t i = from; i < min_i64(from + chunk, end); i++)
+                    y[t * n_w + i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
+            }
 }
 
 /* One panel against one tile of tokens, both parts of the activations. */
@@ -204,6 +225,10 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
     if (n == 0) return;
     if (n == 1) {
         matmul_row(r, op, w, t->ne[0], y);
+        return;
+    }
+    if (r->x->plan->single) {
+        matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
     struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], n, op_is_float(w->type));

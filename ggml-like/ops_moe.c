@@ -186,13 +186,14 @@ static val routed_quant(struct plan *p, val x, val route, bool f32)
     const struct tensor *t = op_shape(p, x);
     int64_t k = t->ne[0], n_expert = op_shape(p, route)->ne[0], rows = op_shape(p, route)->ne[1], n_used = p->val[route].per_row;
     bool sorted = p->val[x].sorted;
-    if (rows == 1 && f32) return x;
-    if (rows == 1 && !sorted) return op_quantized(p, x, false);
+    bool by_rows = op_by_rows(p, rows);
+    if (by_rows && f32) return x;
+    if (by_rows && !sorted) return op_quantized(p, x, false);
     for (int32_t i = p->n_op - 1; i >= 0 && i > p->n_op - 16; i--)
         if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && (p->op[i].arg.scale.s != 0) == f32)
             return p->op[i].dst;
-    size_t bytes = (size_t)n_used * act_row_bytes(k);
-    if (rows != 1)
+    size_t bytes = (size_t)(n_used * plan_room(p, rows)) * act_row_bytes(k);
+    if (!by_rows)
         bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), room_tokens(p, n_expert, PRECISE_ROWS * n_used), f32);
     val q = plan_temp_bytes(p, bytes);
     plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.scale.s = f32;
@@ -229,7 +230,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
     const struct value *from = &r->x->plan->val[op->src[0]];
     int64_t k = from->t.ne[0], rows = op_shape(r->x->plan, op->src[1])->ne[1];
     const float *x = op_data(r, op->src[0]), *row[TILE_TOKENS_MAX];
-    if (rows == 1) {
+    if (op_by_rows(r->x->plan, rows)) {
         for (int64_t j = r->ith; j < route.n_pairs; j += r->nth) {
             struct act_row a;
             act_row_place(&a, (uint8_t *)op_data(r, op->dst) + (size_t)j * act_row_bytes(k), k);
@@ -261,8 +262,8 @@ static void moe_single(const struct op_run *r, const struct op *op, const struct
     for (int64_t i, end; op_take(r, chunks * route->n_pairs, 1, &i, &end);) {
         int64_t j = i / chunks, from = i % chunks * chunk, to = min_i64(n, from + chunk);
         struct act_row x = { .k = w->ne[0] };
-        if (f32) x.f32 = (const float *)(const void *)a + (own ? j * w->ne[0] : 0);
-        else act_row_place(&x, (void *)(uintptr_t)(a + (own ? (size_t)j * act_row_bytes(w->ne[0]) : 0)), w->ne[0]);
+        if (f32) x.f32 = (const float *)(const void *)a + (own ? j : route->row[j]) * w->ne[0];
+        else act_row_place(&x, (void *)(uintptr_t)(a + (size_t)(own ? j : route->row[j]) * act_row_bytes(w->ne[0])), w->ne[0]);
         const uint8_t *rows = (const uint8_t *)w->data + (size_t)route->id[j] * w->nb[2];
         for (int64_t c = from; c < to; c++) y[j * n + c] = dot(rows + (size_t)c * w->nb[1], &x, w->ne[0]);
     }
@@ -275,7 +276,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     float *y = op_data(r, op->dst);
     int64_t rows = op_shape(r->x->plan, op->src[2])->ne[1], n = w->ne[1];
     if (rows == 0) return;
-    if (rows == 1) {
+    if (op_by_rows(r->x->plan, rows)) {
         moe_single(r, op, w, &route, y);
         return;
     }

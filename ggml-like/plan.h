@@ -94,6 +94,7 @@ struct plan {
     int64_t pass_rows;     /* n_rows, or those of the pass whose results this plan continues */
     bool precise;          /* matmuls add a second run over what rounding the activations left; without it only in passes of at most
                             * PRECISE_ROWS rows: short prompts and small batches cost little and then agree with single rows */
+    bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     bool observe;          /* matmuls keep their float input alive for the observer */
 };
 

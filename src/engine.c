@@ -29,19 +29,20 @@ struct engine {
     struct batch_segment *seg;  /* [SEGMENTS_MAX] */
     observe_fn observe;
     void *observe_ctx;
-    bool profile, precise;
+    bool profile, precise, single; /* single: of the plans as they are built */
     struct lora_set lora;
     int64_t op_ns[OP_KINDS];
 };
 
 /* ---- plans ---- */
 
-static status build_body(struct engine *en, int64_t rows, int64_t out, struct err *e)
+static status build_body(struct engine *en, int64_t rows, int64_t out, bool single, struct err *e)
 {
     struct plan *p = &en->body;
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     en->shape_rows = -1; /* until the new plan is complete */
-    plan_reset(p, rows, out, en->n_batch);
+    plan_reset(p, rows, out, single ? min_i64(SINGLE_ROWS, en->n_batch) : en->n_batch);
+    p->single = en->single = single;
     p->observe = en->observe != NULL;
     p->precise = en->precise;
     TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
@@ -70,7 +71,8 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     const struct hparams *hp = &en->m->hp;
     en->shape_head = -1;
-    plan_reset(p, rows, rows, en->head_rows);
+    plan_reset(p, rows, rows, en->single ? min_i64(SINGLE_ROWS, en->head_rows) : en->head_rows);
+    p->single = en->single;
     p->observe = en->observe != NULL;
     p->precise = en->precise;
     p->pass_rows = en->body.pass_rows;
@@ -92,17 +94,19 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
 static status measure(struct engine *en, struct err *e)
 {
     int64_t n = en->n_batch;
-    const int64_t shapes[][2] = { { n, n }, { n, n - 1 }, { n, 1 }, { n, 0 }, { 1, 1 }, { 1, 0 } };
+    int64_t s = min_i64(SINGLE_ROWS, n), h = min_i64(SINGLE_ROWS, en->head_rows);
+    const int64_t shapes[][3] = { { s, s, 1 }, { s, s - 1, 1 }, { s, 1, 1 }, { s, 0, 1 }, { n, n }, { n, n - 1 }, { n, 1 }, { n, 0 }, { 1, 1 }, { 1, 0 } };
     en->body_bytes = en->head_bytes = 0;
     en->n_next = 0;
     for (int i = 0; i < ARRAY_LEN(shapes); i++) {
-        TRY(build_body(en, shapes[i][0], shapes[i][1], e));
+        TRY(build_body(en, shapes[i][0], shapes[i][1], shapes[i][2], e));
         if (en->body.bytes > en->body_bytes) en->body_bytes = en->body.bytes;
         if (en->body.n_op > en->n_next) en->n_next = en->body.n_op;
     }
-    const int64_t heads[] = { en->head_rows, 1 };
+    const int64_t heads[][2] = { { h, 1 }, { en->head_rows, 0 }, { 1, 0 } };
     for (int i = 0; i < ARRAY_LEN(heads); i++) {
-        TRY(build_head(en, heads[i], e));
+        en->single = heads[i][1];
+        TRY(build_head(en, heads[i][0], e));
         if (en->head.bytes > en->head_bytes) en->head_bytes = en->head.bytes;
     }
     en->body_bytes = (en->body_bytes + 4095) & ~(size_t)4095;
@@ -424,7 +428,7 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
     for (int64_t done = 0; done < n_out;) {
         int64_t n = min_i64(en->head_rows, n_out - done);
-        if (en->shape_head != n || en->head.pass_rows != en->body.pass_rows) TRY(build_head(en, n, e));
+        if (en->shape_head != n || en->head.pass_rows != en->body.pass_rows || en->head.single != en->single) TRY(build_head(en, n, e));
         plan_bind(&en->head, en->head_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n };
         run_plan(en, &en->head, en->mem + en->body_bytes, &b);
@@ -443,16 +447,27 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     return OK;
 }
 
-status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e)
+static status forward(struct engine *en, const struct segment *seg, int n_seg, bool single, logits_fn fn, void *ctx, struct err *e)
 {
     int64_t rows, out;
     TRY(check_segments(en, seg, n_seg, &rows, &out, e));
-    if (en->shape_rows != rows || en->shape_out != out) TRY(build_body(en, rows, out, e));
+    if (single && rows > SINGLE_ROWS) return err_set(e, ERR_USAGE, "%lld single rows in one pass, at most %d", (long long)rows, SINGLE_ROWS);
+    if (en->shape_rows != rows || en->shape_out != out || en->single != single) TRY(build_body(en, rows, out, single, e));
     assert(en->body.bytes <= en->body_bytes);
     struct batch b = fill_batch(en, seg, n_seg);
     run_plan(en, &en->body, en->mem, &b);
     for (int i = 0; i < n_seg; i++) seg[i].session->pos += seg[i].n;
     return run_head(en, out, fn, ctx, e);
+}
+
+status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e)
+{
+    return forward(en, seg, n_seg, false, fn, ctx, e);
+}
+
+status engine_forward_single(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e)
+{
+    return forward(en, seg, n_seg, true, fn, ctx, e);
 }
 
 float *engine_logits(struct engine *en)

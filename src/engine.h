@@ -82,6 +82,11 @@ typedef void (*logits_fn)(void *ctx, int seg, int64_t row, const float *logits);
  * changes: ERR_USAGE for a full context ("context is full: 4096 of 4096 ..."), ids out of range, too many rows. */
 status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
 
+/* engine_forward_single - the same for at most SINGLE_ROWS rows, each of which gets the bits that a pass of its own would give, in its logits and in
+ * its session: weights are read once for all. What speculation and beams need: their answers equal those without. */
+enum { SINGLE_ROWS = 32 };
+status engine_forward_single(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
+
 /* engine_logits - logits of the last wanted row of the last pass, [n_vocab], writable, valid until the next pass. */
 float *engine_logits(struct engine *en);
 

@@ -319,6 +319,52 @@ TEST(engine_runs_every_shape_up_to_the_batch)
     model_close(m);
 }
 
+/* Passes of single rows: the bits of one row after the other, for several sessions at once too. */
+TEST(engine_single_rows_have_the_bits_of_passes_of_their_own)
+{
+    enum { R = 11 };
+    static float want[2][R * TINY_TOKENS], got[2 * R * TINY_TOKENS];
+    static const struct tiny_options o[] = {
+        { .type = "q4_0", .n_ff = 160 }, { .type = "f32", .n_embd = 40, .n_ff = 72, .head_dim = 24 }, { .type = "q8_0", .n_expert = 5 },
+        { .arch = "gemma3", .type = "q5_1", .n_layer = 6, .window = 8, .head_dim = 32, .tied = true }, { .arch = "qwen3", .type = "f16" },
+    };
+    for (int i = 0; i < ARRAY_LEN(o); i++) {
+        struct model *m = open_tiny(&o[i], "single.gguf");
+        struct engine *en = open_engine(m, 3, 0);
+        struct session *s[2];
+        struct segment g[2];
+        struct err e = { 0 };
+        int32_t t[2][3 + R];
+        static float ignored[16 * TINY_TOKENS];
+        for (int j = 0; j < 2; j++) {
+            s[j] = open_session(en, 64, "f16");
+            pick_tokens(t[j], 3 + R, 40 + (uint64_t)j);
+            if (j) forward_all(s[j], en, t[j], 3, ignored); /* different depths */
+            int64_t at = session_pos(s[j]);
+            for (int k = 0; k < R; k++) forward_all(s[j], en, t[j] + 3 + k, 1, want[j] + k * TINY_TOKENS);
+            CHECK(session_truncate(s[j], at, NULL) == OK);
+            g[j] = (struct segment){ s[j], t[j] + 3, R, 0 };
+        }
+        struct rows r = { .out = got, .stride = R, .n_vocab = TINY_TOKENS };
+        CHECK_MSG(engine_forward_single(en, g, 2, take_row, &r, &e) == OK, "%s", e.text);
+        CHECK_MSG(!memcmp(got, want, sizeof want), "model %d: logits differ", i);
+        for (int j = 0; j < 2; j++) { /* what the cache got is the same, too */
+            float after[2][TINY_TOKENS];
+            forward_all(s[j], en, t[j], 1, after[0]);
+            CHECK(session_truncate(s[j], session_pos(s[j]) - 1 - R, NULL) == OK);
+            for (int k = 0; k < R; k++) forward_all(s[j], en, t[j] + 3 + k, 1, ignored);
+            forward_all(s[j], en, t[j], 1, after[1]);
+            CHECK_MSG(!memcmp(after[0], after[1], sizeof after[0]), "model %d: the cache differs", i);
+        }
+        CHECK(session_truncate(s[0], 0, NULL) == OK);
+        int32_t many[SINGLE_ROWS + 1] = { 0 };
+        CHECK(engine_forward_single(en, &(struct segment){ s[0], many, SINGLE_ROWS + 1, 0 }, 1, NULL, NULL, &e) == ERR_USAGE);
+        session_close(s[0]), session_close(s[1]);
+        engine_close(en);
+        model_close(m);
+    }
+}
+
 TEST(session_truncate_equals_a_fresh_session)
 {
     static float fresh[8 * TINY_TOKENS], again[8 * TINY_TOKENS], ignored[N * TINY_TOKENS];
@@ -529,6 +575,7 @@ TEST(engine_survives_every_allocation_failure)
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
       T(engine_threads_do_not_change_a_bit), T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
-      T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(session_truncate_equals_a_fresh_session),
+      T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(engine_single_rows_have_the_bits_of_passes_of_their_own),
+      T(session_truncate_equals_a_fresh_session),
       T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing),
       T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked), T(engine_survives_every_allocation_failure));
