@@ -8,12 +8,12 @@ val op_head_matmul(struct plan *p, val w, val x)
 {
     const struct tensor *t = op_shape(p, w);
     int64_t k = t->ne[0], n = t->ne[1], n_head = t->ne[2], rows = op_shape(p, x)->ne[1], nt = p->k->tile_tokens;
-    bool f32 = op_is_float(t->type);
+    bool f32 = op_is_float(t->type), by_rows = op_by_rows(p, rows);
     assert(op_shape(p, x)->ne[0] == n_head * k);
     val q = x;
-    if (rows != 1 || !f32) {
-        size_t bytes = (size_t)n_head * act_row_bytes(k);
-        if (rows != 1)
+    if (!by_rows || !f32) {
+        size_t bytes = (size_t)(n_head * plan_room(p, rows)) * act_row_bytes(k);
+        if (!by_rows)
             bytes = op_panels_bytes(p, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, n_head * tiles_of(p, PRECISE_ROWS) * nt, f32);
         q = plan_temp_bytes(p, bytes);
         struct op *op = plan_op(p, OP_HEAD_QUANT, q, x, VAL_NONE, VAL_NONE);
@@ -30,8 +30,8 @@ void op_run_head_quant(const struct op_run *r, const struct op *op)
     const struct tensor *t = op_shape(r->x->plan, op->src[0]);
     int64_t n_head = op->arg.head.n_head, k = t->ne[0] / n_head, n = t->ne[1], nt = r->k->tile_tokens, tiles = tiles_of(r->x->plan, n);
     const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
-    if (n == 1) {
-        for (int64_t h = r->ith; h < n_head; h += r->nth) {
+    if (op_by_rows(r->x->plan, n)) {
+        for (int64_t h = r->ith; h < n * n_head; h += r->nth) {
             struct act_row a;
             act_row_place(&a, (uint8_t *)op_data(r, op->dst) + (size_t)h * act_row_bytes(k), k);
             r->k->quant_row(&a, x + h * k, k);
@@ -47,19 +47,19 @@ void op_run_head_quant(const struct op_run *r, const struct op *op)
     }
 }
 
-/* One row: each head's matrix times its own vector. */
+/* Rows one by one: each head's matrix times its own vectors. */
 static void head_single(const struct op_run *r, const struct op *op, const struct tensor *w, float *y)
 {
     bool f32 = op_is_float(w->type);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
-    int64_t n = w->ne[1], k = w->ne[0];
+    int64_t n = w->ne[1], k = w->ne[0], rows = op_shape(r->x->plan, op->dst)->ne[1];
     uint8_t *a = op_data(r, op->src[1]);
-    for (int64_t h, end; op_take(r, w->ne[2], 1, &h, &end);) {
+    for (int64_t h, end; op_take(r, rows * w->ne[2], 1, &h, &end);) {
         struct act_row x = { .k = k };
         if (f32) x.f32 = (const float *)(void *)a + h * k;
         else act_row_place(&x, a + (size_t)h * act_row_bytes(k), k);
-        const uint8_t *rows = (const uint8_t *)w->data + (size_t)h * w->nb[2];
-        for (int64_t c = 0; c < n; c++) y[h * n + c] = dot(rows + (size_t)c * w->nb[1], &x, k);
+        const uint8_t *from = (const uint8_t *)w->data + (size_t)(h % w->ne[2]) * w->nb[2];
+        for (int64_t c = 0; c < n; c++) y[h * n + c] = dot(from + (size_t)c * w->nb[1], &x, k);
     }
 }
 
@@ -69,7 +69,7 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op)
     int64_t rows = op_shape(r->x->plan, op->dst)->ne[1], n = w->ne[1], n_head = w->ne[2], tiles = tiles_of(r->x->plan, rows);
     float *y = op_data(r, op->dst);
     if (rows == 0) return;
-    if (rows == 1) {
+    if (op_by_rows(r->x->plan, rows)) {
         head_single(r, op, w, y);
         return;
     }

@@ -39,8 +39,9 @@ static inline void op_row_range(const struct op_run *r, const struct op *op, int
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }
 
-/* op_by_rows - rows go through rowdot one by one. op_is_precise - the activations carry a second part. op_panels_bytes - room for the panels of up to `most` rows of k columns, of which a
- * pass of PRECISE_ROWS rows fills `few`. op_quantized - the form of x that weights of this kind read, recorded once per x. */
+/* op_by_rows - rows go through rowdot one by one. op_is_precise - the activations carry a second part. op_panels_bytes - room for the panels of
+ * up to `most` rows of k columns, of which a pass of PRECISE_ROWS rows fills `few`. op_quantized - the form of x that weights of this kind read,
+ * recorded once per x. */
 static inline bool op_by_rows(const struct plan *p, int64_t rows) { return rows == 1 || p->single; }
 bool op_is_precise(const struct plan *p, bool f32);
 size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32);

@@ -24,7 +24,8 @@ val op_quantized(struct plan *p, val x, bool f32)
     bool row = op_by_rows(p, t->ne[1]);
     if (row && f32) return x;
     if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)plan_room(p, t->ne[1]) : op_panels_bytes(p, t->ne[0], plan_room(p, t->ne[1]), PRECISE_ROWS, f32));
+    int64_t room = plan_room(p, t->ne[1]);
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, PRECISE_ROWS, f32));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
     if (!f32) p->val[x].quant = q;
     return q;

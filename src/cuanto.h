@@ -9,6 +9,7 @@
 #include "src/chat.h"
 #include "src/dry.h"
 #include "src/engine.h"
+#include "src/lookup.h"
 #include "src/lora.h"
 #include "src/grammar.h"
 #include "src/json_schema.h"

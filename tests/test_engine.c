@@ -327,6 +327,7 @@ TEST(engine_single_rows_have_the_bits_of_passes_of_their_own)
     static const struct tiny_options o[] = {
         { .type = "q4_0", .n_ff = 160 }, { .type = "f32", .n_embd = 40, .n_ff = 72, .head_dim = 24 }, { .type = "q8_0", .n_expert = 5 },
         { .arch = "gemma3", .type = "q5_1", .n_layer = 6, .window = 8, .head_dim = 32, .tied = true }, { .arch = "qwen3", .type = "f16" },
+        { .arch = "deepseek2", .type = "q8_0", .n_expert = 6, .head_dim = 32 },
     };
     for (int i = 0; i < ARRAY_LEN(o); i++) {
         struct model *m = open_tiny(&o[i], "single.gguf");

@@ -27,6 +27,7 @@
     X(kernels_matmul) \
     X(kernels_vec) \
     X(latent) \
+    X(lookup) \
     X(lora) \
     X(measure) \
     X(model) \

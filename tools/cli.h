@@ -42,6 +42,7 @@ struct cli {
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
+    int64_t lookup;                  /* tokens guessed at a time; 0: none */
     const char *lora[ADAPTERS_MAX]; int n_lora; /* "FILE[:SCALE]" */
     const char *session_file;        /* run, chat: kept between commands */
     /* quantizing */

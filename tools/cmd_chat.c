@@ -59,6 +59,7 @@ static void finish_line(const struct talk *t)
     snprintf(line, sizeof line, "%s%lld tokens, %.1f tok/s | context %lld/%lld", g->finish == FINISH_INTERRUPT ? "stopped | " : "", (long long)g->n_generated,
              per_second(g->n_generated, g->predicted_ms), used, total);
     note(t, line);
+    if (t->cli->verbose && generator_lookup_line(g, line, sizeof line)) note(t, line);
 }
 
 static void count(struct talk *t)
@@ -482,6 +483,7 @@ static int run(struct cli *c)
 OPT_GROUP(chat_rows, "Chat",
     { "load", NULL, OPT_STR, OPT_AT(load), .value = "FILE", .help = "begin with a saved conversation" },
     ROW_SESSION,
+    ROW_LOOKUP,
     { "no-history", NULL, OPT_FLAG, OPT_AT(no_history), .help = "neither read nor write the file of typed lines" },
     ROW_QUIET, ROW_VERBOSE, ROW_COLOR);
 

@@ -136,6 +136,8 @@ static void report(const struct run *r)
     fprintf(stderr, "prompt %lld tokens%s, %.1f tok/s | answer %lld tokens, %.1f tok/s | %s | seed %llu\n", (long long)g->n_prompt, kept,
             per_second(g->n_prompt - g->n_reused, g->prompt_ms), (long long)g->n_generated, per_second(g->n_generated, g->predicted_ms), finish_name(g->finish),
             (unsigned long long)g->seed);
+    char line[160];
+    if (r->cli->verbose && generator_lookup_line(g, line, sizeof line)) fprintf(stderr, "%s\n", line);
 }
 
 /* ---- the command ---- */
@@ -234,6 +236,7 @@ static int run(struct cli *c)
 OPT_GROUP(run_rows, "Run",
     ROW_FILE,
     ROW_SESSION,
+    ROW_LOOKUP,
     { "raw", NULL, OPT_FLAG, OPT_AT(raw), .help = "no chat template: continue the text as it is" },
     { "special", NULL, OPT_FLAG, OPT_AT(special), .help = "with --raw: text of control tokens becomes those tokens" },
     { "no-bos", NULL, OPT_FLAG, OPT_AT(no_bos), .help = "with --raw: do not begin with BOS" },

@@ -13,6 +13,8 @@ struct generator {
     uint64_t seed;               /* the one in use, also when it came from the clock; answer number k draws with seed + k */
     int64_t n_vocab, n_answers;
     int32_t *end; int n_end;     /* ids that end a generation */
+    float *rows; int64_t n_rows; /* --lookup: logits of the rows of a pass, [n_rows] */
+    double row_s, more_s, right; /* --lookup: seconds of a pass of one row, of each further row; share of guesses that were right lately */
     float *raw;                  /* logits before penalties, when probabilities are asked for */
     int32_t *top_id; float *top_logprob;
     char *piece; size_t piece_cap;
@@ -25,6 +27,7 @@ struct generator {
     double prompt_ms, predicted_ms;
     enum finish finish;
     bool stop_hit;               /* a --stop text ended it */
+    int64_t n_passes, n_drafted, n_accepted; /* --lookup: passes of the answer; tokens guessed; guesses that were right */
 };
 /* generator_open - options from c; the session of rt. ERR_USAGE for bad sampling options. */
 status generator_open(struct generator *g, struct runtime *rt, const struct cli *c, struct err *e) MUST_USE;
@@ -39,6 +42,9 @@ status generator_prefill(struct generator *g, const int32_t *ids, int64_t n, str
 status generator_run(struct generator *g, int32_t *ids, int64_t *n, struct err *e) MUST_USE;
 /* generator_room - the most tokens a run can give now. */
 int64_t generator_room(const struct generator *g);
+
+/* generator_lookup_line - what guessing brought, for -v; false when it is off. */
+bool generator_lookup_line(const struct generator *g, char *buf, size_t cap);
 
 /* generator_advice - what to do when a prompt of n_prompt tokens did not fit. */
 void generator_advice(const struct generator *g, char *buf, size_t cap);

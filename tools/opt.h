@@ -22,6 +22,9 @@
 #define ROW_LORA                                                                                                            \
     { "lora", "--lora-scaled", OPT_LIST, OPT_AT(lora), OPT_AT(n_lora), ADAPTERS_MAX, .value = "FILE[:SCALE]",               \
       .help = "add a LoRA adapter (GGUF) to the model, repeatable" }
+#define ROW_LOOKUP                                                                                                          \
+    { "lookup", "--draft-ngram", OPT_INT, OPT_AT(lookup), .value = "N", .hi = SINGLE_ROWS - 1, .implied = "8",              \
+      .help = "guess up to N tokens (8) from the text so far and check them in one pass: the same answer, faster where it repeats" }
 #define ROW_SESSION                                                                                                         \
     { "session", "--prompt-cache", OPT_STR, OPT_AT(session_file), .value = "FILE",                                          \
       .help = "keep what was read in this file; when it is there, go on from it" }
