@@ -97,7 +97,16 @@ static void keep_groups(const struct route_spec *s, float *rank, float *group)
         for (int64_t i = g * len; !isnan(group[g]) && i < (g + 1) * len; i++) rank[i] = -INFINITY;
 }
 
-/* One row: score is probabilities (logits for ROUTE_SOFTMAX_CHOSEN), rank what the choice goes by. */
+/* Expert `best` of logits x; rank is NaN for those chosen before. */
+static float sparse_mixer_weight(const float *x, const float *rank, int64_t n, int64_t best)
+{
+    float sum = 0, top = x[best];
+    for (int64_t j = 0; j < n; j++)
+        if (!isnan(rank[j]) && !((top - x[j]) / fmaxf(fabsf(x[j]), top) > 0.02f)) sum += expf(x[j] - top);
+    return 1 / sum;
+}
+
+/* One row: score is probabilities (logits for ROUTE_SOFTMAX_CHOSEN and ROUTE_SPARSE_MIXER), rank what the choice goes by. */
 static void choose(const struct route_spec *s, const float *score, float *rank, int32_t *id, float *weight)
 {
     float sum = 0, top = -INFINITY;
@@ -105,7 +114,7 @@ static void choose(const struct route_spec *s, const float *score, float *rank, 
         int64_t best = best_of(rank, 0, s->n_expert);
         if (best < 0) best = i; /* a router that gives NaN: any choice, with a weight of NaN */
         id[i] = (int32_t)best;
-        weight[i] = score[best];
+        weight[i] = s->func == ROUTE_SPARSE_MIXER ? sparse_mixer_weight(score, rank, s->n_expert, best) : score[best];
         rank[best] = NAN;
         if (weight[i] > top) top = weight[i];
     }

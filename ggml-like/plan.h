@@ -35,8 +35,13 @@ enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU_SQUARED, AC
  *   p = softmax / sigmoid of the logits (+ bias, which counts for the choice only); groups of n_expert / n_group experts are ranked by the sum of
  *   their two best (n_group_used > 0: only these groups stay; best_one: ranked by their best); the n_used best are taken, lowest id on a tie;
  *   ROUTE_SOFTMAX_CHOSEN takes the softmax over the chosen logits; then normalised to sum 1 (norm), then times scale (0 = 1).
- * Sources: Mixtral (Jiang et al. 2024); DeepSeek-V2, V3 (2024), section 2.1.2; gpt-oss model card (2025). */
-enum route_func { ROUTE_SOFTMAX = 1, ROUTE_SIGMOID = 2, ROUTE_SOFTMAX_CHOSEN = 3 }; /* as <arch>.expert_gating_func */
+ *   ROUTE_SPARSE_MIXER takes the best by logit, then the best of the others; the weight is its share of a softmax over the logits near it, those not
+ *   chosen before, for which (best - logit) / max(|logit|, best) is at most 2 %.
+ * Sources: Mixtral (Jiang et al. 2024); DeepSeek-V2, V3 (2024), section 2.1.2; gpt-oss model card (2025); GRIN (Liu et al. 2024). */
+enum route_func {
+    ROUTE_SOFTMAX = 1, ROUTE_SIGMOID = 2, ROUTE_SOFTMAX_CHOSEN = 3, /* as <arch>.expert_gating_func */
+    ROUTE_SPARSE_MIXER = 100,
+};
 struct route_spec {
     int32_t n_expert, n_used, n_group, n_group_used;
     enum route_func func;

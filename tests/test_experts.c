@@ -89,12 +89,33 @@ static void plain_scores(const struct route_spec *s, const float *logits, double
                                               : (double)logits[e];
 }
 
+/* SparseMixer: the best; its weight among those near it; then the same without it. */
+static void plain_sparse_mixer(const float *logits, double *weight)
+{
+    double x[EXPERTS];
+    for (int e = 0; e < EXPERTS; e++) x[e] = (double)logits[e], weight[e] = 0;
+    for (int i = 0; i < USED; i++) {
+        int best = 0;
+        double sum = 0;
+        for (int e = 0; e < EXPERTS; e++)
+            if (x[e] > x[best]) best = e;
+        for (int e = 0; e < EXPERTS; e++)
+            if ((x[best] - (double)logits[e]) / fmax(fabs((double)logits[e]), x[best]) <= 0.02) sum += exp(x[e] - x[best]);
+        weight[best] = 1 / sum;
+        x[best] = -INFINITY;
+    }
+}
+
 /* Weights of all experts for one row, 0 for those not chosen. */
 static void plain_choice(const struct mixture *m, const float *logits, double *weight)
 {
     const struct route_spec *s = &m->spec;
     double score[EXPERTS], rank[EXPERTS], group[EXPERTS], sum = 0;
     int len = s->n_group > 1 ? EXPERTS / s->n_group : EXPERTS;
+    if (s->func == ROUTE_SPARSE_MIXER) {
+        plain_sparse_mixer(logits, weight);
+        return;
+    }
     plain_scores(s, logits, score);
     for (int e = 0; e < EXPERTS; e++) rank[e] = score[e] + (m->biased ? (double)m->bias[e] : 0);
     for (int g = 0; g < EXPERTS / len; g++) {
@@ -139,6 +160,7 @@ TEST(experts_are_chosen_and_weighed_as_written)
         { "softmax_normalised", { EXPERTS, USED, 0, 0, ROUTE_SOFTMAX, true, false, 0 }, false },
         { "softmax_of_the_chosen", { EXPERTS, USED, 0, 0, ROUTE_SOFTMAX_CHOSEN, false, false, 0 }, false },
         { "sigmoid_with_bias", { EXPERTS, USED, 0, 0, ROUTE_SIGMOID, true, false, 1.5f }, true },
+        { "one_after_the_other", { EXPERTS, USED, 0, 0, ROUTE_SPARSE_MIXER, false, false, 0 }, false },
         { "groups_by_two_best", { EXPERTS, USED, 4, 2, ROUTE_SIGMOID, true, false, 2.5f }, true },
         { "groups_by_best", { EXPERTS, USED, 4, 1, ROUTE_SOFTMAX, false, true, 16 }, false },
     };

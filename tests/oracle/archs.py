@@ -112,8 +112,21 @@ def write_tokenizer(dir):
 
 # ---- the checkpoint and the reference ----
 
+def build_remote(row, dir):
+    """A family whose code is not in transformers: names and shapes of its tensors stand in the row."""
+    from safetensors.numpy import save_file
+    config = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS, "architectures": [row["hf"]]} | row["config"]
+    (dir / "config.json").write_text(json.dumps(config, indent=1))
+    out = {k: random_tensor(k, v, row.get("fill")) for k, v in row["tensors"](config).items()}
+    save_file(out, dir / "model.safetensors", metadata={"format": "pt"})
+    write_tokenizer(dir)
+    return out
+
+
 def build(row, dir):
     """Writes the checkpoint; returns {tensor name: array} as saved."""
+    if row["cls"] is None:
+        return build_remote(row, dir)
     import torch, transformers
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -151,6 +164,10 @@ def build(row, dir):
 
 
 def reference(row, dir, ids):
+    if row["cls"] is None:  # only llama.cpp has the equations
+        gguf = dir.with_suffix(".reference.gguf")
+        convert_cuanto(dir, gguf)
+        return llama_cpp(gguf, ids, len(ids))
     import torch, transformers
     dir = dir / "dense" if "mxfp4" in row else dir
     model, info = getattr(transformers, row["cls"]).from_pretrained(dir, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
@@ -241,7 +258,7 @@ def measure(row, args, work):
             x = ours(gguf, work, ids, rows, n_ctx)
             first = x if first is None else first
             worst[i] = max(worst[i], error(x, ref))
-        tops.append(agree(first, ref))
+        tops.append(agree(first, ref) if row["cls"] else "-")
         try:
             y = llama_cpp(gguf, ids, n_ctx)
             llama.append(agree(first, y))
@@ -250,7 +267,7 @@ def measure(row, args, work):
         except Exception as e:
             llama.append("-")
             print(f"note: {row['name']}: llama.cpp: {e}", file=sys.stderr)
-    return (f"| {row['name']} | {row['cls']} | {row['what']} | " + " | ".join(f"{e:.1e}" for e in worst) +
+    return (f"| {row['name']} | {row['cls'] or row['hf'] + ' (against llama.cpp)'} | {row['what']} | " + " | ".join(f"{e:.1e}" for e in worst) +
             f" | {' '.join(tops)} | {' '.join(llama)} |"), max(worst)
 
 
@@ -286,7 +303,7 @@ def golden(row, work, n, name):
     config = json.loads((dir / "config.json").read_text())
     config = {k: v for k, v in config.items() if v is not None and k not in ("transformers_version", "dtype", "use_cache", "return_dict", "output_attentions",
               "output_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder", "problem_type", "id2label", "label2id", "initializer_range")}
-    lines = [f"# {row['cls']}: {row['what']}. By tests/oracle/archs.py --golden, which states the rule of the weights and of the prompt.",
+    lines = [f"# {row['cls'] or row['hf'] + ', logits of llama.cpp'}: {row['what']}. By tests/oracle/archs.py --golden, which states the rule of the weights and of the prompt.",
              "config " + json.dumps(config, separators=(",", ":")), *folded(tensors),
              *(f"fill {k} {c!r} {w!r}" for k, (c, w) in row.get("fill", {}).items()),
              f"prompt {n} scale {np.abs(ref).max():.7g}", "top " + " ".join(map(str, ref.argmax(1)))]

@@ -35,6 +35,63 @@ def lists(c):
         c[name] = [v] * c["num_hidden_layers"]
 
 
+# ---- families whose code is not in transformers: what the tensors of their checkpoints are called ----
+
+def remote(name, hf, what, tensors, base, **kw):
+    return dict(name=name, cls=None, hf=hf, what=what, tensors=tensors, config=base | kw)
+
+
+def around(c, layer, embd="model.embed_tokens.weight", head="lm_head.weight"):
+    n = c["hidden_size"]
+    out = {embd: (c["vocab_size"], n), "model.norm.weight": (n,), head: (c["vocab_size"], n)}
+    for il in range(c["num_hidden_layers"]):
+        out |= {f"model.layers.{il}.{k}": v for k, v in layer(il).items()}
+    return out
+
+
+def gated(prefix, n, ff, names=("gate_proj", "up_proj", "down_proj")):
+    return {f"{prefix}{k}.weight": (n, ff) if k == names[2] else (ff, n) for k in names}
+
+
+def experts(c, n_expert, n_shared):
+    n, ff = c["hidden_size"], c["moe_intermediate_size"]
+    out = {"mlp.gate.weight": (n_expert, n)} | gated("mlp.shared_experts.", n, ff * n_shared)
+    for e in range(n_expert):
+        out |= gated(f"mlp.experts.{e}.", n, ff)
+    return out
+
+
+def norms(c):
+    return {"input_layernorm.weight": (c["hidden_size"],), "post_attention_layernorm.weight": (c["hidden_size"],)}
+
+
+def internlm2(c):
+    n, h, kv = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
+    block = {"attention.wqkv.weight": ((h + 2 * kv) * n // h, n), "attention.wo.weight": (n, n), "attention_norm.weight": (n,), "ffn_norm.weight": (n,)}
+    return around(c, lambda il: block | gated("feed_forward.", n, c["intermediate_size"], ("w1", "w3", "w2")), "model.tok_embeddings.weight", "output.weight")
+
+
+def baichuan(c):
+    n = c["hidden_size"]
+    block = norms(c) | {"self_attn.W_pack.weight": (3 * n, n), "self_attn.o_proj.weight": (n, n)} | gated("mlp.", n, c["intermediate_size"])
+    return around(c, lambda il: block)
+
+
+def deepseek(c):
+    n, kv = c["hidden_size"], c["num_key_value_heads"] * c["hidden_size"] // c["num_attention_heads"]
+    block = norms(c) | {f"self_attn.{k}_proj.weight": (m, n) for k, m in (("q", n), ("k", kv), ("v", kv), ("o", n))}
+    return around(c, lambda il: block | (experts(c, c["n_routed_experts"], c["n_shared_experts"]) if il >= c["first_k_dense_replace"]
+                                         else gated("mlp.", n, c["intermediate_size"])))
+
+
+def ling(c):
+    n, h, kv, d = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
+    block = norms(c) | {"attention.query_key_value.weight": ((h + 2 * kv) * d, n), "attention.dense.weight": (n, h * d)}
+    return around(c, lambda il: block | experts(c, c["num_experts"], c["num_shared_experts"]), "model.word_embeddings.weight")
+
+
+PLAIN = BASE | dict(rms_norm_eps=1e-6)
+
 ROWS = [
     row("gpt2", "GPT2LMHeadModel", "learned positions", {}, n_embd=64, n_layer=3, n_head=4, n_positions=512, n_inner=None, patch_config=n_ctx),
     row("bloom", "BloomForCausalLM", "ALiBi, 4 heads", {}, hidden_size=64, n_layer=3, n_head=4),
@@ -74,4 +131,17 @@ ROWS = [
     row("dots1", "Dots1ForCausalLM", "head norms, sigmoid, bias", MOE | dict(num_key_value_heads=4), n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2,
         first_k_dense_replace=1, routed_scaling_factor=2.5, norm_topk_prob=True, n_group=1, topk_group=1, fill=BIAS,
         patch_config=sigmoid),
+    row("dbrx", "DbrxForCausalLM", "clamped, 3 of 6 experts", {}, d_model=64, n_heads=4, n_layers=3, max_seq_len=512,
+        attn_config=dict(clip_qkv=0.7, kv_n_heads=2, rope_theta=10000.0), ffn_config=dict(ffn_hidden_size=48, moe_num_experts=6, moe_top_k=3)),
+    row("phimoe", "PhimoeForCausalLM", "LayerNorm, experts one after the other", num_local_experts=6, num_experts_per_tok=2, attention_bias=True, lm_head_bias=True,
+        sliding_window=None, rope_parameters=dict(rope_type="default", rope_theta=1e4), fill={"mlp.router": (0.0, 2.0), "gate.weight": (0.0, 2.0)}),
+    row("starcoder", "GPTBigCodeForCausalLM", "one KV head, learned positions", {}, n_embd=64, n_layer=3, n_head=4, n_positions=512, n_inner=None, patch_config=n_ctx),
+    row("glm", "GlmForCausalLM", "adjacent pairs, gate and up together", partial_rotary_factor=0.5, attention_bias=True, head_dim=16),
+    remote("internlm2", "InternLM2ForCausalLM", "Q, K, V in groups", internlm2, PLAIN, num_attention_heads=8),
+    remote("baichuan", "BaichuanForCausalLM", "Q, K, V in one matrix", baichuan, PLAIN, num_hidden_layers=32, num_key_value_heads=4),
+    remote("baichuan-13b", "BaichuanForCausalLM", "ALiBi", baichuan, PLAIN, num_hidden_layers=40, num_key_value_heads=4),
+    remote("deepseek", "DeepseekForCausalLM", "softmax, shared experts", deepseek, PLAIN, moe_intermediate_size=24, n_routed_experts=6, num_experts_per_tok=3,
+           n_shared_experts=2, first_k_dense_replace=1, norm_topk_prob=False),
+    remote("bailingmoe", "BailingMoeForCausalLM", "normalised softmax, shared expert", ling, PLAIN, head_dim=16, moe_intermediate_size=24, num_experts=6,
+           num_experts_per_tok=3, num_shared_experts=1, first_k_dense_replace=0, norm_topk_prob=True),
 ]
