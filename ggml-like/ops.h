@@ -16,7 +16,7 @@ struct kv_cache {
 };
 
 /* What a recurrent layer keeps instead. Undefined before the first row of a timeline: ops take it as zero there.
- *   conv f32 [n_conv - 1][channels] the last inputs of the causal convolution      memory f32 [n_v_head][k_dim][v_dim] */
+ *   conv f32 [n_conv - 1][channels] the last inputs of the causal convolution      memory f32 [n_v_head][v_dim / 64 blocks][k_dim][64] */
 struct recurrent_state {
     int64_t n_conv, channels, n_memory; /* n_memory floats in all */
     float *conv, *memory;

@@ -29,16 +29,35 @@ val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val 
     return y;
 }
 
-/* y_t of columns begin .. end; rows before the first of this pass come from `past` [n - 1][cols], the newest last. */
-static void conv_row(const float *x, int64_t t, int64_t cols, const float *w, const float *b, int64_t n, const float *past, int64_t begin,
-                     int64_t end, float *y)
+/* COLUMNS columns at a time, their weights turned so that neighbours lie side by side: constant bounds become vectors. */
+enum { COLUMNS = 64, TAPS = 16 };
+struct taps {
+    float w[TAPS][COLUMNS], b[COLUMNS];
+    int64_t n, first, count; /* taps; columns first .. first + count */
+};
+
+static void taps_of(struct taps *t, const float *w, const float *b)
 {
-    for (int64_t c = begin; c < end; c++) y[c] = b ? b[c] : 0;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = t - (n - 1) + i;
-        const float *row = at < 0 ? past + (at + n - 1) * cols : x + at * cols;
-        for (int64_t c = begin; c < end; c++) y[c] += w[c * n + i] * row[c];
+    for (int64_t c = 0; c < t->count; c++) {
+        for (int64_t i = 0; i < t->n; i++) t->w[i][c] = w[(t->first + c) * t->n + i];
+        t->b[c] = b ? b[t->first + c] : 0;
     }
+}
+
+/* Rows before the first of this pass come from `past` [n - 1][cols], the newest last. */
+static void conv_row(const struct taps *w, const float *x, int64_t t, int64_t cols, const float *past, float *y)
+{
+    float sum[COLUMNS];
+    memcpy(sum, w->b, sizeof sum);
+    for (int64_t i = 0; i < w->n; i++) {
+        int64_t at = t - (w->n - 1) + i;
+        const float *row = (at < 0 ? past + (at + w->n - 1) * cols : x + at * cols) + w->first;
+        if (w->count == COLUMNS)
+            for (int c = 0; c < COLUMNS; c++) sum[c] += w->w[i][c] * row[c];
+        else
+            for (int64_t c = 0; c < w->count; c++) sum[c] += w->w[i][c] * row[c];
+    }
+    memcpy(y + w->first, sum, (size_t)w->count * sizeof *sum);
 }
 
 /* The last n - 1 inputs become the past: of this pass, or, when it has fewer rows, behind the newer ones of the old past. */
@@ -56,71 +75,48 @@ void op_run_conv(const struct op_run *r, const struct op *op)
     const struct tensor *t = op_shape(r->x->plan, op->dst), *wt = op_shape(r->x->plan, op->src[1]);
     const float *x = op_data(r, op->src[0]), *w = op_data(r, op->src[1]), *b = op->src[2] == VAL_NONE ? NULL : op_data(r, op->src[2]);
     float *y = op_data(r, op->dst);
-    int64_t n = wt->ne[0], cols = t->ne[0], begin, end;
-    pool_range(cols, 16, r->ith, r->nth, &begin, &end);
-    for (int s = 0; s < r->x->batch->n_seg && begin < end; s++) {
-        const struct batch_segment *g = &r->x->batch->seg[s];
-        float *past = g->state[op->arg.state.il].rec.conv;
-        for (int64_t i = 0; g->pos == 0 && i < n - 1; i++) memset(past + i * cols + begin, 0, (size_t)(end - begin) * sizeof *past);
-        for (int64_t i = 0; i < g->n; i++)
-            conv_row(x + g->row * cols, i, cols, w, b, n, past, begin, end, y + (g->row + i) * cols);
-        conv_keep(x + g->row * cols, g->n, cols, n, past, begin, end);
+    int64_t cols = t->ne[0], end;
+    struct taps taps = { .n = wt->ne[0] };
+    assert(taps.n <= TAPS);
+    while (op_take(r, cols, COLUMNS, &taps.first, &end)) {
+        taps.count = end - taps.first;
+        taps_of(&taps, w, b);
+        for (int s = 0; s < r->x->batch->n_seg; s++) {
+            const struct batch_segment *g = &r->x->batch->seg[s];
+            float *past = g->state[op->arg.state.il].rec.conv;
+            for (int64_t i = 0; g->pos == 0 && i < taps.n - 1; i++) memset(past + i * cols + taps.first, 0, (size_t)taps.count * sizeof *past);
+            for (int64_t i = 0; i < g->n; i++) conv_row(&taps, x + g->row * cols, i, cols, past, y + (g->row + i) * cols);
+            conv_keep(x + g->row * cols, g->n, cols, taps.n, past, taps.first, end);
+        }
     }
 }
 
-struct delta_step {
-    const float *q, *k, *v;
-    float *s, *y;
-    float decay, beta, scale;
-    int64_t k_dim, v_dim;
-};
-
-/* Row i of the state belongs to key element i: decayed and read in one visit, written and read in another. */
-static void delta_step(const struct kernels *kn, const struct delta_step *d, float *seen)
-{
-    memset(seen, 0, (size_t)d->v_dim * sizeof *seen);
-    for (int64_t i = 0; i < d->k_dim; i++) {
-        float *s = d->s + i * d->v_dim;
-        kn->scale(s, s, d->decay, d->v_dim);
-        kn->axpy(seen, s, d->k[i], d->v_dim);
-    }
-    for (int64_t j = 0; j < d->v_dim; j++) seen[j] = (d->v[j] - seen[j]) * d->beta;
-    memset(d->y, 0, (size_t)d->v_dim * sizeof *d->y);
-    for (int64_t i = 0; i < d->k_dim; i++) {
-        kn->axpy(d->s + i * d->v_dim, seen, d->k[i], d->v_dim);
-        kn->axpy(d->y, d->s + i * d->v_dim, d->q[i] * d->scale, d->v_dim);
-    }
-}
-
-/* Nothing is taken off: one visit of each row. */
-static void scan_step(const struct kernels *kn, const struct delta_step *d, float *add)
-{
-    kn->scale(add, d->v, d->beta, d->v_dim);
-    memset(d->y, 0, (size_t)d->v_dim * sizeof *d->y);
-    for (int64_t i = 0; i < d->k_dim; i++) {
-        float *s = d->s + i * d->v_dim;
-        kn->scale(s, s, d->decay, d->v_dim);
-        kn->axpy(s, add, d->k[i], d->v_dim);
-        kn->axpy(d->y, s, d->q[i] * d->scale, d->v_dim);
-    }
-}
+/* The state lies in blocks of columns, [n_v_head][block][k_dim][width], so that a block stays in the first cache while all rows of a segment pass. */
+enum { BLOCK = 64 };
 
 void op_run_delta_rule(const struct op_run *r, const struct op *op)
 {
     int64_t n_k = op->arg.delta.n_k_head, n_v = op->arg.delta.n_v_head, kd = op->arg.delta.k_dim, vd = op->arg.delta.v_dim;
     const float *q = op_data(r, op->src[0]), *k = op_data(r, op->src[1]), *v = op_data(r, op->src[2]), *gb = op_data(r, op->src[3]);
-    float *y = op_data(r, op->dst), *seen = r->scratch;
+    float *y = op_data(r, op->dst);
     const struct batch *b = r->x->batch;
-    for (int64_t i, end; op_take(r, b->n_seg * n_v, 1, &i, &end);) {
-        const struct batch_segment *g = &b->seg[i / n_v];
-        int64_t h = i % n_v, hk = op->arg.delta.tiled ? h % n_k : h / (n_v / n_k);
-        float *s = g->state[op->arg.delta.il].rec.memory + h * kd * vd;
-        if (g->pos == 0) memset(s, 0, (size_t)(kd * vd) * sizeof *s);
+    int64_t n_block = (vd + BLOCK - 1) / BLOCK;
+    for (int64_t i, end; op_take(r, b->n_seg * n_v * n_block, 1, &i, &end);) {
+        const struct batch_segment *g = &b->seg[i / (n_v * n_block)];
+        int64_t h = i / n_block % n_v, hk = op->arg.delta.tiled ? h % n_k : h / (n_v / n_k), c = i % n_block * BLOCK;
+        struct recur_args a = { .rows = kd, .cols = min_i64(BLOCK, vd - c), .plain = op->arg.delta.plain };
+        a.s = g->state[op->arg.delta.il].rec.memory + (h * vd + c) * kd;
+        a.stride = a.cols;
+        a.scale = a.plain ? 1 : 1 / sqrtf((float)kd);
+        if (g->pos == 0) memset(a.s, 0, (size_t)(kd * a.cols) * sizeof *a.s);
         for (int64_t t = g->row; t < g->row + g->n; t++) {
-            struct delta_step d = { .q = q + (t * n_k + hk) * kd, .k = k + (t * n_k + hk) * kd, .v = v + (t * n_v + h) * vd, .s = s,
-                                    .y = y + (t * n_v + h) * vd, .decay = expf(gb[(t * n_v + h) * 2]), .beta = gb[(t * n_v + h) * 2 + 1],
-                                    .scale = op->arg.delta.plain ? 1 : 1 / sqrtf((float)kd), .k_dim = kd, .v_dim = vd };
-            (op->arg.delta.plain ? scan_step : delta_step)(r->k, &d, seen);
+            a.q = q + (t * n_k + hk) * kd;
+            a.k = k + (t * n_k + hk) * kd;
+            a.v = v + (t * n_v + h) * vd + c;
+            a.y = y + (t * n_v + h) * vd + c;
+            a.decay = expf(gb[(t * n_v + h) * 2]);
+            a.beta = gb[(t * n_v + h) * 2 + 1];
+            r->k->recur(&a);
         }
     }
 }

@@ -705,7 +705,44 @@ LEVEL_TEST(attn_extreme_logits_stay_defined)
     }
 }
 
-SUITE(kernels_vec, T(vec_elementwise_ops_match_double), T(vec_gates_hold_their_bound_for_all_floats),
+/* ---- recurrence ---- */
+
+LEVEL_TEST(recur_matches_double_and_stays_in_its_columns)
+{
+    enum { ROWS = 33, COLS = 150, STRIDE = COLS + 5 };
+    static float s[ROWS * STRIDE], before[ROWS * STRIDE], kq[2][ROWS], v[COLS], y[COLS + 1];
+    uint64_t seed = 11;
+    for (int64_t rows = 1; rows <= ROWS; rows += 16)
+        for (int64_t cols = 0; cols <= COLS; cols += cols < 70 ? 1 : 40)
+            for (int plain = 0; plain < 2; plain++) {
+                fill(before, ROWS * STRIDE, 0, &seed), fill(kq[0], ROWS, 0, &seed), fill(kq[1], ROWS, 0, &seed), fill(v, COLS, 0, &seed);
+                memcpy(s, before, sizeof s);
+                y[cols] = 7;
+                struct recur_args a = { .s = s, .y = y, .k = kq[0], .q = kq[1], .v = v, .rows = rows, .cols = cols, .stride = STRIDE,
+                                        .decay = 0.7f, .beta = 0.4f, .scale = 1.3f, .plain = plain };
+                k->recur(&a);
+                CHECK(y[cols] == 7);
+                for (int64_t c = 0; c < cols; c++) {
+                    double seen = 0, sum = 0, size = fabs((double)v[c]), total = 0;
+                    for (int64_t i = 0; i < rows && !plain; i++) {
+                        seen += 0.7f * (double)before[i * STRIDE + c] * kq[0][i];
+                        size += fabs((double)before[i * STRIDE + c] * kq[0][i]);
+                    }
+                    for (int64_t i = 0; i < rows; i++) {
+                        double want = 0.7f * (double)before[i * STRIDE + c] + kq[0][i] * 0.4f * (v[c] - seen);
+                        double tol = 1e-6 * (fabs((double)before[i * STRIDE + c]) + fabs((double)kq[0][i]) * size);
+                        CHECK_NEAR((double)s[i * STRIDE + c], want, tol);
+                        sum += want * kq[1][i];
+                        total += (fabs(want) + tol * 1e6) * fabs((double)kq[1][i]);
+                    }
+                    CHECK_NEAR((double)y[c], 1.3f * sum, 3e-6 * total);
+                }
+                for (int64_t i = 0; i < ROWS * STRIDE; i++)
+                    if (i / STRIDE >= rows || i % STRIDE >= cols) CHECK(s[i] == before[i]);
+            }
+}
+
+SUITE(kernels_vec, T(recur_matches_double_and_stays_in_its_columns), T(vec_elementwise_ops_match_double), T(vec_gates_hold_their_bound_for_all_floats),
       T(vec_dot_is_accurate_and_depends_on_n_only), T(vec_max_finds_the_first_maximum_and_ignores_nan),
       T(vec_exp_is_exact_to_2e7_over_its_range), T(vec_exp_sum_adds_its_terms_for_all_lengths), T(vec_rope_rotates_pairs_of_both_orders),
       T(vec_to_f32_equals_the_scalar_for_all_halves), T(vec_from_f32_rounds_halves_as_the_scalar_does),

@@ -89,6 +89,16 @@ struct attn_args {
     const float *slope;     /* [n_q] ALiBi: added per key of distance to the last one seen, or NULL */
 };
 
+/* One step of a linear recurrence, for `cols` columns of its state s [rows][cols], whose rows lie `stride` floats apart:
+ *   s = decay s;  u = beta (v - s^T k), plain: beta v;  s += k u^T;  y = scale s^T q          k, q [rows]; v, y [cols] */
+struct recur_args {
+    float *s, *y;
+    const float *k, *q, *v;
+    int64_t rows, cols, stride;
+    float decay, beta, scale;
+    bool plain;
+};
+
 struct kernels {
     const char *name;     /* strongest ISA level in use */
     int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
@@ -109,6 +119,8 @@ struct kernels {
     float (*max)(const float *x, int64_t n, int64_t *at);
     /* sum of exp(x[i] - m), accumulated in double; the terms go to y when y != NULL. Each term rel. error <= 1e-6 for x - m in [-80, 0], 0 below -104 */
     double (*exp_sum)(float *y, const float *x, float m, int64_t n);
+    /* in f32, over the rows in order: a column does not depend on its neighbours. Unaligned; y overlaps nothing. Yang et al. 2024; Dao & Gu 2024 */
+    void (*recur)(const struct recur_args *a);
     /* rotate one head vector x [n_rot] in place by cs [n_rot/2][2] = {cos, sin}. neox: pairs (i, i + n_rot/2); else (2i, 2i+1).
      * Source: RoFormer, Su et al. 2021 */
     void (*rope)(float *x, const float *cs, int n_rot, bool neox);

@@ -89,6 +89,21 @@ static void rope(float *x, const float *cs, int n_rot, bool neox)
     }
 }
 
+static void recur(const struct recur_args *a)
+{
+    for (int64_t c = 0; c < a->cols; c++) {
+        float seen = 0, sum = 0;
+        for (int64_t i = 0; i < a->rows && !a->plain; i++) seen += a->s[i * a->stride + c] * a->k[i];
+        float u = a->beta * (a->v[c] - a->decay * seen);
+        for (int64_t i = 0; i < a->rows; i++) {
+            float *s = a->s + i * a->stride + c;
+            *s = a->decay * *s + a->k[i] * u;
+            sum += *s * a->q[i];
+        }
+        a->y[c] = a->scale * sum;
+    }
+}
+
 void kernels_init_ref_vec(struct kernels *k)
 {
     k->dot = dot;
@@ -103,6 +118,7 @@ void kernels_init_ref_vec(struct kernels *k)
     k->max = max;
     k->exp_sum = exp_sum;
     k->rope = rope;
+    k->recur = recur;
     k->to_f32 = dtype_to_f32;
     k->from_f32 = dtype_from_f32;
     k->attn = attn_ref;

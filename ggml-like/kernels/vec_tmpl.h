@@ -308,6 +308,56 @@ static void from_f32(const struct dtype *t, const float *src, void *dst, int64_t
     else dtype_from_f32(t, src, dst, n);
 }
 
+/* Columns c .. c + vecs * LANES of the state stay in registers over all rows but for the state itself, which is read, then read and written. */
+enum { RECUR_VECS = 4 };
+ALWAYS_INLINE void recur_columns(const struct recur_args *a, int64_t c, int vecs)
+{
+    vf u[RECUR_VECS], y[RECUR_VECS], decay = v_set(a->decay);
+    UNROLL
+    for (int j = 0; j < vecs; j++) u[j] = y[j] = v_zero();
+    for (int64_t i = 0; i < a->rows && !a->plain; i++) {
+        vf k = v_set(a->k[i]);
+        UNROLL
+        for (int j = 0; j < vecs; j++) u[j] = v_fma(v_load(a->s + i * a->stride + c + j * LANES), k, u[j]);
+    }
+    UNROLL
+    for (int j = 0; j < vecs; j++) u[j] = v_mul(v_set(a->beta), v_fnma(u[j], decay, v_load(a->v + c + j * LANES)));
+    for (int64_t i = 0; i < a->rows; i++) {
+        vf k = v_set(a->k[i]), q = v_set(a->q[i]);
+        UNROLL
+        for (int j = 0; j < vecs; j++) {
+            float *p = a->s + i * a->stride + c + j * LANES;
+            vf s = v_fma(u[j], k, v_mul(v_load(p), decay));
+            v_store(p, s);
+            y[j] = v_fma(s, q, y[j]);
+        }
+    }
+    UNROLL
+    for (int j = 0; j < vecs; j++) v_store(a->y + c + j * LANES, v_mul(y[j], v_set(a->scale)));
+}
+
+static void recur_rest(const struct recur_args *a, int64_t c, int n)
+{
+    vf u = v_zero(), y = v_zero(), decay = v_set(a->decay);
+    for (int64_t i = 0; i < a->rows && !a->plain; i++) u = v_fma(v_load_n(a->s + i * a->stride + c, n), v_set(a->k[i]), u);
+    u = v_mul(v_set(a->beta), v_fnma(u, decay, v_load_n(a->v + c, n)));
+    for (int64_t i = 0; i < a->rows; i++) {
+        float *p = a->s + i * a->stride + c;
+        vf s = v_fma(u, v_set(a->k[i]), v_mul(v_load_n(p, n), decay));
+        v_store_n(p, n, s);
+        y = v_fma(s, v_set(a->q[i]), y);
+    }
+    v_store_n(a->y + c, n, v_mul(y, v_set(a->scale)));
+}
+
+static void recur(const struct recur_args *a)
+{
+    int64_t c = 0;
+    for (; c + RECUR_VECS * LANES <= a->cols; c += RECUR_VECS * LANES) recur_columns(a, c, RECUR_VECS);
+    for (; c + LANES <= a->cols; c += LANES) recur_columns(a, c, 1);
+    if (c < a->cols) recur_rest(a, c, (int)(a->cols - c));
+}
+
 static void set_vec_slots(struct kernels *k)
 {
     k->dot = dot;
@@ -322,6 +372,7 @@ static void set_vec_slots(struct kernels *k)
     k->max = max;
     k->exp_sum = exp_sum;
     k->rope = rope;
+    k->recur = recur;
     k->to_f32 = to_f32;
     k->from_f32 = from_f32;
 }
