@@ -35,13 +35,28 @@ status window_layers(struct model *m, int64_t period, struct err *e)
 
 static bool is_windowed(const struct json *type) { return type->kind == JSON_STR && !strcmp(type->str, "sliding_attention"); }
 
+/* Before transformers 5: a number n, all but every n-th layer; or its letters, "LLLG". */
+static status import_period(struct import *im, int64_t period, struct err *e)
+{
+    const struct json *v = import_config(im, "sliding_window_pattern|_sliding_window_pattern");
+    int64_t n = v && v->kind == JSON_INT ? v->i : period;
+    if (v && v->kind == JSON_STR) {
+        n = (int64_t)strspn(v->str, "L") + 1;
+        if (strcmp(v->str + n - 1, "G") != 0) return err_set(e, ERR_FORMAT, "config.json: sliding_window_pattern is %.40s, expected L...LG", v->str);
+    }
+    if (n < 0 || n > 1024) return err_set(e, ERR_FORMAT, "config.json: sliding_window_pattern is %lld, expected 0 to 1024", (long long)n);
+    if (n != period) import_put_int(im, "attention.sliding_window_pattern", n);
+    return OK;
+}
+
 status import_windows(struct import *im, int64_t period, struct err *e)
 {
     int32_t item[1024];
     int64_t n = 0;
     bool usual = true;
     const struct json *types = import_config(im, "layer_types");
-    if (!types || import_number(im, "sliding_window", 0) <= 0) return OK;
+    if (import_number(im, "sliding_window", 0) <= 0) return OK;
+    if (!types) return import_period(im, period, e);
     if (types->kind != JSON_ARR) return err_set(e, ERR_FORMAT, "config.json: layer_types is no list");
     for (const struct json *j = types->child; j; j = j->next) {
         if (n == ARRAY_LEN(item) || (!is_windowed(j) && !(j->kind == JSON_STR && !strcmp(j->str, "full_attention"))))

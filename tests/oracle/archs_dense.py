@@ -27,11 +27,41 @@ def vision(config):
     return make
 
 
+def gemma_vision(kw):
+    import transformers
+    eye = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    return transformers.Gemma3Config(text_config=kw, vision_config=eye, mm_tokens_per_image=4, image_token_index=318, boi_token_index=317,
+                                     eoi_token_index=316)
+
+
+def mistral_vision(kw):
+    import transformers
+    eye = dict(model_type="pixtral", hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    return transformers.Mistral3Config(text_config=kw | dict(model_type="mistral", sliding_window=None), vision_config=eye, image_token_index=318)
+
+
 def turn_experts(dir):
     """Stacks of experts as published files have them, [in][out]; transformers 5 saves them the other way round and reads both."""
     from safetensors.numpy import load_file, save_file
     save_file({k: np.ascontiguousarray(v.swapaxes(1, 2)) if ".experts." in k else v for k, v in load_file(dir / "model.safetensors").items()},
               dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def v4(c):
+    """config.json as transformers 4 wrote it, and most published checkpoints have it."""
+    rope = c.pop("rope_parameters")
+    if "full_attention" in rope:
+        c["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    c["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        c["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    if "short_factor" in rope:
+        c["original_max_position_embeddings"] = rope.pop("original_max_position_embeddings")
+        rope = dict(type="longrope", short_factor=rope["short_factor"], long_factor=rope["long_factor"])
+    c["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
+    c.pop("layer_types", None)
+    c["torch_dtype"] = c.pop("dtype", "float32")
 
 
 ROWS = [
@@ -101,4 +131,17 @@ ROWS = [
     row("exaone4-hybrid", "Exaone4ForCausalLM", "windows of 40 with rope, other layers without", num_hidden_layers=5, sliding_window=40,
         sliding_window_pattern=4),
     row("ernie4.5", "Ernie4_5ForCausalLM", "adjacent rope pairs, wide heads", TIED, head_dim=24),
+    row("gemma3-vision", "Gemma3ForConditionalGeneration", "language part of a vision model", TIED, num_hidden_layers=7, head_dim=24, sliding_window=40,
+        query_pre_attn_scalar=24, make_config=gemma_vision),
+    row("mistral-small-3.1", "Mistral3ForConditionalGeneration", "language part of a vision model", head_dim=24, make_config=mistral_vision),
 ]
+
+
+def as_v4(name, **kw):
+    r = next(r for r in ROWS if r["name"] == name)
+    return r | dict(name=name + "-v4", what=r["what"] + "; config.json of transformers 4", patch_config=lambda c: (v4(c), c.update(kw))) | (
+        {"golden": 72} if "golden" in r else {})
+
+
+ROWS += [as_v4("llama-3.1"), as_v4("llama-yarn"), as_v4("gemma3", sliding_window_pattern=6), as_v4("phi4-mini"), as_v4("gpt-oss"),
+         as_v4("cohere2", sliding_window_pattern=4, rotary_pct=1.0)]
