@@ -26,7 +26,8 @@ void import_put_float(struct import *im, const char *key, double v);
 void import_put_bool(struct import *im, const char *key, bool v);
 void import_put_str(struct import *im, const char *key, const char *v);
 void import_put_ints(struct import *im, const char *key, const int32_t *v, int64_t n); /* array, one per layer */
-/* import_windows - the key that window_layers reads, from layer_types or sliding_window_pattern; not written where it says what `period` says anyway. Refuses other types. */
+/* import_windows - the key that window_layers reads, from layer_types or sliding_window_pattern; not written where it says what `period` says
+ * anyway. Refuses other types of layers. */
 status import_windows(struct import *im, int64_t period, struct err *e) MUST_USE;
 /* import_qwen_windows - Qwen 2 and 3: the window counts only with use_sliding_window, for the layers that layer_types marks. */
 status import_qwen_windows(struct import *im, struct err *e) MUST_USE;
