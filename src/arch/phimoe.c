@@ -40,6 +40,11 @@ static status keys(struct import *im, struct err *e)
 {
     double jitter = import_number(im, "router_jitter_noise", 0.01);
     if (fabs(jitter - 0.01) > 1e-9) return err_set(e, ERR_FORMAT, "router_jitter_noise is %g: only 0.01 is supported", jitter);
+    /* LongRoPE's factor of the angles' cosines is given here, not computed from the lengths. */
+    double small = import_number(im, "rope_parameters.short_mscale|rope_scaling.short_mscale", 0);
+    double large = import_number(im, "rope_parameters.long_mscale|rope_scaling.long_mscale", small);
+    if (small != large) return err_set(e, ERR_FORMAT, "short_mscale is %g and long_mscale %g: only equal ones are supported", small, large);
+    if (small > 0) import_put_float(im, "rope.scaling.attn_factor", small);
     return OK;
 }
 
