@@ -26,12 +26,15 @@ static status open_checkpoint(struct convert *c, const char *path, struct err *e
     struct import *im = &c->im;
     TRY(checkpoint_open(&im->ckpt, path, e));
     im->used = arena_zalloc(&im->arena, (size_t)im->ckpt.n_tensors + 1, sizeof *im->used);
-    return im->used ? OK : err_oom(e, "tensors", (size_t)im->ckpt.n_tensors);
+    im->bound = arena_zalloc(&im->arena, (size_t)im->ckpt.n_tensors + 1, sizeof *im->bound);
+    return im->used && im->bound ? OK : err_oom(e, "tensors", (size_t)im->ckpt.n_tensors);
 }
 
-/* F16, BF16 or F32, whichever most bytes are. */
-static const struct dtype *usual_type(const struct checkpoint *k)
+/* F16, BF16 or F32, whichever most bytes are; of a packed checkpoint what it computes in. */
+static const struct dtype *usual_type(const struct import *im)
 {
+    const struct checkpoint *k = &im->ckpt;
+    if (im->scheme) return dtype_by_id(import_is(im, "torch_dtype|dtype", "bfloat16") ? GGUF_BF16 : GGUF_F16);
     static const struct { enum ckpt_type from; int to; } types[] = { { CKPT_F16, GGUF_F16 }, { CKPT_BF16, GGUF_BF16 }, { CKPT_F32, GGUF_F32 } };
     size_t bytes[ARRAY_LEN(types)] = { 0 };
     int best = 0;
@@ -43,13 +46,25 @@ static const struct dtype *usual_type(const struct checkpoint *k)
     return dtype_by_id(types[best].to);
 }
 
+/* The type of most bytes of matrices, for the file's name and its key. */
+static const struct dtype *main_type(const struct convert *c)
+{
+    size_t bytes[DTYPE_IDS] = { 0 };
+    const struct dtype *best = c->type;
+    for (int64_t i = 0; i < c->n_tensors; i++)
+        if (c->tensor[i].exact) bytes[c->tensor[i].t.type->gguf_id] += tensor_bytes(&c->tensor[i].t);
+    for (int i = 0; i < dtype_count; i++)
+        if (dtypes[i]->gguf_id < DTYPE_IDS && bytes[dtypes[i]->gguf_id] > bytes[best->gguf_id]) best = dtypes[i];
+    return best;
+}
+
 /* ---- keys ---- */
 
 /* general.file_type, as llama.cpp numbers the mixes. */
 static int64_t file_type(const struct dtype *t)
 {
     static const struct { int type, id; } ids[] = {
-        { GGUF_F32, 0 }, { GGUF_F16, 1 }, { GGUF_Q4_0, 2 }, { GGUF_Q4_1, 3 }, { GGUF_Q8_0, 7 }, { GGUF_Q5_0, 8 }, { GGUF_Q5_1, 9 }, { GGUF_BF16, 32 },
+        { GGUF_F32, 0 }, { GGUF_F16, 1 }, { GGUF_Q4_0, 2 }, { GGUF_Q4_1, 3 }, { GGUF_Q8_0, 7 }, { GGUF_Q5_0, 8 }, { GGUF_Q5_1, 9 }, { GGUF_BF16, 32 }, { GGUF_MXFP4, 38 },
     };
     for (int i = 0; i < ARRAY_LEN(ids); i++)
         if (ids[i].type == t->gguf_id) return ids[i].id;
@@ -63,7 +78,7 @@ static void put_general(const struct convert *c, struct gguf_writer *w)
     gguf_put_str(w, "general.architecture", im->arch->name, strlen(im->arch->name));
     gguf_put_str(w, "general.type", "model", 5);
     gguf_put_str(w, "general.name", name, strlen(name));
-    if (file_type(c->type) >= 0) gguf_put_i64(w, "general.file_type", KV_U32, file_type(c->type));
+    if (c->most && file_type(c->most) >= 0) gguf_put_i64(w, "general.file_type", KV_U32, file_type(c->most));
     gguf_put_i64(w, "general.quantization_version", KV_U32, 2);
 }
 
@@ -124,11 +139,14 @@ static status plan(struct convert *c, const char *path, struct err *e)
     TRY(folder_of(im, path, e));
     TRY(convert_read_config(im, &c->hf, e));
     if (!im->o->vocab_only) TRY(open_checkpoint(c, path, e));
-    c->type = im->o->type ? im->o->type : usual_type(&im->ckpt);
+    TRY(packed_setup(im, e));
+    c->type = im->o->type ? im->o->type : usual_type(im);
     TRY(convert_config_keys(im, e));
     TRY(read_model(c, e));
     im->m = &c->model;
+    c->most = c->type;
     if (!im->o->vocab_only) TRY(convert_plan_tensors(c, e));
+    c->most = main_type(c);
     TRY(write_header(c, true, &c->header, e));
     for (int64_t i = 0; i < c->n_tensors; i++) c->tensor[i].offset = c->header.offset[i];
     return OK;
@@ -142,6 +160,7 @@ status convert_open(struct convert **out, const char *path, const struct convert
     if (!c) return err_oom(e, "conversion", sizeof *c);
     c->im.o = o;
     arena_init(&c->im.arena, 0);
+    pthread_mutex_init(&c->im.lock, NULL);
     status st = plan(c, path, e);
     if (st != OK) {
         convert_close(c);
@@ -154,6 +173,7 @@ status convert_open(struct convert **out, const char *path, const struct convert
 void convert_close(struct convert *c)
 {
     if (!c) return;
+    pthread_mutex_destroy(&c->im.lock);
     checkpoint_close(&c->im.ckpt);
     gguf_close(&c->model.g);
     arena_free(&c->model.arena);
@@ -170,7 +190,7 @@ void convert_info(const struct convert *c, struct convert_info *info)
     *info = (struct convert_info){
         .arch = c->im.arch->name,
         .hf = c->hf,
-        .type = c->type->gguf_name,
+        .type = c->most->gguf_name,
         .n_tensors = c->n_tensors,
         .n_sources = c->im.ckpt.n_tensors,
         .n_vocab = c->model.hp.n_vocab,

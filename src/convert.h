@@ -1,6 +1,7 @@
 /* convert - a Hugging Face checkpoint as a GGUF file: config.json, tokenizer and weights, by the rows of the architecture (src/arch.h) and nothing
  * else. Everything is planned and checked before the first byte is written: missing and unused tensors, shapes, numbers. Streams: memory is
- * bounded by the largest tensor that must be rearranged, and is some MiB for all others. The same input gives the same bytes. */
+ * bounded by the largest tensor that must be rearranged, and is some MiB for all others. The same input gives the same bytes.
+ * Quantized checkpoints (convert_packed.h): GPTQ, AWQ, compressed-tensors, bitsandbytes, FP8, MXFP4. */
 #pragma once
 #include "ggml-like/dtype.h"
 #include "src/model.h"
@@ -8,7 +9,8 @@
 struct convert;
 
 struct convert_options {
-    const struct dtype *type;  /* of the matrices; NULL: the type that most of the checkpoint's bytes have, F16, BF16 or F32. Vectors, convolutions
+    const struct dtype *type;  /* of the matrices; NULL: the type that most of the checkpoint's bytes have, F16, BF16 or F32; of quantized matrices
+                                * one that holds the same numbers, if there is one, else what the checkpoint computes in. Vectors, convolutions
                                 * and routers are F32 in any case; rows that do not fit the type's blocks are F16 */
     const char *pre;           /* tokenizer.ggml.pre; NULL = found from tokenizer.json */
     const char *name;          /* general.name; NULL = the directory's */

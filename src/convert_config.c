@@ -352,7 +352,7 @@ status convert_config_keys(struct import *im, struct err *e)
     for (const struct hparam_row *r = im->arch->hparams; r->key; r++) TRY(put_row(im, r, e));
     TRY(put_rope(im, e));
     if (im->arch->import && im->arch->import->keys) TRY(im->arch->import->keys(im, e));
-    return im->first.code == OK ? OK : err_set(e, im->first.code, "%s", im->first.text);
+    return import_failed(im, e);
 }
 
 /* ---- Mamba-2 ---- */

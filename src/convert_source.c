@@ -47,35 +47,70 @@ static const struct ckpt_tensor *find_named(const struct checkpoint *c, const ch
     return NULL;
 }
 
-bool source_find(struct import *im, const char *pattern, int il, int64_t expert, struct source *s)
+/* A tensor under one of its names, or the one that holds its packed codes. */
+static const struct ckpt_tensor *find_any(const struct import *im, const char *name, bool *packed)
 {
-    *s = (struct source){ 0 };
+    char other[300];
+    for (int i = 0; packed_name(im, i, name, other, sizeof other); i++) {
+        const struct ckpt_tensor *t = find_named(&im->ckpt, other);
+        if (t) return *packed = true, t;
+    }
+    const struct ckpt_tensor *t = find_named(&im->ckpt, name);
+    *packed = t && packed_is(im, t);
+    return t;
+}
+
+/* The first alternative of the pattern that is there. */
+static const struct ckpt_tensor *find_pattern(const struct import *im, const char *pattern, int il, int64_t expert, bool *packed)
+{
     for (const char *p = pattern; *p;) {
         size_t n = strcspn(p, "|");
         char name[256];
-        if (expand(p, n, il, expert, name, sizeof name)) {
-            const struct ckpt_tensor *t = find_named(&im->ckpt, name);
-            if (t) {
-                im->used[t - im->ckpt.tensor] = true;
-                s->t = t;
-                return true;
-            }
-        }
+        const struct ckpt_tensor *t = expand(p, n, il, expert, name, sizeof name) ? find_any(im, name, packed) : NULL;
+        if (t) return t;
         p += n + (p[n] == '|');
     }
-    return false;
+    return NULL;
 }
+
+/* Loading functions of several threads come here too. */
+static bool bind(struct import *im, struct source *s)
+{
+    int64_t i = s->t - im->ckpt.tensor;
+    pthread_mutex_lock(&im->lock);
+    im->used[i] = true;
+    bool ok = im->bound[i] || packed_bind(im, s->t, &im->bound[i], &im->first) == OK;
+    s->packed = im->bound[i];
+    pthread_mutex_unlock(&im->lock);
+    if (ok) s->t = &s->packed->as;
+    return ok;
+}
+
+bool source_find(struct import *im, const char *pattern, int il, int64_t expert, struct source *s)
+{
+    bool packed;
+    *s = (struct source){ 0 };
+    s->t = find_pattern(im, pattern, il, expert, &packed);
+    if (!s->t) return false;
+    if (packed) return bind(im, s); /* why not is told by import_failed */
+    pthread_mutex_lock(&im->lock);
+    im->used[s->t - im->ckpt.tensor] = true;
+    pthread_mutex_unlock(&im->lock);
+    return true;
+}
+
+status import_failed(const struct import *im, struct err *e) { return im->first.code == OK ? OK : err_set(e, im->first.code, "%s", im->first.text); }
 
 bool import_has(const struct import *im, const char *hf, int il)
 {
-    struct source s;
-    for (const char *p = hf; *p;) {
-        size_t n = strcspn(p, "|");
-        char name[256];
-        if (expand(p, n, il, 0, name, sizeof name) && (s.t = find_named(&im->ckpt, name))) return true;
-        p += n + (p[n] == '|');
-    }
-    return false;
+    bool packed;
+    return find_pattern(im, hf, il, 0, &packed) != NULL;
+}
+
+bool source_is_packed(const struct import *im, const char *pattern, int il)
+{
+    bool packed = false;
+    return pattern && find_pattern(im, pattern, il, 0, &packed) && packed;
 }
 
 /* ---- reading ---- */
@@ -97,7 +132,13 @@ void source_turn(struct source *s, int64_t *rows, int64_t *cols)
 
 status source_read(const struct import *im, const struct source *s, int64_t row0, int64_t n, float *out, struct err *e)
 {
+    if (s->packed) return packed_read(im, s->packed, NULL, row0, n, out, e);
     return checkpoint_read_f32(&im->ckpt, s->turned.name ? &s->turned : s->t, row0, n, out, e);
+}
+
+status source_read_as(const struct import *im, const struct source *s, const struct dtype *type, int64_t row0, int64_t n, void *out, struct err *e)
+{
+    return type ? packed_read(im, s->packed, type, row0, n, out, e) : source_read(im, s, row0, n, out, e);
 }
 
 static const char *shape_text(const struct ckpt_tensor *t, char buf[96])
@@ -128,7 +169,10 @@ status import_load_item(struct import *im, const char *hf, int il, int64_t item,
     struct source s;
     char have[96];
     *out = NULL;
-    if (!source_find(im, hf, il, 0, &s)) return err_set(e, ERR_FORMAT, "tensor %s of layer %d is missing", hf, il);
+    if (!source_find(im, hf, il, 0, &s)) {
+        TRY(import_failed(im, e));
+        return err_set(e, ERR_FORMAT, "tensor %s of layer %d is missing", hf, il);
+    }
     bool fits = s.t->n_dims == n_dims;
     for (int i = 0; fits && i < n_dims; i++) fits = shape[i] < 0 || shape[i] == s.t->shape[i];
     if (!fits) {
@@ -159,6 +203,10 @@ status import_load(struct import *im, const char *hf, int il, int64_t *shape, in
 /* Tensors that no runtime needs. */
 static const char *const never_needed[] = {
     "rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias", ".attention.bias", ".attention.masked_bias", "position_ids", NULL
+};
+/* What packed checkpoints have for quantized activations and caches: weights are run with exact ones. */
+static const char *const activation_scales[] = {
+    ".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".activation_scale", NULL
 };
 /* Parts of multimodal checkpoints and extra heads: not run, left out with a word. */
 static const char *const other_parts[] = {
@@ -232,15 +280,57 @@ static status check_source(const struct out_tensor *t, struct source *s, struct 
     if (!source_is_float(s))
         return err_set(e, ERR_FORMAT, "%s: type is %s: this kind of quantized checkpoint is not supported", s->t->name, ckpt_type_name(s->t->type));
     int64_t rows = source_rows(s), cols = source_cols(s), want_rows = t->t.ne[1] * (t->n_source == 1 ? t->t.ne[2] : 1), want_cols = t->t.ne[0];
-    if (t->row->flags & WEIGHT_TRANSPOSED && s->t->n_dims >= 2) source_turn(s, &rows, &cols);
+    bool turned = t->row->flags & WEIGHT_TRANSPOSED && !s->packed; /* packed ones are [out][in] in any case */
+    if (turned && s->t->n_dims >= 2) source_turn(s, &rows, &cols);
     if (t->row->ne1 == DIM_1 && rows * cols == want_cols) return OK; /* a vector, whatever its dimensions of 1 */
     if (t->row->flags & WEIGHT_VECTOR && rows * cols == want_rows * want_cols) return OK; /* convolutions have a dimension of 1 in between */
     bool any_rows = t->own && t->own->row;
     bool vocab = t->row->ne1 == DIM_VOCAB && rows >= want_rows;
     if (cols == want_cols && (rows == want_rows || any_rows || vocab)) return OK;
     return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", s->t->name, shape_text(s->t, have),
-                   (long long)(t->row->flags & WEIGHT_TRANSPOSED ? want_cols : want_rows),
-                   (long long)(t->row->flags & WEIGHT_TRANSPOSED ? want_rows : want_cols));
+                   (long long)(turned ? want_cols : want_rows), (long long)(turned ? want_rows : want_cols));
+}
+
+/* Packed sources may have a type that holds their numbers as they are: every row of the output is then a row of theirs. */
+static void keep_codes(struct convert *c, struct out_tensor *t)
+{
+    static const int types[] = { GGUF_MXFP4, GGUF_Q4_0, GGUF_Q4_1, GGUF_Q8_0 };
+    const struct dtype *want = c->im.o->type;
+    unsigned fits = ~0u;
+    bool rounds = false;
+    const char *why = NULL;
+    for (int64_t i = 0; i < t->n_source; i++) {
+        const struct packed *p = t->source[i].packed;
+        fits &= p ? p->fits : 0;
+        rounds |= p && p->rounds;
+        if (p && !why) why = p->why;
+    }
+    bool changed = t->row->flags & WEIGHT_PLUS_ONE || (t->own && (t->own->value || t->own->factor));
+    bool f32 = t->t.type->gguf_id == GGUF_F32 && c->type->gguf_id != GGUF_F32;
+    if (!t->source[0].packed || f32) return;
+    c->n_packed++;
+    for (int i = 0; i < ARRAY_LEN(types) && !changed; i++) {
+        const struct dtype *type = dtype_by_id(types[i]);
+        if (!(fits & packed_fits_bit(type)) || (want && want != type)) continue;
+        tensor_shape(&t->t, type, t->t.ne[0], t->t.ne[1], t->t.ne[2], 1);
+        t->exact = true;
+        c->n_rounded += rounds && type->gguf_id == GGUF_Q4_1;
+        return;
+    }
+    if (want) return;
+    if (c->n_unpacked++ == 0) c->why = changed ? "the architecture changes values" : why ? why : "parts need different types";
+}
+
+static void warn_packed(const struct convert *c)
+{
+    if (!c->im.scheme) return;
+    const char *name = packed_scheme_name(c->im.scheme);
+    if (c->n_unpacked)
+        import_warn(&c->im, "%s: %lld of %lld quantized tensors become %s: %s", name, (long long)c->n_unpacked, (long long)c->n_packed,
+                    c->type->gguf_name, c->why);
+    if (c->n_rounded)
+        import_warn(&c->im, "%s: %lld tensors have zero points: Q4_1 keeps codes and scales, its minima are rounded to halves (at most 1 in 2048); "
+                    "--dtype q8_0 or f32 is exact", name, (long long)c->n_rounded);
 }
 
 static bool is_rope_factors(enum weight_id id) { return id == W_ROPE_FREQS || id == W_ROPE_LONG || id == W_ROPE_SHORT; }
@@ -260,9 +350,11 @@ static status plan_row(struct convert *c, const struct weight_row *r, int il, st
     TRY(add_tensor(c, r, il, &t, e));
     int64_t ne0 = model_dim(m, il, r->ne0), ne1 = model_dim(m, il, r->ne1), ne2 = model_dim(m, il, r->ne2);
     tensor_shape(&t->t, type_of(c, r, ne0), ne0, ne1, ne2, 1);
-    if (t->own && t->own->load) {
+    bool by_rows = t->own && t->own->row && source_is_packed(&c->im, r->hf, il);
+    if (t->own && t->own->load && !by_rows) {
         if (r->flags & WEIGHT_OPTIONAL && r->hf && !import_has(&c->im, r->hf, il)) return OK;
         mark_used(&c->im, r, il);
+        TRY(import_failed(&c->im, e));
         c->n_tensors++;
         return OK;
     }
@@ -275,11 +367,13 @@ static status plan_row(struct convert *c, const struct weight_row *r, int il, st
     struct err own = { 0 };
     bool found = r->hf && find_sources(c, t, ne2, &own);
     if (own.code != OK) return err_set(e, own.code, "%s", own.text);
+    TRY(import_failed(&c->im, e));
     if (!found || tied) { /* a head that repeats the embedding is stored once */
         if (!found && !(r->flags & WEIGHT_OPTIONAL)) note_missing(c, t);
         return OK;
     }
     for (int64_t i = 0; i < t->n_source; i++) TRY(check_source(t, &t->source[i], e));
+    keep_codes(c, t);
     c->n_tensors++;
     return OK;
 }
@@ -305,6 +399,7 @@ static status check_unused(struct convert *c, struct err *e)
     for (int64_t i = 0; i < im->ckpt.n_tensors; i++) {
         const char *name = im->ckpt.tensor[i].name;
         if (im->used[i] || holds_any(name, never_needed) || holds_any(name, own ? own->ignore : NULL)) continue;
+        if (im->scheme && holds_any(name, activation_scales)) continue;
         if (holds_any(name, other_parts) || is_further_layer(c, name)) {
             parts++;
             continue;
@@ -327,5 +422,6 @@ status convert_plan_tensors(struct convert *c, struct err *e)
             if (r->id < W_LAYER_COUNT && model_has_row(&c->model, il, r)) TRY(plan_row(c, r, il, e));
     if (c->n_missing)
         return err_set(e, ERR_FORMAT, "%s: %lld tensors are missing: %s", c->im.dir, (long long)c->n_missing, c->missing);
+    warn_packed(c);
     return check_unused(c, e);
 }

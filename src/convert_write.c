@@ -54,7 +54,7 @@ static bool as_they_are(const struct convert *c, const struct out_tensor *t)
     if (t->made || t->n_source == 0 || t->own || t->row->flags & (WEIGHT_PLUS_ONE | WEIGHT_TRANSPOSED | WEIGHT_ROPE_PAIRS)) return false;
     for (int64_t x = 0; x < t->n_source; x++) {
         bool fits = false;
-        for (int i = 0; i < ARRAY_LEN(same) && !t->source[x].turned.name; i++)
+        for (int i = 0; i < ARRAY_LEN(same) && !t->source[x].turned.name && !t->source[x].packed; i++)
             fits |= t->source[x].t->type == same[i].from && t->t.type->gguf_id == same[i].to;
         if (!fits || !t->source[x].t->contiguous) return false;
     }
@@ -73,21 +73,55 @@ static status copy_rows(struct convert *c, const struct out_tensor *t, int64_t r
     return OK;
 }
 
-/* Rows that follow one another in the source are read at once. */
-static status read_floats(struct convert *c, const struct out_tensor *t, int64_t row0, int64_t n, float *x, struct err *e)
+/* Rows of one source that lie close together, in any order: the whole range is read once and rows are picked. Of a turned or packed source a row by
+ * itself costs as much as a hundred. */
+static status read_window(struct convert *c, const struct source *s, const struct dtype *type, const int64_t *from, int64_t n, int64_t lo, int64_t hi,
+                          size_t row_bytes, uint8_t *out, struct err *e)
 {
-    int64_t cols = t->t.ne[0];
-    for (int64_t i = 0; i < n;) {
-        const struct source *s, *next;
-        int64_t from = source_row(c, t, row0 + i, &s), m = 1;
-        while (from >= 0 && i + m < n && source_row(c, t, row0 + i + m, &next) == from + m && next == s) m++;
-        if (from < 0) memset(x + i * cols, 0, (size_t)cols * sizeof *x);
-        else if (t->row->ne1 == DIM_1 || (t->row->flags & WEIGHT_VECTOR && !(t->own && t->own->row)))
-            TRY(source_read(&c->im, s, 0, source_rows(s), x, e)); /* whole: see check_source */
-        else if (from + m > source_rows(s) && !s->turned.name)
-            return err_set(e, ERR_FORMAT, "%s: row %lld of %lld is needed", s->t->name, (long long)(from + m - 1), (long long)source_rows(s));
-        else TRY(source_read(&c->im, s, from, m, x + i * cols, e));
-        i += m;
+    size_t bytes = (size_t)(hi - lo + 1) * row_bytes;
+    uint8_t *all = mem_alloc(bytes);
+    if (!all) return err_oom(e, s->t->name, bytes);
+    status st = source_read_as(&c->im, s, type, lo, hi - lo + 1, all, e);
+    for (int64_t i = 0; st == OK && i < n; i++) memcpy(out + (size_t)i * row_bytes, all + (size_t)(from[i] - lo) * row_bytes, row_bytes);
+    mem_free(all);
+    return st;
+}
+
+enum { RUN = 1024 }; /* rows that are looked at at once */
+
+/* Rows row0 .. row0 + n, at most RUN, of one source; returns how many in *n. from -1: zeros. */
+static const struct source *next_rows(const struct convert *c, const struct out_tensor *t, int64_t row0, int64_t *n, int64_t *from)
+{
+    const struct source *s, *next;
+    int64_t m = 1;
+    from[0] = source_row(c, t, row0, &s);
+    for (; m < *n && m < RUN; m++) {
+        from[m] = source_row(c, t, row0 + m, &next);
+        if (next != s || (from[m] < 0) != (from[0] < 0)) break;
+    }
+    *n = m;
+    return s;
+}
+
+static int64_t source_height(const struct source *s) { return s->turned.name ? ckpt_rows(&s->turned) : source_rows(s); }
+
+/* Rows of t as f32 (type NULL) or as blocks of a packed source. */
+static status read_as(struct convert *c, const struct out_tensor *t, const struct dtype *type, int64_t row0, int64_t n, uint8_t *out, struct err *e)
+{
+    int64_t from[RUN], cols = t->t.ne[0];
+    size_t row_bytes = type ? t->t.nb[1] : (size_t)cols * sizeof(float);
+    for (int64_t i = 0, m; i < n; i += m) {
+        m = n - i;
+        const struct source *s = next_rows(c, t, row0 + i, &m, from);
+        uint8_t *to = out + (size_t)i * row_bytes;
+        int64_t lo = from[0], hi = from[0], run = 1;
+        for (int64_t k = 1; k < m; k++) lo = min_i64(lo, from[k]), hi = max_i64(hi, from[k]);
+        while (run < m && from[run] == from[0] + run) run++;
+        if (lo < 0) memset(to, 0, (size_t)m * row_bytes);
+        else if (hi >= source_height(s))
+            return err_set(e, ERR_FORMAT, "%s: row %lld of %lld is needed", s->t->name, (long long)hi, (long long)source_height(s));
+        else if (run < m && hi - lo < 4 * m) TRY(read_window(c, s, type, from, m, lo, hi, row_bytes, to, e));
+        else TRY(source_read_as(&c->im, s, type, lo, m = run, to, e));
     }
     return OK;
 }
@@ -96,11 +130,16 @@ static status convert_rows(struct convert *c, const struct out_tensor *t, int64_
 {
     int64_t cols = t->t.ne[0];
     if (as_they_are(c, t)) return copy_rows(c, t, row0, n, dst, e);
+    if (t->exact) return read_as(c, t, t->t.type, row0, n, dst, e);
     if (t->made) {
         dtype_from_f32(t->t.type, t->made + row0 * cols, dst, n * cols);
         return OK;
     }
-    TRY(read_floats(c, t, row0, n, scratch, e));
+    const struct source *s = t->source;
+    /* in one piece, whatever its dimensions: see check_source */
+    bool whole = t->row->ne1 == DIM_1 || (t->row->flags & WEIGHT_VECTOR && !(t->own && t->own->row));
+    if (whole) TRY(source_read(&c->im, s, 0, source_height(s), scratch, e));
+    else TRY(read_as(c, t, NULL, row0, n, (uint8_t *)scratch, e));
     finish_floats(c, t, scratch, scratch + n * cols, n * cols);
     for (int64_t i = 0; t->own && t->own->factor && i < n; i++) {
         float by = (float)t->own->factor(&c->im, &c->model, t->il, row0 + i);
@@ -123,13 +162,17 @@ struct writer {
     struct err err;
 };
 
-/* A tensor that is computed as a whole, or a vector, is one piece. */
+/* Packed sources have rows in place of the function. */
+static bool is_loaded(const struct out_tensor *t) { return t->own && t->own->load && t->n_source == 0; }
+
+/* A tensor that is computed as a whole, or a vector, is one piece. Of turned and packed sources more rows at once cost less. */
 static int64_t piece_rows(const struct out_tensor *t)
 {
     int64_t rows = tensor_rows(&t->t);
-    if (t->own && t->own->load) return rows;
+    if (is_loaded(t)) return rows;
     if (t->row->ne1 == DIM_1 || t->row->flags & WEIGHT_VECTOR) return rows;
-    int64_t n = max_i64(1, PIECE_FLOATS / t->t.ne[0]);
+    bool columns = t->n_source > 0 && (t->source[0].turned.name || t->source[0].packed);
+    int64_t n = max_i64(columns ? 256 : 1, PIECE_FLOATS / t->t.ne[0]);
     return min_i64(rows, n > 64 ? n & ~(int64_t)63 : n);
 }
 
@@ -154,7 +197,7 @@ static status load_whole(struct writer *w, const struct out_tensor *t, struct er
 
 static status make_piece(struct writer *w, const struct out_tensor *t, int64_t piece, struct err *e)
 {
-    if (t->own && t->own->load) return load_whole(w, t, e);
+    if (is_loaded(t)) return load_whole(w, t, e);
     int64_t rows = piece_rows(t), row0 = piece * rows, n = min_i64(rows, tensor_rows(&t->t) - row0);
     size_t floats = 2 * (size_t)(n * t->t.ne[0]) * sizeof(float), bytes = (size_t)n * t->t.nb[1];
     float *scratch = mem_alloc(floats);

@@ -54,6 +54,7 @@ int64_t qkv_by_head(const struct model *m, int il, int64_t i);
 
 /* One weight that is more than its row says. All members but id may be 0.
  *   row   source row of row i (of all rows of the tensor, experts included: e * ne1 + i); -1: the row is zero. Of a vector: source element of element i
+ *         With load as well: of checkpoints that have the tensor quantized.
  *   load  fills the whole tensor in the GGUF order, [ne2][ne1][ne0] f32, from any sources (import_load)
  *   value applied to each element, after the flags of the row
  *   factor  row i is multiplied by it, after `value` */

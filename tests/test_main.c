@@ -21,6 +21,7 @@
     X(gguf) \
     X(gguf_split) \
     X(grammar) \
+    X(import_quant) \
     X(importance) \
     X(json) \
     X(json_schema) \

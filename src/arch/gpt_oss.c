@@ -1,12 +1,12 @@
 /* gpt-oss - OpenAI's gpt-oss-20b and -120b: biases everywhere, one learned logit per head in the softmax's denominator (sinks), every other layer with
  * a window of 128, YaRN whose ramp begins and ends between dimensions, experts with clamped SwiGLU, weights from a softmax over the chosen.
- * Checkpoints have all experts in one tensor, [in][2 ff] with gate and up alternating, or as MXFP4 blocks [2 ff][in / 32]. Source: the model card
+ * Checkpoints have all experts in one tensor, [in][2 ff] with gate and up alternating, or as MXFP4 blocks, [2 ff][in]. Source: the model card
  * (2025). llama.cpp rounds the ends of the ramp. */
 #include "src/arch/rows.h"
 #include "src/import.h"
 #include "src/model_int.h"
 
-enum { PATTERN = 2, BLOCK = 32 };
+enum { PATTERN = 2 };
 
 static const char *const hf[] = { "GptOssForCausalLM", NULL };
 
@@ -56,7 +56,7 @@ static status keys(struct import *im, struct err *e)
 
 /* What one stack of experts is made of: [experts][in][n * step], of which every step-th column from `first` on is wanted, as rows. */
 struct stack {
-    const char *plain, *blocks, *scales;
+    const char *plain;
     int64_t n_expert, in, n, first, step;
 };
 
@@ -71,38 +71,13 @@ static status load_plain(struct import *im, const struct stack *s, int il, int64
     return OK;
 }
 
-/* MXFP4: a byte holds two values, the first in its low half; one exponent for each 32 values. OCP Microscaling Formats 1.0. */
-static status load_mxfp4(struct import *im, const struct stack *s, int il, int64_t expert, float *out, struct err *e)
-{
-    static const float value[16] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
-    float *byte, *exponent;
-    int64_t per_row = s->in / BLOCK, shape[4] = { s->n_expert, s->n * s->step, per_row, BLOCK / 2 };
-    int64_t scale_shape[3] = { s->n_expert, s->n * s->step, per_row };
-    if (s->in % BLOCK) return err_set(e, ERR_FORMAT, "%s: %lld columns are no multiple of %d", s->blocks, (long long)s->in, BLOCK);
-    TRY(import_load_item(im, s->blocks, il, expert, shape, 4, &byte, e));
-    status st = import_load_item(im, s->scales, il, expert, scale_shape, 3, &exponent, e);
-    for (int64_t r = 0; st == OK && r < s->n; r++) {
-        int64_t from = (s->first + r * s->step) * per_row;
-        for (int64_t i = 0; i < s->in; i++) {
-            unsigned b = (unsigned)byte[from * (BLOCK / 2) + i / 2] & 255;
-            out[r * s->in + i] = ldexpf(value[i % 2 ? b >> 4 : b & 15], (int)exponent[from + i / BLOCK] - 127);
-        }
-    }
-    mem_free(byte);
-    if (st == OK) mem_free(exponent);
-    return st;
-}
-
 static status load_experts(struct import *im, const struct model *m, int il, bool down, int64_t first, float *out, struct err *e)
 {
     const struct hparams *hp = &m->hp;
-    const struct stack gate_up = { EXPERTS "gate_up_proj", EXPERTS "gate_up_proj_blocks", EXPERTS "gate_up_proj_scales", hp->n_expert, hp->n_embd,
-                                   hp->n_ff_expert, first, 2 };
-    const struct stack back = { EXPERTS "down_proj", EXPERTS "down_proj_blocks", EXPERTS "down_proj_scales", hp->n_expert, hp->n_ff_expert,
-                                hp->n_embd, 0, 1 };
+    const struct stack gate_up = { EXPERTS "gate_up_proj", hp->n_expert, hp->n_embd, hp->n_ff_expert, first, 2 };
+    const struct stack back = { EXPERTS "down_proj", hp->n_expert, hp->n_ff_expert, hp->n_embd, 0, 1 };
     const struct stack *s = down ? &back : &gate_up;
-    bool packed = import_has(im, s->blocks, il);
-    for (int64_t x = 0; x < s->n_expert; x++) TRY((packed ? load_mxfp4 : load_plain)(im, s, il, x, out + x * s->n * s->in, e));
+    for (int64_t x = 0; x < s->n_expert; x++) TRY(load_plain(im, s, il, x, out + x * s->n * s->in, e));
     return OK;
 }
 
@@ -123,10 +98,15 @@ static status load_bias(struct import *im, const struct model *m, int il, int64_
 static status load_gate_bias(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_bias(im, m, il, 0, out, e); }
 static status load_up_bias(struct import *im, const struct model *m, int il, float *out, struct err *e) { return load_bias(im, m, il, 1, out, e); }
 
+/* Of MXFP4 blocks, [experts][2 ff][in] with gate and up alternating. */
+static int64_t gate_row(const struct model *m, int il, int64_t i) { return 2 * i; }
+static int64_t up_row(const struct model *m, int il, int64_t i) { return 2 * i + 1; }
+static int64_t down_row(const struct model *m, int il, int64_t i) { return i; }
+
 static const struct weight_import parts[] = {
-    { .id = W_GATE_EXPS, .load = load_gate },
-    { .id = W_UP_EXPS, .load = load_up },
-    { .id = W_DOWN_EXPS, .load = load_down },
+    { .id = W_GATE_EXPS, .load = load_gate, .row = gate_row },
+    { .id = W_UP_EXPS, .load = load_up, .row = up_row },
+    { .id = W_DOWN_EXPS, .load = load_down, .row = down_row },
     { .id = W_BIAS_GATE_EXPS, .load = load_gate_bias },
     { .id = W_BIAS_UP_EXPS, .load = load_up_bias },
     { .id = W_COUNT },
