@@ -584,18 +584,22 @@ void json_put_i64(struct json_out *o, const char *key, int64_t v)
 
 /* Inside the float range the nearest float is written: 9 digits tell all floats apart, but not all doubles that round to them. Outside it
  * the double itself, 17 digits. */
-void json_put_f64(struct json_out *o, const char *key, double v)
+static void put_number(struct json_out *o, const char *key, double v, bool point)
 {
-    char text[32];
+    char text[36];
     bool in_float = v == 0 || (fabs(v) <= FLT_MAX && fabs(v) >= FLT_MIN);
     double x = in_float ? (float)v : v;
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, x);
+        snprintf(text, 32, "%.*g", digits, x);
         double back = strtod(text, NULL);
         if (in_float ? (float)back == (float)x : back == x) break;
     }
+    if (point && !strpbrk(text, ".e")) memcpy(text + strlen(text), ".0", 3);
     put_plain(o, key, isfinite(v) ? text : "null");
 }
+
+void json_put_f64(struct json_out *o, const char *key, double v) { put_number(o, key, v, false); }
+void json_put_real(struct json_out *o, const char *key, double v) { put_number(o, key, v, true); }
 
 void json_put_bool(struct json_out *o, const char *key, bool v) { put_plain(o, key, v ? "true" : "false"); }
 void json_put_null(struct json_out *o, const char *key) { put_plain(o, key, "null"); }

@@ -32,5 +32,6 @@ void json_put_str(struct json_out *o, const char *key, const char *s, size_t n);
 void json_put_cstr(struct json_out *o, const char *key, const char *s);          /* NULL pointer writes null */
 void json_put_i64(struct json_out *o, const char *key, int64_t v);
 void json_put_f64(struct json_out *o, const char *key, double v);                /* shortest that reads back to float precision; NaN, inf -> null */
+void json_put_real(struct json_out *o, const char *key, double v);               /* the same, never without a point or an exponent */
 void json_put_bool(struct json_out *o, const char *key, bool v);
 void json_put_null(struct json_out *o, const char *key);

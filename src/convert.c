@@ -64,7 +64,8 @@ static const struct dtype *main_type(const struct convert *c)
 static int64_t file_type(const struct dtype *t)
 {
     static const struct { int type, id; } ids[] = {
-        { GGUF_F32, 0 }, { GGUF_F16, 1 }, { GGUF_Q4_0, 2 }, { GGUF_Q4_1, 3 }, { GGUF_Q8_0, 7 }, { GGUF_Q5_0, 8 }, { GGUF_Q5_1, 9 }, { GGUF_BF16, 32 }, { GGUF_MXFP4, 38 },
+        { GGUF_F32, 0 }, { GGUF_F16, 1 }, { GGUF_Q4_0, 2 }, { GGUF_Q4_1, 3 }, { GGUF_Q8_0, 7 }, { GGUF_Q5_0, 8 }, { GGUF_Q5_1, 9 }, { GGUF_BF16, 32 },
+        { GGUF_MXFP4, 38 },
     };
     for (int i = 0; i < ARRAY_LEN(ids); i++)
         if (ids[i].type == t->gguf_id) return ids[i].id;

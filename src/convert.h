@@ -38,3 +38,21 @@ void convert_info(const struct convert *c, struct convert_info *info);
 
 /* convert_write - makes the file at path (replacing it when complete). */
 status convert_write(struct convert *c, const char *path, struct err *e) MUST_USE;
+
+/* ---- the other way (export.c): a GGUF file as a Hugging Face directory ---- model.safetensors, config.json, generation_config.json, tokenizer.json and
+ * tokenizer_config.json. Weights get their Hugging Face names and order back by the same rows. Streams like the above. */
+struct export;
+struct export_options {
+    const struct dtype *type; /* F32, F16 or BF16 for all matrices; NULL: floats as they are, quantized ones as F16 */
+    int n_threads;
+    void (*warn)(void *ctx, const char *text);
+    bool (*progress)(void *ctx, size_t done, size_t total);
+    void *ctx;
+};
+/* export_open - ERR_FILE, ERR_FORMAT (an architecture whose weights are cut or combined when imported, by name), ERR_USAGE, ERR_MEMORY. */
+status export_open(struct export **out, const char *path, const struct export_options *o, struct err *e) MUST_USE;
+void export_close(struct export *x); /* accepts NULL */
+struct export_info { const char *arch, *hf, *type; int64_t n_tensors; size_t bytes; };
+void export_info(const struct export *x, struct export_info *info);
+/* export_write - dir is made if it is not there; each file appears complete, the weights first. */
+status export_write(struct export *x, const char *dir, struct err *e) MUST_USE;

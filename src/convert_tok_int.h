@@ -9,6 +9,7 @@
 enum {
     CONV_IDS_MAX = 1 << 22,      /* tokens of a vocabulary; the largest published ones have about 2^18 */
     CONV_TEXT_MAX = 1 << 16,     /* bytes of one token */
+    CONV_RULES_MAX = 8,          /* steps of a pre-tokenizer */
     CONV_FILES = 4,              /* files kept open: their bytes are referred to */
 };
 
@@ -114,3 +115,6 @@ status conv_find_pre_regex(struct conv *c, const char *file, struct str regex, s
 status conv_added_tokens(struct conv *c, struct err *e) MUST_USE; /* before conv_index */
 status conv_roles(struct conv *c, struct err *e) MUST_USE;        /* after it */
 status conv_templates(struct conv *c, struct gguf_writer *w, struct err *e) MUST_USE;
+/* conv_pre_rules - the regular expressions of a pre-tokenizer, one after the other; NULL after the last if there are fewer than CONV_RULES_MAX. "(C)" stands
+ * for the English contractions in any case, "punctuation" and "punctuation+" for the step Punctuation, isolated or in runs. NULL: the name is not known. */
+const char *const *conv_pre_rules(const char *name);

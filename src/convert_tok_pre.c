@@ -4,7 +4,7 @@
 #include "src/convert_tok_int.h"
 #include <stdio.h>
 
-enum { RULES_MAX = 8 };
+enum { RULES_MAX = CONV_RULES_MAX };
 
 /* ---- one form ----
  * A rule is the regular expression whose matches stand alone. (C) stands for the English contractions in any case. */
@@ -203,4 +203,11 @@ status conv_find_pre_regex(struct conv *c, const char *file, struct str regex, s
     }
     TRY(add_rule(&r, regex));
     return find_row(&r, true);
+}
+
+const char *const *conv_pre_rules(const char *name)
+{
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (!strcmp(rows[i].name, name)) return rows[i].rule;
+    return NULL;
 }

@@ -17,6 +17,7 @@
     X(dtype) \
     X(engine) \
     X(experts) \
+    X(export) \
     X(file) \
     X(gguf) \
     X(gguf_split) \

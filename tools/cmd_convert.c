@@ -1,4 +1,4 @@
-/* convert - a Hugging Face directory as one GGUF file. The library plans, checks and writes (src/convert.h); here are words and a bar. */
+/* convert - a Hugging Face directory as one GGUF file, and back. The library plans, checks and writes (src/convert.h); here are words and a bar. */
 #include "src/convert.h"
 #include "tools/opt.h"
 #include <limits.h>
@@ -107,18 +107,93 @@ static status convert(struct job *j, struct err *e)
     return st;
 }
 
+/* ---- the other way ---- */
+
+static bool is_gguf(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 5 && !strcmp(path + n - 5, ".gguf");
+}
+
+/* "dir/Name.gguf": "Name-hf" here */
+static status default_dir(struct job *j, struct err *e)
+{
+    const char *base = path_base(j->c->model);
+    int n = (int)strlen(base) - 5;
+    if (snprintf(j->out, sizeof j->out, "%.*s-hf", n, base) < (int)sizeof j->out) return OK;
+    return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
+}
+
+static status check_dir(struct job *j, struct err *e)
+{
+    struct stat st;
+    char path[PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/model.safetensors", j->out);
+    if (stat(j->out, &st) == 0 && !S_ISDIR(st.st_mode)) return err_set(e, ERR_USAGE, "%s is no directory: a GGUF file becomes a directory", j->out);
+    if (j->c->overwrite || stat(path, &st) != 0) return OK;
+    return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", path);
+}
+
+static void tell_export(const struct job *j, const struct export_info *i)
+{
+    char size[32];
+    size_text(i->bytes, size);
+    if (j->c->json) {
+        struct json_out o;
+        json_out_init(&o, true);
+        json_begin(&o, NULL, '{');
+        json_put_cstr(&o, "architecture", i->arch);
+        json_put_cstr(&o, "hugging_face", i->hf);
+        json_put_i64(&o, "tensors", i->n_tensors);
+        json_put_i64(&o, "bytes", (int64_t)i->bytes);
+        json_put_cstr(&o, "output", j->c->dry_run ? NULL : j->out);
+        json_end(&o, '}');
+        if (json_out_ok(&o)) out_printf("%.*s\n", (int)o.n, o.buf);
+        json_out_free(&o);
+        return;
+    }
+    if (j->c->quiet && !j->c->dry_run) return;
+    out_printf("%s (%s) -> %s: %lld tensors, %s\n", i->arch, j->c->model, i->hf, (long long)i->n_tensors, size);
+    if (!j->c->dry_run) out_printf("wrote %s\n", j->out);
+}
+
+static status export(struct job *j, struct err *e)
+{
+    struct cli *c = j->c;
+    struct export *x;
+    struct export_info info;
+    struct export_options o = { .n_threads = (int)c->threads, .warn = warn, .progress = progress, .ctx = j };
+    if (c->dtype && strcmp(c->dtype, "auto") && !(o.type = dtype_by_name(c->dtype)))
+        return err_set(e, ERR_USAGE, "--dtype: '%.30s' is unknown: auto, f32, f16, bf16", c->dtype);
+    if (c->output && snprintf(j->out, sizeof j->out, "%s", c->output) >= (int)sizeof j->out)
+        return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->output);
+    TRY(export_open(&x, c->model, &o, e));
+    export_info(x, &info);
+    status st = c->output ? OK : default_dir(j, e);
+    if (st == OK && !c->dry_run) st = check_dir(j, e);
+    if (st == OK && !c->dry_run) {
+        bar_begin(&j->bar, c, "convert", "MiB", (int64_t)(info.bytes >> 20));
+        st = export_write(x, j->out, e);
+        bar_end(&j->bar);
+    }
+    if (st == OK) tell_export(j, &info);
+    export_close(x);
+    return st;
+}
+
 static int run(struct cli *c)
 {
     struct job j = { .c = c };
     struct err e = { 0 };
     cli_signals();
-    status st = convert(&j, &e);
+    status st = is_gguf(c->model) ? export(&j, &e) : convert(&j, &e);
     if (cli_interrupted) st = e.code = ERR_INTERRUPTED;
     return st == OK ? out_status() : cli_fail(&e, NULL);
 }
 
 OPT_GROUP(convert_group, "Convert",
-    { "output", "-o --outfile", OPT_STR, OPT_AT(output), .value = "FILE", .help = "the file to write (default: NAME-TYPE.gguf here)" },
+    { "output", "-o --outfile", OPT_STR, OPT_AT(output), .value = "PATH",
+      .help = "the file to write (default: NAME-TYPE.gguf here); of a GGUF file the directory (NAME-hf)" },
     { "dtype", "--outtype", OPT_STR, OPT_AT(dtype), .value = "TYPE", .def = "auto",
       .help = "format of the matrices: auto (as the checkpoint), f32, f16, bf16, q8_0, ..." },
     ROW_PRE,
@@ -133,11 +208,13 @@ static const struct opt_group *const groups[] = { &convert_group, &opts_common, 
 
 const struct command command_convert = {
     .name = "convert",
-    .brief = "make a GGUF file of a Hugging Face checkpoint",
-    .usage = "cuanto convert DIR|FILE [-o OUT.gguf] [options]",
+    .brief = "make a GGUF file of a Hugging Face checkpoint, or the other way",
+    .usage = "cuanto convert DIR|FILE [-o OUT.gguf] [options]\n"
+             "       cuanto convert FILE.gguf [-o DIR] [options]",
     .examples = "cuanto convert ./Qwen3-0.6B\n"
                 "cuanto convert ./Qwen3-0.6B -o qwen.gguf --dtype q8_0\n"
-                "cuanto convert ./checkpoint --dry-run",
+                "cuanto convert ./checkpoint --dry-run\n"
+                "cuanto convert qwen.gguf -o ./qwen-hf",
     .groups = groups,
     .min_args = 1,
     .max_args = 1,

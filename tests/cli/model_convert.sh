@@ -1,0 +1,19 @@
+# convert: a GGUF file as a Hugging Face directory and back, refusals, nothing replaced unasked
+cp $TINY_MODEL m.gguf
+echo "- there and back"
+cuanto convert m.gguf --dry-run; ls
+cuanto convert m.gguf -q; echo "exit $?"; ls m-hf
+cuanto convert m-hf -o again.gguf -q; echo "exit $?"
+cuanto run m.gguf --raw 'Once upon' -n 8 --ignore-eos --temp 0 -q >a; cuanto run again.gguf --raw 'Once upon' -n 8 --ignore-eos --temp 0 -q | cmp - a && echo 'same answer'
+cuanto convert again.gguf -o second -q; for f in m-hf/*; do cmp $f second/${f##*/}; done
+cuanto convert m.gguf -o halves --dtype bf16 --json | grep -c '"hugging_face": "LlamaForCausalLM"'
+cuanto convert halves -q; ls *.gguf
+echo "- refused"
+cuanto convert m.gguf -q; echo "exit $?"
+cuanto convert m.gguf -q --overwrite; echo "exit $?"
+cuanto convert m.gguf -o again.gguf -q; echo "exit $?"
+cuanto convert m.gguf -o x --dtype q8_0 -q; echo "exit $?"
+cuanto convert m-hf -o again.gguf -q; echo "exit $?"
+cuanto convert none.gguf -o x; echo "exit $?"
+mkdir empty; cuanto convert empty; echo "exit $?"
+ls
