@@ -116,7 +116,7 @@ static status parse_members(const struct ckpt_shard *s, const struct json *top, 
         TRY(get_place(s, m, &t, e));
         TRY(ckpt_list_add(list, s, &t, m->key, (size_t)m->key_n, e));
     }
-    return check_places(s, list->t + first, list->n - first, data, e);
+    return check_places(s, list->n > first ? list->t + first : NULL, list->n - first, data, e);
 }
 
 status safetensors_parse(const struct ckpt_shard *s, int shard, struct ckpt_list *list, struct err *e)

@@ -263,7 +263,7 @@ static void put_yarn(struct import *im, const struct json *rope)
     if (attn <= 0 && one > 0 && all > 0) attn = (1 + 0.1 * one * log(f)) / (1 + 0.1 * all * log(f));
     import_put_str(im, "rope.scaling.type", "yarn");
     import_put_float(im, "rope.scaling.factor", f);
-    import_put_int(im, "rope.scaling.original_context_length", (int64_t)original_context(im, rope));
+    import_put_int(im, "rope.scaling.original_context_length", import_whole(original_context(im, rope)));
     if (attn > 0 && fabs(attn - plain) > 1e-9) import_put_float(im, "rope.scaling.attn_factor", attn / plain);
     double fast = rope_number(rope, "beta_fast", 32), slow = rope_number(rope, "beta_slow", 1);
     if (fast != 32) import_put_float(im, "rope.scaling.yarn_beta_fast", fast);
@@ -275,7 +275,7 @@ static void put_longrope(struct import *im, const struct json *rope)
     double l0 = original_context(im, rope), f = rope_number(rope, "factor", import_number(im, "max_position_embeddings", l0) / (l0 > 0 ? l0 : 1));
     double attn = rope_number(rope, "attention_factor", f <= 1 || l0 <= 1 ? 1 : sqrt(1 + log(f) / log(l0)));
     import_put_str(im, "rope.scaling.type", "longrope"); /* no factor: llama.cpp would scale all angles by it once more */
-    import_put_int(im, "rope.scaling.original_context_length", (int64_t)l0);
+    import_put_int(im, "rope.scaling.original_context_length", import_whole(l0));
     import_put_float(im, "rope.scaling.attn_factor", attn);
 }
 
@@ -313,8 +313,16 @@ static status put_rope(struct import *im, struct err *e)
     if (base > 0) import_put_float(im, "rope.freq_base", base);
     if (local && local != full) import_put_float(im, "rope.freq_base_swa", rope_number(local, "rope_theta", 10000));
     double n_rot = head_size(im) * rotary_part(im, full);
-    if (n_rot >= 2) import_put_int(im, "rope.dimension_count", (int64_t)n_rot);
+    if (n_rot >= 2) import_put_int(im, "rope.dimension_count", import_whole(n_rot));
     return put_scaling(im, full, e);
+}
+
+static status check_factors(const struct import *im, const float *x, int64_t n, struct err *e)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] > 0 && isfinite(x[i])))
+            return err_set(e, ERR_FORMAT, "%s/config.json: rope factor %lld is %g, expected a number above 0", im->dir, (long long)i, (double)x[i]);
+    return OK;
 }
 
 status convert_rope_factors(struct import *im, enum weight_id id, int64_t n, float **out, struct err *e)
@@ -332,7 +340,7 @@ status convert_rope_factors(struct import *im, enum weight_id id, int64_t n, flo
             return err_set(e, ERR_FORMAT, "%s/config.json: %s has %lld numbers, expected %lld", im->dir, name, list ? (long long)list->n : 0, (long long)n);
         int64_t i = 0;
         for (const struct json *j = list->child; j; j = j->next) (*out)[i++] = is_number(j) ? (float)number_of(j) : 0.0f;
-        return OK;
+        return check_factors(im, *out, n, e);
     }
     /* Llama 3.1: fast dimensions stay, slow ones are divided by the factor, between them a ramp */
     double f = rope_number(rope, "factor", 8), low = rope_number(rope, "low_freq_factor", 1), high = rope_number(rope, "high_freq_factor", 4);
@@ -342,7 +350,7 @@ status convert_rope_factors(struct import *im, enum weight_id id, int64_t n, flo
         double smooth = (l0 / wave - low) / (high - low);
         (*out)[i] = wave < l0 / high ? 1.0f : wave > l0 / low ? (float)f : (float)(1 / ((1 - smooth) / f + smooth));
     }
-    return OK;
+    return check_factors(im, *out, n, e);
 }
 
 status convert_config_keys(struct import *im, struct err *e)

@@ -263,13 +263,12 @@ static bool find_sources(struct convert *c, struct out_tensor *t, int64_t n_part
     struct import *im = &c->im;
     struct source s;
     bool each = strstr(t->row->hf, "%e") != NULL;
-    if (!source_find(im, t->row->hf, t->il, 0, &s)) return false;
     t->n_source = each ? n_parts : 1;
+    for (int64_t x = 0; x < t->n_source; x++) /* all are there: then memory is taken for them */
+        if (!source_find(im, t->row->hf, t->il, x, &s)) return false;
     t->source = arena_zalloc(&im->arena, (size_t)t->n_source, sizeof *t->source);
     if (!t->source) return err_oom(e, t->t.name, (size_t)t->n_source * sizeof *t->source), false;
-    t->source[0] = s;
-    for (int64_t x = 1; x < t->n_source; x++)
-        if (!source_find(im, t->row->hf, t->il, x, &t->source[x])) return false;
+    for (int64_t x = 0; x < t->n_source; x++) (void)source_find(im, t->row->hf, t->il, x, &t->source[x]);
     return true;
 }
 

@@ -12,12 +12,12 @@ const struct json *import_config(const struct import *im, const char *name); /* 
 double import_number(const struct import *im, const char *name, double def); /* number or bool; def when absent or of another kind */
 bool import_is(const struct import *im, const char *name, const char *text); /* is a string equal to text */
 
-/* import_int - import_number, cut to a whole number within +-2^31: sums and products of a few do not overflow. */
-static inline int64_t import_int(const struct import *im, const char *name, int64_t def)
+/* import_whole - v cut to a whole number within +-2^31: sums and products of a few do not overflow. import_int - import_number so cut. */
+static inline int64_t import_whole(double v)
 {
-    double v = import_number(im, name, (double)def);
     return v >= 2147483647.0 ? 2147483647 : v > -2147483648.0 ? (int64_t)v : -2147483647 - (int64_t)1; /* NaN: the least */
 }
+static inline int64_t import_int(const struct import *im, const char *name, int64_t def) { return import_whole(import_number(im, name, (double)def)); }
 
 /* Keys of the file, "<arch>." is put in front, or nothing but the '/' taken away where the key begins with one. A key that a row
  * wrote before is replaced. */

@@ -470,14 +470,15 @@ static status prefix_path(const char *path, const struct err *own, struct err *e
     return strstr(own->text, path) ? err_set(e, own->code, "%s", own->text) : err_set(e, own->code, "%s: %s", path, own->text);
 }
 
-status model_open(struct model **out, const char *path, const struct model_options *o, struct err *e)
+/* data NULL: the file at path */
+static status open_from(struct model **out, const char *path, const uint8_t *data, size_t n, const struct model_options *o, struct err *e)
 {
     *out = NULL;
     struct model *m = mem_calloc(1, sizeof *m);
     if (!m) return err_oom(e, "model", sizeof *m);
     arena_init(&m->arena, 0);
     struct err own = { 0 };
-    status st = gguf_open(&m->g, path, !o->no_mmap, &own);
+    status st = data ? gguf_parse(&m->g, data, n, path, &own) : gguf_open(&m->g, path, !o->no_mmap, &own);
     if (st == OK) st = model_read_hparams(m, o, &own);
     if (st == OK) st = tokenizer_open(&m->tok, &m->g, o->pre, &own);
     if (st == OK) m->hp.n_vocab = tokenizer_size(m->tok);
@@ -490,6 +491,13 @@ status model_open(struct model **out, const char *path, const struct model_optio
     }
     *out = m;
     return OK;
+}
+
+status model_open(struct model **out, const char *path, const struct model_options *o, struct err *e) { return open_from(out, path, NULL, 0, o, e); }
+
+status model_parse(struct model **out, const uint8_t *data, size_t n, const char *name, const struct model_options *o, struct err *e)
+{
+    return open_from(out, name, data, n, o, e);
 }
 
 void model_close(struct model *m)

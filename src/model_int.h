@@ -29,6 +29,8 @@ struct model {
 
 /* model_read_hparams - from the keys in m->g alone: architecture, numbers, layers; no weights, no tokenizer (the converter's use). */
 status model_read_hparams(struct model *m, const struct model_options *o, struct err *e) MUST_USE;
+/* model_parse - model_open over bytes that the caller keeps alive (tests); name stands for the path in errors. */
+status model_parse(struct model **out, const uint8_t *data, size_t n, const char *name, const struct model_options *o, struct err *e) MUST_USE;
 /* model_dim - a symbolic size in layer il (-1: of the model). model_has_row - does layer il have this weight at all? */
 int64_t model_dim(const struct model *m, int il, enum dim d);
 bool model_has_row(const struct model *m, int il, const struct weight_row *r);

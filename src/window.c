@@ -83,7 +83,7 @@ status import_all_sparse(struct import *im, struct err *e)
 status import_qwen_windows(struct import *im, struct err *e)
 {
     if (import_number(im, "use_sliding_window", 0) == 0) return OK;
-    import_put_int(im, "attention.sliding_window", (int64_t)import_number(im, "sliding_window", 0));
+    import_put_int(im, "attention.sliding_window", import_int(im, "sliding_window", 0));
     if (!import_config(im, "layer_types")) return err_set(e, ERR_FORMAT, "config.json: use_sliding_window is true but layer_types is missing");
     return import_windows(im, 0, e);
 }

@@ -13,6 +13,7 @@
     X(compare) \
     X(convert_tokenizer) \
     X(convert) \
+    X(convert_hostile) \
     X(cpu) \
     X(dtype) \
     X(engine) \
@@ -33,6 +34,7 @@
     X(lora) \
     X(measure) \
     X(model) \
+    X(model_hostile) \
     X(pool) \
     X(quant_basic) \
     X(quant_iq) \

@@ -65,7 +65,7 @@ static val layer(const struct build *b, int il, val x)
 static status keys(struct import *im, struct err *e)
 {
     float v[LAYERS];
-    int64_t n = (int64_t)import_number(im, "num_hidden_layers", 0);
+    int64_t n = import_int(im, "num_hidden_layers", 0);
     if (n < 1 || n > LAYERS) return err_set(e, ERR_FORMAT, "config.json: num_hidden_layers is %lld, expected 1 to %d", (long long)n, LAYERS);
     if (!import_is(im, "hidden_act", "xielu")) return err_set(e, ERR_FORMAT, "config.json: hidden_act is not xielu");
     if (!import_has(im, "model.embed_tokens.weight", -1)) return OK; /* the vocabulary only */

@@ -39,6 +39,8 @@ static status setup(struct model *m, struct err *e)
 static status keys(struct import *im, struct err *e)
 {
     double q = import_number(im, "query_pre_attn_scalar", 0);
+    if (import_config(im, "query_pre_attn_scalar") && !(q > 0))
+        return err_set(e, ERR_FORMAT, "config.json: query_pre_attn_scalar is %g, expected a number above 0", q);
     if (q > 0 && q != import_number(im, "head_dim", 256)) import_put_float(im, "attention.scale", 1 / sqrt(q));
     if (!import_config(im, "attn_logit_softcapping")) import_put_float(im, "attn_logit_softcapping", 0);
     if (!import_config(im, "final_logit_softcapping")) import_put_float(im, "final_logit_softcapping", 0);
