@@ -63,10 +63,11 @@ status session_truncate(struct session *s, int64_t n, struct err *e) MUST_USE;
  * smaller, as long as the tokens fit (ERR_USAGE); model, adapters and KV types must be those of the file, and every byte is covered by a checksum
  * (ERR_FORMAT with both values). After a failure in the header the session is unchanged, after a later one it is empty. *note (may be NULL) is from
  * mem_alloc, NUL-terminated, the caller's.
- * session_copy - makes `to` a copy of `from`, of the same engine and KV types; only used rows are copied. */
+ * session_copy - makes `to` a copy of `from`, of the same engine and KV types; only used rows are copied. The first `same` tokens (0: none) are known
+ * to stand in both, with the same state: copies of one session. */
 status session_save(const struct session *s, const char *path, const void *note, size_t n_note, struct err *e) MUST_USE;
 status session_load(struct session *s, const char *path, char **note, size_t *n_note, struct err *e) MUST_USE;
-status session_copy(struct session *to, const struct session *from, struct err *e) MUST_USE;
+status session_copy(struct session *to, const struct session *from, int64_t same, struct err *e) MUST_USE;
 
 struct segment {
     struct session *session;

@@ -239,7 +239,13 @@ status session_load(struct session *s, const char *path, char **note, size_t *n_
 
 /* ---- a second timeline ---- */
 
-status session_copy(struct session *to, const struct session *from, struct err *e)
+static void copy_rows(uint8_t *to, int64_t to_ctx, const uint8_t *from, int64_t from_ctx, const struct kv_cache *c, size_t row, int64_t begin, int64_t end)
+{
+    for (int32_t h = 0; h < c->n_head; h++)
+        memcpy(to + (size_t)(h * to_ctx + begin) * row, from + (size_t)(h * from_ctx + begin) * row, (size_t)(end - begin) * row);
+}
+
+status session_copy(struct session *to, const struct session *from, int64_t same, struct err *e)
 {
     const struct kv_types *a = &to->state.types, *b = &from->state.types;
     if (to->en != from->en) return err_set(e, ERR_USAGE, "session_copy: the sessions belong to two engines");
@@ -248,17 +254,16 @@ status session_copy(struct session *to, const struct session *from, struct err *
                        b->k->gguf_name, b->v->gguf_name);
     if (to->n_ctx < from->pos)
         return err_set(e, ERR_USAGE, "session_copy: %lld tokens, the context has room for %lld", (long long)from->pos, (long long)to->n_ctx);
+    if (same < 0 || same > to->pos || same > from->pos)
+        return err_set(e, ERR_USAGE, "session_copy: %lld tokens are said to be the same, the sessions have %lld and %lld", (long long)same,
+                       (long long)to->pos, (long long)from->pos);
     if (to == from) return OK;
-    size_t n = (size_t)from->pos;
-    memcpy(to->token, from->token, n * sizeof *to->token);
+    memcpy(to->token + same, from->token + same, (size_t)(from->pos - same) * sizeof *to->token);
     for (int64_t il = 0; il < to->state.n_layer; il++) {
         const struct layer_state *x = &from->state.layer[il];
         struct layer_state *y = &to->state.layer[il];
-        for (int32_t h = 0; h < x->kv.n_head; h++) {
-            memcpy(y->kv.k + (size_t)(h * y->kv.n_ctx) * y->kv.k_row, x->kv.k + (size_t)(h * x->kv.n_ctx) * x->kv.k_row, n * x->kv.k_row);
-            if (!x->kv.v_in_k)
-                memcpy(y->kv.v + (size_t)(h * y->kv.n_ctx) * y->kv.v_row, x->kv.v + (size_t)(h * x->kv.n_ctx) * x->kv.v_row, n * x->kv.v_row);
-        }
+        copy_rows(y->kv.k, y->kv.n_ctx, x->kv.k, x->kv.n_ctx, &x->kv, x->kv.k_row, same, from->pos);
+        if (!x->kv.v_in_k) copy_rows(y->kv.v, y->kv.n_ctx, x->kv.v, x->kv.n_ctx, &x->kv, x->kv.v_row, same, from->pos);
         if (x->rec.n_conv > 1 && x->rec.conv) memcpy(y->rec.conv, x->rec.conv, (size_t)((x->rec.n_conv - 1) * x->rec.channels) * sizeof(float));
         if (x->rec.n_memory) memcpy(y->rec.memory, x->rec.memory, (size_t)x->rec.n_memory * sizeof(float));
     }

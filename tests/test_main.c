@@ -7,6 +7,7 @@
     X(archs) \
     X(arena) \
     X(base) \
+    X(beam) \
     X(chat) \
     X(checkpoint) \
     X(cli) \

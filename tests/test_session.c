@@ -73,7 +73,7 @@ TEST(session_goes_on_from_a_file_or_a_copy_with_the_same_bits)
         pick(t, N + MORE);
         CHECK_MSG(session_feed(a, t, N, NULL, NULL, &e) == OK, "%s", e.text);
         CHECK_MSG(session_save(a, path, "a\0b", 3, &e) == OK, "%s", e.text);
-        CHECK_MSG(session_copy(c, a, &e) == OK, "%s", e.text);
+        CHECK_MSG(session_copy(c, a, 0, &e) == OK, "%s", e.text);
         go_on(a, r.en, t + N, want);
         CHECK(session_feed(b, t + 3, 7, NULL, NULL, &e) == OK); /* something else before */
         CHECK_MSG(session_load(b, path, &note, &n_note, &e) == OK, "%s", e.text);
@@ -85,6 +85,10 @@ TEST(session_goes_on_from_a_file_or_a_copy_with_the_same_bits)
             go_on(twins[j], r.en, t + N, got);
             CHECK_MSG(!memcmp(want, got, sizeof want), "%s %s/%s: %s differs", rows[i].arch, rows[i].k, rows[i].v, j ? "the copy" : "the file");
         }
+        CHECK(session_truncate(a, N + 2, NULL) == OK && session_truncate(c, N - 1, NULL) == OK && session_copy(c, a, N - 1, &e) == OK);
+        CHECK(session_pos(c) == N + 2 && session_copy(c, a, N + 3, NULL) == ERR_USAGE);
+        CHECK(session_feed(c, t + N + 2, 1, NULL, NULL, &e) == OK);
+        CHECK(!memcmp(want + 2 * TINY_TOKENS, engine_logits(r.en), TINY_TOKENS * sizeof(float)));
         CHECK(session_truncate(a, 0, NULL) == OK && session_save(a, path, NULL, 0, &e) == OK);
         CHECK_MSG(session_load(b, path, NULL, NULL, &e) == OK && session_pos(b) == 0, "%s", e.text);
         session_close(a), session_close(b), session_close(c);
@@ -154,7 +158,7 @@ TEST(session_load_names_what_does_not_fit)
     CHECK(session_load(narrow, path, NULL, NULL, &e) == ERR_USAGE);
     CHECK_HAS(e.text, "the session has 3 tokens, the context has room for 2");
     e = (struct err){ 0 };
-    CHECK(session_copy(q8, s, &e) == ERR_USAGE && session_copy(narrow, s, NULL) == ERR_USAGE);
+    CHECK(session_copy(q8, s, 0, &e) == ERR_USAGE && session_copy(narrow, s, 0, NULL) == ERR_USAGE);
     CHECK_HAS(e.text, "F32");
     e = (struct err){ 0 };
     CHECK(session_load(s, test_tmp("no_such.bin"), NULL, NULL, &e) == ERR_FILE);

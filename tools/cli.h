@@ -42,6 +42,7 @@ struct cli {
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
     bool no_history;                 /* chat */
+    int64_t beams, n_best; float length_penalty; const char *beam_stop; /* beams 0: no search */
     int64_t lookup;                  /* tokens guessed at a time; 0: none */
     const char *lora[ADAPTERS_MAX]; int n_lora; /* "FILE[:SCALE]" */
     const char *session_file;        /* run, chat: kept between commands */

@@ -1,4 +1,5 @@
 /* cmd_run - one prompt, one answer, for pipes: stdout gets the answer and nothing else. */
+#include "tools/beams.h"
 #include "tools/generate.h"
 #include "tools/input.h"
 #include "tools/keep.h"
@@ -19,6 +20,7 @@ struct run {
     struct generator gen;
     struct buffer input, answer;
     struct json_out json;
+    struct beam_result beams;
     char *piece; size_t piece_cap; /* for log probabilities */
     bool collect;                  /* the answer is printed at the end, not streamed */
     bool no_memory;
@@ -85,12 +87,13 @@ static bool first_block(const char *p, size_t n, const char **out, size_t *n_out
     return body != NULL;
 }
 
-static void print_json(struct run *r, const char *text, size_t n)
+static status print_json(struct run *r, const char *text, size_t n, struct err *e)
 {
     struct json_out *o = &r->json;
-    const struct generator *g = &r->gen;
+    struct generator *g = &r->gen;
     if (r->cli->top_logprobs > 0) json_end(o, ']');
     json_put_str(o, "text", text, n);
+    if (r->cli->beams) TRY(beams_json(g, &r->beams, o, e));
     json_put_i64(o, "tokens", g->n_generated);
     json_put_i64(o, "prompt_tokens", g->n_prompt);
     json_put_cstr(o, "finish_reason", finish_name(g->finish));
@@ -103,8 +106,10 @@ static void print_json(struct run *r, const char *text, size_t n)
     json_put_f64(o, "predicted_per_second", per_second(g->n_generated, g->predicted_ms));
     json_end(o, '}');
     json_end(o, '}');
+    if (!json_out_ok(o)) return err_oom(e, "JSON output", o->n);
     out_write(o->buf, o->n);
     out_write("\n", 1);
+    return OK;
 }
 
 /* What was collected, or the newline that a streamed answer lacks. */
@@ -114,10 +119,8 @@ static status print_rest(struct run *r, struct err *e)
     size_t n = r->answer.n;
     if (r->cli->extract && !first_block(text, n, &text, &n) && !r->cli->quiet)
         fprintf(stderr, "no fenced code block in the answer: all of it follows\n");
-    if (r->cli->json) {
-        print_json(r, text, n);
-        return json_out_ok(&r->json) ? OK : err_oom(e, "JSON output", r->json.n);
-    }
+    if (r->cli->json) return print_json(r, text, n, e);
+    if (r->cli->n_best > 1) return beams_print(&r->gen, &r->beams, e);
     if (r->collect) out_text(text, n);
     if (r->collect && n) r->last = text[n - 1];
     if (r->last != '\n') out_write("\n", 1);
@@ -178,7 +181,8 @@ static status answer(struct run *r, struct err *e)
     r->piece = mem_alloc(r->piece_cap + 1);
     if (!r->piece || (r->collect && !buffer_reserve(&r->answer, expected))) return err_oom(e, "answer", expected);
     TRY(prompt_reserve(p, room, e));
-    TRY(generator_run(g, p->ids, &p->n_ids, e));
+    if (r->cli->beams) TRY(beams_run(g, &r->beams, e));
+    else TRY(generator_run(g, p->ids, &p->n_ids, e));
     if (r->no_memory) return err_oom(e, "answer", r->answer.n);
     return keep_save(&r->rt, r->cli, NULL, e);
 }
@@ -190,7 +194,7 @@ static status check(const struct cli *c, struct err *e)
     if (c->special && !c->raw) return err_set(e, ERR_USAGE, "--special is for --raw: text of messages never becomes a control token");
     if (c->no_bos && !c->raw) return err_set(e, ERR_USAGE, "--no-bos is for --raw: a chat template says itself where BOS stands");
     if (c->top_logprobs > 0 && !c->json) return err_set(e, ERR_USAGE, "--top-logprobs needs --json");
-    return OK;
+    return beams_check(c, e);
 }
 
 static const char *hint_for(const struct run *r, const struct err *e, char buf[160])
@@ -225,6 +229,7 @@ static int run(struct cli *c)
     if (st == OK && r.gen.finish != FINISH_CLOSED) report(&r);
     int code = st != OK ? cli_fail(&e, hint ? hint : hint_for(&r, &e, buf)) : interrupted ? 128 + cli_interrupted : 0;
     json_out_free(&r.json);
+    beam_free(&r.beams);
     generator_close(&r.gen);
     prompt_close(&r.prompt);
     runtime_close(&r.rt);
@@ -242,6 +247,13 @@ OPT_GROUP(run_rows, "Run",
     { "no-bos", NULL, OPT_FLAG, OPT_AT(no_bos), .help = "with --raw: do not begin with BOS" },
     { "extract", "-x", OPT_FLAG, OPT_AT(extract), .help = "print only the first fenced code block" },
     { "no-stream", NULL, OPT_FLAG, OPT_AT(no_stream), .help = "print the answer when it is complete" },
+    { "beams", "--num-beams", OPT_INT, OPT_AT(beams), .value = "N", .hi = BEAMS_MAX,
+      .help = "search for the likeliest answer, N at a time, instead of drawing one; 0: off" },
+    { "n-best", NULL, OPT_INT, OPT_AT(n_best), .value = "N", .def = "1", .lo = 1, .hi = BEAMS_MAX, .help = "print the N best answers of a search" },
+    { "length-penalty", NULL, OPT_FLOAT, OPT_AT(length_penalty), .value = "X", .def = "1", .lo = -100, .hi = 100,
+      .help = "answers are ranked by log probability / length^X: above 0 favours long ones" },
+    { "early-stopping", NULL, OPT_STR, OPT_AT(beam_stop), .value = "WHEN", .def = "auto", .choices = "auto|first|never",
+      .help = "end a search when no better answer is likely, when N are finished, or only when none is possible" },
     { "top-logprobs", NULL, OPT_INT, OPT_AT(top_logprobs), .value = "N", .hi = 1000, .help = "with --json: the N likeliest tokens at each place" });
 
 static const struct opt_group *const groups[] = { &opts_common, &opts_prompt, &run_rows, &opts_sampling, &opts_model, &opts_cpu, NULL };

@@ -79,7 +79,7 @@ def peft_mode(a):
     print("PEFT: rel. error", np.abs(got - want).max() / np.abs(want).max())
 
 
-def write_base(m, c, path):
+def write_base(m, c, path, end=None):
     """The base as GGUF by gguf-py: rows of Q and K in the pair order of the format."""
     import gguf
     w = gguf.GGUFWriter(path, "llama")
@@ -92,8 +92,10 @@ def write_base(m, c, path):
     w.add_float32("llama.rope.freq_base", 10000.0)
     w.add_string("tokenizer.ggml.model", "gpt2")
     w.add_string("tokenizer.ggml.pre", "default")
-    w.add_array("tokenizer.ggml.tokens", ["t", "1"] + [f"t{i}" for i in range(1, c.vocab_size - 1)])
-    w.add_array("tokenizer.ggml.token_type", [1] * c.vocab_size)
+    special = end is not None  # every token by its name <i>: control tokens need no rules
+    w.add_array("tokenizer.ggml.tokens", ["t", "1", "t1"] + [f"<{i}>" for i in range(3, c.vocab_size)])
+    w.add_array("tokenizer.ggml.token_type", [1] * 3 + [4 if special else 1] * (c.vocab_size - 3))
+    if special: w.add_uint32("tokenizer.ggml.eos_token_id", end)
     w.add_array("tokenizer.ggml.merges", ["t 1"])
     names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate",
              "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
@@ -118,10 +120,11 @@ def run_logits(tool, model, lora, ids, work):
     return np.fromfile(out, dtype=np.float32).reshape(len(ids), -1).astype(np.float64)
 
 
-p = argparse.ArgumentParser()
-p.add_argument("mode", choices=["llama", "peft"])
-p.add_argument("first"), p.add_argument("second"), p.add_argument("--work", default="/tmp/lora_work")
-a = p.parse_args()
-os.makedirs(a.work, exist_ok=True)
-if a.mode == "llama": a.cuanto, a.model = a.first, a.second; llama_mode(a)
-else: a.llama_src, a.logits = a.first, a.second; peft_mode(a)
+if __name__ == "__main__":
+    p = argparse.ArgumentParser()
+    p.add_argument("mode", choices=["llama", "peft"])
+    p.add_argument("first"), p.add_argument("second"), p.add_argument("--work", default="/tmp/lora_work")
+    a = p.parse_args()
+    os.makedirs(a.work, exist_ok=True)
+    if a.mode == "llama": a.cuanto, a.model = a.first, a.second; llama_mode(a)
+    else: a.llama_src, a.logits = a.first, a.second; peft_mode(a)

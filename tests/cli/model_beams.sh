@@ -1,0 +1,12 @@
+# --beams: the likeliest answers; options that do not go together
+m="$TINY_MODEL --raw Once -q"
+cuanto run $m --beams 3 -n 5 --ignore-eos >a; echo "exit $?"; cuanto run $m --num-beams 3 -n 5 --ignore-eos -t 1 >b; cmp a b && echo 'same with one thread'
+cuanto run $m --beams 3 -n 5 --ignore-eos --n-best 3 >c; grep -c '^# [123], score -' c
+cuanto run $m --beams 3 -n 5 --ignore-eos --n-best 2 --json >j; echo "exit $?"; grep -o '"score"' j | wc -l; grep -o '"finish_reason":"[a-z]*"' j
+cuanto run $m --beams 1 --early-stopping first -n 5 >a; cuanto run $m --temp 0 -n 5 >b; cmp a b && echo 'one beam is greedy'
+cuanto run $m --beams 2 -n 30 --length-penalty 2 --early-stopping first >a; echo "exit $?"
+cuanto run $m --n-best 2; echo "exit $?"
+cuanto run $m --beams 2 --n-best 3; echo "exit $?"
+cuanto run $m --beams 2 --lookup; echo "exit $?"
+cuanto run $m --beams 2 --stop x; echo "exit $?"
+cuanto run $m --beams 99 | head -n 1
