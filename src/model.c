@@ -470,6 +470,14 @@ static status prefix_path(const char *path, const struct err *own, struct err *e
     return strstr(own->text, path) ? err_set(e, own->code, "%s", own->text) : err_set(e, own->code, "%s: %s", path, own->text);
 }
 
+/* general.type is newer than GGUF and mostly absent; what says that it is an adapter has an architecture, but none of its keys. */
+static status check_kind(const struct model *m, struct err *e)
+{
+    struct str type = { 0 };
+    if (!gguf_get_str(&m->g, "general.type", &type, NULL) || type.n != 7 || memcmp(type.p, "adapter", 7) != 0) return OK;
+    return err_set(e, ERR_FORMAT, "an adapter, not a model: open its base model with --lora and this file");
+}
+
 /* data NULL: the file at path */
 static status open_from(struct model **out, const char *path, const uint8_t *data, size_t n, const struct model_options *o, struct err *e)
 {
@@ -479,6 +487,7 @@ static status open_from(struct model **out, const char *path, const uint8_t *dat
     arena_init(&m->arena, 0);
     struct err own = { 0 };
     status st = data ? gguf_parse(&m->g, data, n, path, &own) : gguf_open(&m->g, path, !o->no_mmap, &own);
+    if (st == OK) st = check_kind(m, &own);
     if (st == OK) st = model_read_hparams(m, o, &own);
     if (st == OK) st = tokenizer_open(&m->tok, &m->g, o->pre, &own);
     if (st == OK) m->hp.n_vocab = tokenizer_size(m->tok);

@@ -302,6 +302,10 @@ TEST(lora_is_part_of_a_session)
     open_model(&r, base, false);
     make_adapter(path, r.m, dtype_by_id(GGUF_F32), 2, 1);
     CHECK_MSG(adapter_open(&a, path, r.m, &e) == OK, "%s", e.text);
+    struct model *none;
+    CHECK(model_open(&none, path, &(struct model_options){ 0 }, &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "an adapter, not a model");
+    e = (struct err){ 0 };
     struct adapter_info info;
     adapter_info(a, &info);
     CHECK(info.n_matrices == 2 * 7 + 2 && info.rank_min == 2 && info.rank_max == 2 && info.alpha == 8);
