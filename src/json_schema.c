@@ -3,11 +3,12 @@
 #include "src/json_schema.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "src/grammar_int.h"
 #include "src/json_schema_int.h"
 
-enum { DEPTH_MAX = 64, PARTS_MAX = 64, RULE_NAME = 24, KNOWN = 1024, MEMBERS_MAX = 4096, ONE_OF_MAX = 256 };
+enum { DEPTH_MAX = 64, PARTS_MAX = 64, RULE_NAME = 24, KNOWN = 1024, MEMBERS_MAX = 4096, ONE_OF_MAX = 256, COMPARED_MAX = 1 << 16 };
 enum { T_NULL = 1, T_BOOL = 2, T_INT = 4, T_NUMBER = 8, T_STRING = 16, T_ARRAY = 32, T_OBJECT = 64, T_ALL = 127 };
 
 struct path { const struct path *up; const char *key; int64_t index; }; /* key NULL: an index */
@@ -21,7 +22,7 @@ struct conv {
     const char *name;
     struct arena mem;
     struct known *known[KNOWN]; /* by address: schemas that have a rule, or will have; recursion ends here */
-    int64_t n_rules;
+    int64_t n_rules, n_compared;
     int depth;
     struct err *e;
 };
@@ -96,6 +97,17 @@ static unsigned type_of(const struct json *j)
     return 0;
 }
 
+/* The shortest text that reads back as x. */
+static void put_float(struct gbnf *t, double x)
+{
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    gbnf_put(t, "%s", text);
+}
+
 /* The value as JSON inside a GBNF literal. Depth is the reader's: at most 64. */
 static void put_value(struct gbnf *t, const struct json *j)
 {
@@ -104,7 +116,7 @@ static void put_value(struct gbnf *t, const struct json *j)
     case JSON_NULL: gbnf_put(t, "null"); break;
     case JSON_BOOL: gbnf_put(t, "%s", words[j->i != 0]); break;
     case JSON_INT: gbnf_put(t, "%lld", (long long)j->i); break;
-    case JSON_FLOAT: gbnf_put(t, "%.17g", j->f); break;
+    case JSON_FLOAT: put_float(t, j->f); break;
     case JSON_STR: gbnf_put_json(t, j->str, (size_t)j->n, true); break;
     case JSON_ARR: case JSON_OBJ:
         gbnf_put(t, "%s", j->kind == JSON_ARR ? "[" : "{");
@@ -825,7 +837,7 @@ static status excludes(struct conv *c, const struct json *a, const struct json *
     struct parts pa = { .n = 0 }, pb = { .n = 0 };
     struct spec x, y;
     *yes = false;
-    if (depth > 8) return OK;
+    if (depth > 8 || c->n_compared++ >= COMPARED_MAX) return OK; /* schemas that refer to each other have no end of properties to compare */
     TRY(unfold(c, &pa, (struct part){ .s = a }, p, 0));
     TRY(unfold(c, &pb, (struct part){ .s = b }, p, 0));
     TRY(gather(c, &x, &pa, p));

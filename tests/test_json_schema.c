@@ -89,6 +89,7 @@ static const struct { const char *schema, *text[16]; } language[] = {
     /* combinations */
     { "{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"null\"}]}", { "1", "null", NULL, "\"a\"" } },
     { "{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"string\"}]}", { "1", "\"a\"", NULL, "null" } },
+    { "{\"enum\": [0.1, -2.5e300, 12345678901234567890]}", { "0.1", "-2.5e+300", "1.2345678901234567e+19", NULL, "0.10000000000000001", "1" } },
     { "{\"oneOf\": [{\"properties\": {\"k\": {\"const\": \"a\"}, \"x\": {}}, \"required\": [\"k\"]}, {\"properties\": {\"k\": {\"const\": \"b\"}}, "
       "\"required\": [\"k\"]}]}",
       { "{\"k\": \"a\", \"x\": 1}", "{\"k\": \"b\"}", NULL, "{\"k\": \"b\", \"x\": 1}", "{\"k\": \"c\"}" } },
@@ -179,6 +180,24 @@ TEST(schema_refusals_name_keyword_and_place)
     }
 }
 
+/* Thirty required properties of the same recursive schema: each pair of them begins thirty comparisons more, eight deep. */
+TEST(schema_comparisons_end)
+{
+    static char schema[4096], required[512];
+    size_t at = 0, n = 0;
+    at += (size_t)snprintf(schema, sizeof schema,
+                           "{\"oneOf\": [{\"$ref\": \"#/$defs/a\"}, {\"$ref\": \"#/$defs/a\"}], \"$defs\": {\"a\": {\"properties\": {");
+    for (int i = 0; i < 30; i++) {
+        at += (size_t)snprintf(schema + at, sizeof schema - at, "%s\"p%d\": {\"$ref\": \"#/$defs/a\"}", i ? ", " : "", i);
+        n += (size_t)snprintf(required + n, sizeof required - n, "%s\"p%d\"", i ? ", " : "", i);
+    }
+    snprintf(schema + at, sizeof schema - at, "}, \"required\": [%s], \"type\": \"object\"}}}", required);
+    struct grammar *g;
+    struct err e = { 0 };
+    CHECK(compile(schema, &g, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "alternatives 0 and 1 of 'oneOf' may overlap");
+}
+
 /* Every integer of small ranges, by trying all numbers around. */
 TEST(schema_integer_bounds_are_exact)
 {
@@ -251,5 +270,5 @@ TEST(schema_conversion_survives_every_failed_allocation)
     arena_free(&a);
 }
 
-SUITE(json_schema, T(schema_grammars_take_valid_texts_only), T(schema_refusals_name_keyword_and_place), T(schema_integer_bounds_are_exact),
-      T(schema_conversion_ends_on_hostile_schemas), T(schema_conversion_survives_every_failed_allocation));
+SUITE(json_schema, T(schema_grammars_take_valid_texts_only), T(schema_refusals_name_keyword_and_place), T(schema_comparisons_end),
+      T(schema_integer_bounds_are_exact), T(schema_conversion_ends_on_hostile_schemas), T(schema_conversion_survives_every_failed_allocation));
