@@ -3,7 +3,9 @@
 #include "ggml-like/cpu.h"
 #include "src/convert_int.h"
 #include "src/convert_tokenizer.h"
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the checkpoint ---- */
@@ -75,7 +77,10 @@ static int64_t file_type(const struct dtype *t)
 static void put_general(const struct convert *c, struct gguf_writer *w)
 {
     const struct import *im = &c->im;
-    const char *name = im->o->name ? im->o->name : path_base(im->dir);
+    char real[PATH_MAX];
+    const char *base = path_base(im->dir), *name = im->o->name;
+    bool dots = !*base || !strcmp(base, ".") || !strcmp(base, "..");
+    if (!name) name = dots && realpath(im->dir, real) ? path_base(real) : base;
     gguf_put_str(w, "general.architecture", im->arch->name, strlen(im->arch->name));
     gguf_put_str(w, "general.type", "model", 5);
     gguf_put_str(w, "general.name", name, strlen(name));

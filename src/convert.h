@@ -1,6 +1,7 @@
 /* convert - a Hugging Face checkpoint as a GGUF file: config.json, tokenizer and weights, by the rows of the architecture (src/arch.h) and nothing
  * else. Everything is planned and checked before the first byte is written: missing and unused tensors, shapes, numbers. Streams: memory is
- * bounded by the largest tensor that must be rearranged, and is some MiB for all others. The same input gives the same bytes.
+ * bounded by the largest tensor that must be rearranged (several at once up to 1 GiB), and is some MiB a thread for all others. The same input gives
+ * the same bytes.
  * Quantized checkpoints (convert_packed.h): GPTQ, AWQ, compressed-tensors, bitsandbytes, FP8, MXFP4. */
 #pragma once
 #include "ggml-like/dtype.h"
@@ -12,7 +13,7 @@ struct convert_options {
     const struct dtype *type;  /* of the matrices; NULL: the type that most of the checkpoint's bytes have, F16, BF16 or F32; of quantized matrices
                                 * one that holds the same numbers, if there is one, else what the checkpoint computes in. Vectors, convolutions
                                 * and routers are F32 in any case; rows that do not fit the type's blocks are F16 */
-    const char *pre;           /* tokenizer.ggml.pre; NULL = found from tokenizer.json */
+    const char *pre;           /* tokenizer.ggml.pre of byte-level BPE; NULL = found from tokenizer.json. ERR_USAGE: unknown */
     const char *name;          /* general.name; NULL = the directory's */
     bool allow_unused;         /* source tensors that the architecture has no row for are left out instead of refused */
     bool vocab_only;           /* no tensors: keys and tokenizer */

@@ -1,5 +1,6 @@
 /* convert_tokenizer - see convert_tokenizer.h: which files are read, and the keys that come out. */
 #include "src/convert_tok_int.h"
+#include "src/pretok.h"
 #include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -335,9 +336,23 @@ static void put_flags(const struct conv *c, struct gguf_writer *w)
     if (get_kind(c->tokenizer, "added_tokens", JSON_ARR)) gguf_put_i64(w, "tokenizer.cuanto.exact_types", KV_BOOL, 1); /* tok_special.c */
 }
 
+/* A name that was asked for must be one that the file can be opened with. */
+static status check_pre(const struct conv *c, struct err *e)
+{
+    const char *asked = c->o->pre;
+    if (!asked) return OK;
+    if (strcmp(c->pre, asked)) conv_warn(c, "the pre-tokenizer %.60s is not used: the tokenizer is of the kind \"%s\"", asked, c->model);
+    if (strcmp(c->model, "gpt2") || pretok_find(asked, strlen(asked))) return OK;
+    char list[200] = "";
+    for (int i = 0; pretok_at(i) && strlen(list) + 1 < sizeof list; i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", pretok_at(i)->name);
+    return err_set(e, ERR_USAGE, "the pre-tokenizer \"%.60s\" is unknown; known are %s, ...", asked, list);
+}
+
 static status finish(struct conv *c, struct gguf_writer *w, struct err *e)
 {
     if (c->n == 0) return err_set(e, ERR_FORMAT, "the vocabulary is empty");
+    TRY(check_pre(c, e));
     TRY(conv_roles(c, e));
     TRY(fit_vocabulary(c, e));
     gguf_put_str(w, "tokenizer.ggml.model", c->model, strlen(c->model));

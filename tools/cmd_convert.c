@@ -39,12 +39,24 @@ static status default_out(struct job *j, const char *type, struct err *e)
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
 }
 
+/* A checkpoint has many files, and what is written takes the place of one: only an older output is replaced, or an empty file. */
+static bool may_replace(const char *path)
+{
+    char head[4];
+    FILE *f = fopen(path, "rb");
+    if (!f) return false;
+    size_t n = fread(head, 1, sizeof head, f);
+    fclose(f);
+    return n == 0 || (n == sizeof head && !memcmp(head, "GGUF", sizeof head));
+}
+
 static status check_out(struct job *j, struct err *e)
 {
     struct stat st;
     TRY(output_apart("--output", j->out, &j->c->model, 1, e));
-    if (j->c->overwrite || stat(j->out, &st) != 0) return OK;
-    return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", j->out);
+    if (stat(j->out, &st) != 0 || !S_ISREG(st.st_mode)) return OK; /* what is no file is refused when it is opened */
+    if (!j->c->overwrite) return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", j->out);
+    return may_replace(j->out) ? OK : err_set(e, ERR_USAGE, "%s is no GGUF file: --overwrite does not replace it", j->out);
 }
 
 static void tell(const struct job *j, const struct convert_info *i)
@@ -124,14 +136,18 @@ static status default_dir(struct job *j, struct err *e)
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
 }
 
+/* Any of the files of a model says that the directory is one: a checkpoint in shards has no model.safetensors. */
 static status check_dir(struct job *j, struct err *e)
 {
+    static const char *const names[] = { "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json" };
     struct stat st;
     char path[PATH_MAX + 32];
-    snprintf(path, sizeof path, "%s/model.safetensors", j->out);
     if (stat(j->out, &st) == 0 && !S_ISDIR(st.st_mode)) return err_set(e, ERR_USAGE, "%s is no directory: a GGUF file becomes a directory", j->out);
-    if (j->c->overwrite || stat(path, &st) != 0) return OK;
-    return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", path);
+    for (int i = 0; i < ARRAY_LEN(names) && !j->c->overwrite; i++) {
+        snprintf(path, sizeof path, "%s/%s", j->out, names[i]);
+        if (stat(path, &st) == 0) return err_set(e, ERR_USAGE, "%s exists; --overwrite replaces it", path);
+    }
+    return OK;
 }
 
 static void tell_export(const struct job *j, const struct export_info *i)

@@ -14,6 +14,10 @@ cuanto convert m.gguf -q --overwrite; echo "exit $?"
 cuanto convert m.gguf -o again.gguf -q; echo "exit $?"
 cuanto convert m.gguf -o x --dtype q8_0 -q; echo "exit $?"
 cuanto convert m-hf -o again.gguf -q; echo "exit $?"
+cp m-hf/config.json kept; for f in config.json model.safetensors; do cuanto convert m-hf -o m-hf/$f --overwrite -q; echo "exit $?"; done
+cmp m-hf/config.json kept; cuanto convert m-hf -o again.gguf --overwrite -q; echo "exit $?"
+mkdir shards; cp kept shards/config.json; cuanto convert m.gguf -o shards -q; echo "exit $?"; ls shards
+cuanto convert m-hf -o x.gguf --pre frobnicate -q 2>&1 | cut -c1-50
 cuanto convert none.gguf -o x; echo "exit $?"
 mkdir empty; cuanto convert empty; echo "exit $?"
 ls
