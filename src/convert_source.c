@@ -263,16 +263,21 @@ static bool find_sources(struct convert *c, struct out_tensor *t, int64_t n_part
     struct import *im = &c->im;
     struct source s;
     bool each = strstr(t->row->hf, "%e") != NULL;
+    const struct ckpt_tensor *first = NULL;
     t->n_source = each ? n_parts : 1;
-    for (int64_t x = 0; x < t->n_source; x++) /* all are there: then memory is taken for them */
+    for (int64_t x = 0; x < t->n_source; x++) { /* all are there: then memory is taken for them */
         if (!source_find(im, t->row->hf, t->il, x, &s)) return false;
+        if (x > 0 && s.t == first) t->n_source = 1; /* found by the alternative for all experts at once */
+        if (x == 0) first = s.t;
+    }
     t->source = arena_zalloc(&im->arena, (size_t)t->n_source, sizeof *t->source);
     if (!t->source) return err_oom(e, t->t.name, (size_t)t->n_source * sizeof *t->source), false;
     for (int64_t x = 0; x < t->n_source; x++) (void)source_find(im, t->row->hf, t->il, x, &t->source[x]);
     return true;
 }
 
-/* What a source must look like: [rows][cols], turned if the row says so; with a row map of its own any number of rows will do. */
+/* What a source must look like: [rows][cols], turned if the row says so; a matrix with a row map of its own may have any number of rows. What is read
+ * whole (see convert_write.c) has exactly the elements of the output. */
 static status check_source(const struct out_tensor *t, struct source *s, struct err *e)
 {
     char have[96];
@@ -281,11 +286,11 @@ static status check_source(const struct out_tensor *t, struct source *s, struct 
     int64_t rows = source_rows(s), cols = source_cols(s), want_rows = t->t.ne[1] * (t->n_source == 1 ? t->t.ne[2] : 1), want_cols = t->t.ne[0];
     bool turned = t->row->flags & WEIGHT_TRANSPOSED && !s->packed; /* packed ones are [out][in] in any case */
     if (turned && s->t->n_dims >= 2) source_turn(s, &rows, &cols);
-    if (t->row->ne1 == DIM_1 && rows * cols == want_cols) return OK; /* a vector, whatever its dimensions of 1 */
-    if (t->row->flags & WEIGHT_VECTOR && rows * cols == want_rows * want_cols) return OK; /* convolutions have a dimension of 1 in between */
-    bool any_rows = t->own && t->own->row;
+    bool mapped = t->own && t->own->row, vector = t->row->ne1 == DIM_1;
+    if (vector && rows * cols == want_cols) return OK; /* whatever its dimensions of 1 */
+    if (t->row->flags & WEIGHT_VECTOR && !mapped && rows * cols == want_rows * want_cols) return OK; /* convolutions have a dimension of 1 in between */
     bool vocab = t->row->ne1 == DIM_VOCAB && rows >= want_rows;
-    if (cols == want_cols && (rows == want_rows || any_rows || vocab)) return OK;
+    if (cols == want_cols && (rows == want_rows || (mapped && !vector) || vocab)) return OK;
     return err_set(e, ERR_FORMAT, "%s: shape is %s, expected [%lld, %lld]", s->t->name, shape_text(s->t, have),
                    (long long)(turned ? want_cols : want_rows), (long long)(turned ? want_rows : want_cols));
 }
@@ -339,7 +344,7 @@ static void mark_used(struct import *im, const struct weight_row *r, int il)
 {
     struct source s;
     bool each = r->hf && strstr(r->hf, "%e");
-    for (int64_t x = 0; r->hf && source_find(im, r->hf, il, x, &s) && each; x++) continue;
+    for (int64_t x = 0; x <= im->ckpt.n_tensors && r->hf && source_find(im, r->hf, il, x, &s) && each; x++) continue;
 }
 
 static status plan_row(struct convert *c, const struct weight_row *r, int il, struct err *e)

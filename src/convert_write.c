@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { PIECE_FLOATS = 1 << 20 }; /* 4 MiB of f32 a thread */
+static const size_t WHOLE_MAX = (size_t)1 << 30;
 
 /* ---- rows ---- */
 
@@ -159,6 +160,9 @@ struct writer {
     _Atomic bool stop;
     int64_t n_pieces;
     pthread_mutex_t lock;
+    pthread_cond_t freed;
+    size_t whole;      /* bytes of the tensors that are made as a whole just now */
+    int64_t failed;    /* the first piece that failed, n_pieces if none did, and its error */
     struct err err;
 };
 
@@ -178,20 +182,40 @@ static int64_t piece_rows(const struct out_tensor *t)
 
 static int64_t piece_count(const struct out_tensor *t) { return (tensor_rows(&t->t) + piece_rows(t) - 1) / piece_rows(t); }
 
+/* Tensors made as a whole may be as large as all experts of a layer: as many at once as fit into WHOLE_MAX, at least one. */
+static void take_room(struct writer *w, size_t bytes)
+{
+    pthread_mutex_lock(&w->lock);
+    while (w->whole > 0 && (bytes > WHOLE_MAX || w->whole > WHOLE_MAX - bytes)) pthread_cond_wait(&w->freed, &w->lock);
+    w->whole += bytes;
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void give_room(struct writer *w, size_t bytes)
+{
+    pthread_mutex_lock(&w->lock);
+    w->whole -= bytes;
+    pthread_cond_broadcast(&w->freed);
+    pthread_mutex_unlock(&w->lock);
+}
+
 static status load_whole(struct writer *w, const struct out_tensor *t, struct err *e)
 {
     size_t bytes, floats;
-    if (!mul_size((size_t)tensor_elements(&t->t), sizeof(float), &bytes)) return err_oom(e, t->t.name, SIZE_MAX);
-    floats = bytes;
+    if (!mul_size((size_t)tensor_elements(&t->t), sizeof(float), &floats) || !add_size(floats, tensor_bytes(&t->t), &bytes))
+        return err_oom(e, t->t.name, SIZE_MAX);
+    take_room(w, bytes);
     float *x = mem_alloc(floats);
     uint8_t *packed = mem_alloc(tensor_bytes(&t->t));
-    status st = x && packed ? OK : err_oom(e, t->t.name, floats);
+    status st = x && packed ? OK : err_oom(e, t->t.name, bytes);
     if (st == OK) st = t->own->load(&w->c->im, &w->c->model, t->il, x, e);
     for (int64_t i = 0; st == OK && t->own->value && i < tensor_elements(&t->t); i++) x[i] = t->own->value(x[i]);
     if (st == OK) dtype_from_f32(t->t.type, x, packed, tensor_elements(&t->t));
     if (st == OK) st = file_write_at(&w->out, packed, tensor_bytes(&t->t), t->offset, e);
     mem_free(x);
     mem_free(packed);
+    give_room(w, bytes);
+    atomic_fetch_add(&w->done, tensor_bytes(&t->t));
     return st;
 }
 
@@ -225,7 +249,7 @@ static void work(void *ctx, int ith, int nth)
         if (st == OK) continue;
         atomic_store(&w->stop, true);
         pthread_mutex_lock(&w->lock);
-        err_set(&w->err, e.code, "%s", e.text);
+        if (i < w->failed) w->failed = i, w->err = e; /* pieces before it are under way or done: the same error for all numbers of threads */
         pthread_mutex_unlock(&w->lock);
     }
 }
@@ -244,6 +268,8 @@ status convert_write(struct convert *c, const char *path, struct err *e)
         return st;
     }
     pthread_mutex_init(&w.lock, NULL);
+    pthread_cond_init(&w.freed, NULL);
+    w.failed = w.n_pieces;
     st = file_resize(&w.out, c->header.size, e);
     if (st == OK) st = file_write_at(&w.out, c->header.data, c->header.n, 0, e);
     if (st == OK) {
@@ -253,6 +279,7 @@ status convert_write(struct convert *c, const char *path, struct err *e)
     if (st == OK) st = checkpoint_unchanged(&c->im.ckpt, e);
     if (st == OK) st = file_commit(&w.out, e);
     else file_abort(&w.out);
+    pthread_cond_destroy(&w.freed);
     pthread_mutex_destroy(&w.lock);
     pool_close(pool);
     return st;

@@ -156,6 +156,47 @@ TEST(convert_refuses_absurd_configurations)
     }
 }
 
+/* ---- shapes ---- */
+
+/* The text of a golden with a part replaced, made and converted. */
+static status convert_replaced(const char *name, const char *from, const char *to, struct err *e)
+{
+    struct base b = { 0 };
+    if (!base_open(&b, name)) return ERR_RUNTIME;
+    char *at = strstr(b.text, from), *text = malloc(b.n + strlen(to) + 1);
+    CHECK_MSG(at, "%s: no \"%s\"", name, from);
+    int n = at ? sprintf(text, "%.*s%s%s", (int)(at - b.text), b.text, to, at + strlen(from)) : 0;
+    CHECK(use_make(folder(), text, (size_t)n));
+    free(text);
+    mem_free(b.text);
+    return use_convert(folder(), e);
+}
+
+/* A bias whose elements are reordered is read whole: more rows than one do not fit. Windows of rows of a convolution are as wide as the output's. */
+TEST(convert_refuses_vectors_that_are_matrices)
+{
+    static const struct { const char *base, *from, *to, *error; } rows[] = {
+        { "gptneox", "query_key_value.bias 192", "query_key_value.bias 50 192", "shape is [50, 192], expected [1, 192]" },
+        { "gptneox", "query_key_value.bias 192", "query_key_value.bias 191", "shape is [191], expected [1, 192]" },
+        { "bloom", "query_key_value.bias 192", "query_key_value.bias 2 192", "shape is [2, 192], expected [1, 192]" },
+        { "qwen35", "conv1d.weight 160 1 4", "conv1d.weight 80 1 8", "shape is [80, 1, 8], expected [160, 4]" },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        struct err e = { 0 };
+        CHECK(convert_replaced(rows[i].base, rows[i].from, rows[i].to, &e) == ERR_FORMAT);
+        CHECK_HAS(e.text, rows[i].error);
+    }
+}
+
+/* Checkpoints of one architecture have their experts in tensors of their own, or all in one. */
+TEST(convert_takes_experts_in_one_tensor)
+{
+    struct err e = { 0 };
+    CHECK_MSG(convert_replaced("qwen35moe", "experts.{0-4}.down_proj.weight 64 40", "experts.down_proj 5 64 40", &e) == OK, "%s", e.text);
+    CHECK(convert_replaced("qwen35moe", "experts.{0-4}.down_proj.weight 64 40", "experts.down_proj 4 64 40", &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "shape is [4, 64, 40], expected [320, 40]");
+}
+
 /* ---- every value of every configuration ---- */
 
 /* At every fourth place, with values that take turns: with HOSTILE in the environment every place gets every one of them, which takes minutes. */
@@ -189,4 +230,5 @@ TEST(convert_survives_any_value_at_any_place)
     if (all) printf("%d converted, %d refused\n", n_ok, n_refused);
 }
 
-SUITE(convert_hostile, T(convert_refuses_absurd_configurations), T(convert_survives_any_value_at_any_place));
+SUITE(convert_hostile, T(convert_refuses_absurd_configurations), T(convert_refuses_vectors_that_are_matrices),
+      T(convert_takes_experts_in_one_tensor), T(convert_survives_any_value_at_any_place));
