@@ -201,6 +201,13 @@ static status layer_defaults(struct model *m, int64_t il, enum rope_kind kind, s
     return OK;
 }
 
+static bool has_experts(const struct arch *arch)
+{
+    for (const struct weight_row *r = arch->weights; r->gguf; r++)
+        if (r->id == W_ROUTER) return true;
+    return false;
+}
+
 /* What the ops take for granted, after the architecture had its say. */
 static status check_layer(const struct model *m, int64_t il, struct err *e)
 {
@@ -212,6 +219,8 @@ static status check_layer(const struct model *m, int64_t il, struct err *e)
         snprintf(key, sizeof key, "%s.feed_forward_length", m->arch->name);
         return missing_key(key, e);
     }
+    if (l->kind & LAYER_MOE && !has_experts(m->arch))
+        return err_set(e, ERR_FORMAT, "%s.expert_count is %lld, but the architecture has no experts", m->arch->name, (long long)hp->n_expert);
     if (l->kind & LAYER_MOE && (hp->n_expert_used < 1 || hp->n_expert_used > hp->n_expert || hp->n_ff_expert < 1))
         return err_set(e, ERR_FORMAT, "layer %lld: %lld of %lld experts of width %lld are used, expected at least 1 of 1", i,
                        (long long)hp->n_expert_used, (long long)hp->n_expert, (long long)hp->n_ff_expert);

@@ -181,4 +181,23 @@ TEST(model_survives_absurd_keys)
     if (getenv("HOSTILE")) printf("%d opened, %d refused\n", w.opened, w.refused);
 }
 
-SUITE(model_hostile, T(model_survives_absurd_keys));
+/* Keys of a mixture in files of architectures that have none: nothing may look for its weights. */
+TEST(model_refuses_experts_where_the_architecture_has_none)
+{
+    int n_refused = 0;
+    for (int i = 0; arches[i]; i++) {
+        struct err e = { 0 };
+        struct model *m = NULL;
+        const char *path = test_tmp("experts.gguf");
+        status st = tiny_model(path, &(struct tiny_options){ .arch = arches[i]->name, .n_expert = 4, .optional = true }, &e);
+        if (st != OK) continue; /* a size that tiny_model does not know */
+        st = model_open(&m, path, &(struct model_options){ .n_ctx = 8 }, &e);
+        if (st == OK) st = use_run(m, &e);
+        CHECK_MSG((st == OK) == (e.text[0] == 0), "%s: %d \"%s\"", arches[i]->name, st, e.text);
+        if (strstr(e.text, "has no experts")) n_refused++;
+        model_close(m);
+    }
+    CHECK(n_refused > 0);
+}
+
+SUITE(model_hostile, T(model_survives_absurd_keys), T(model_refuses_experts_where_the_architecture_has_none));
