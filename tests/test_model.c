@@ -32,6 +32,13 @@ static void put_str(struct gguf_writer *w, void *ctx)
     } *kv = ctx;
     gguf_put_str(w, kv->key, kv->v, strlen(kv->v));
 }
+/* The last layer reads the values of layer 1, which are half as wide. */
+static void put_shared_caches(struct gguf_writer *w, void *ctx)
+{
+    static const int32_t width[] = { 16, 8, 16, 16 };
+    gguf_put_arr(w, "gemma4.attention.value_length", KV_I32, width, ARRAY_LEN(width));
+    gguf_put_i64(w, "gemma4.attention.shared_kv_layers", KV_U32, 2);
+}
 #define KEY_I64(k, n)                                                                                                                      \
     .more = put_i64, .ctx = &(struct {                                                                                                     \
                          const char *key;                                                                                                  \
@@ -88,6 +95,12 @@ TEST(model_refuses_with_names_and_values)
         { "rope_scaling_kind", { KEY_STR("llama.rope.scaling.type", "spiral") }, "\"spiral\": this build knows none, linear, yarn, longrope, ntk" },
         { "yarn_without_context", { KEY_STR("llama.rope.scaling.type", "yarn") }, "original_context_length is missing" },
         { "experts", { KEY_I64("llama.expert_count", 8) }, "layer 0: 0 of 8 experts of width 96 are used" },
+        { "gate_of_another_width",
+          { .arch = "qwen35", .drop_key = "qwen35.attention.value_length", KEY_I64("qwen35.attention.value_length", 24) },
+          "layer 1: head sizes 16 and 24, expected two equal ones" },
+        { "shared_cache_of_another_width",
+          { .arch = "gemma4", .n_layer = 4, .drop_key = "gemma4.attention.value_length", .more = put_shared_caches },
+          "layer 3 shares the keys of layer 1: 2 heads of 16 and 16, expected 2 of 16 and 8" },
         { "short_layer_array",
           { .drop_key = "llama.attention.head_count_kv", .more = arr_kv_heads, .ctx = &(int){ 1 } },
           "has 1 items, expected one for each of 2 layers" },

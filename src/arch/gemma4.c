@@ -98,10 +98,10 @@ static status share_caches(struct model *m, struct err *e)
             return err_set(e, ERR_FORMAT, "layer %lld shares keys and values, but none of the %lld layers before the shared ones has a window like it",
                            (long long)il, (long long)max_i64(0, first));
         const struct layer_params *from = &m->layer[last[l->pattern]].hp;
-        if (from->n_head_kv != l->n_head_kv || from->head_dim != l->head_dim)
-            return err_set(e, ERR_FORMAT, "layer %lld shares the keys of layer %lld: %lld heads of %lld, expected %lld of %lld", (long long)il,
-                           (long long)last[l->pattern], (long long)l->n_head_kv, (long long)l->head_dim, (long long)from->n_head_kv,
-                           (long long)from->head_dim);
+        if (from->n_head_kv != l->n_head_kv || from->head_dim != l->head_dim || from->head_dim_v != l->head_dim_v)
+            return err_set(e, ERR_FORMAT, "layer %lld shares the keys of layer %lld: %lld heads of %lld and %lld, expected %lld of %lld and %lld",
+                           (long long)il, (long long)last[l->pattern], (long long)l->n_head_kv, (long long)l->head_dim, (long long)l->head_dim_v,
+                           (long long)from->n_head_kv, (long long)from->head_dim, (long long)from->head_dim_v);
         l->il_kv = last[l->pattern];
     }
     return OK;
@@ -141,6 +141,9 @@ static status check(const struct model *m, struct err *e)
     if (extra) TRY(need(m, -1, W_PER_LAYER_PROJ_NORM, "per_layer_proj_norm.weight", e));
     for (int il = 0; il < m->hp.n_layer; il++) {
         const struct layer_params *l = &m->layer[il].hp;
+        if (l->il_kv == il && !model_weight(m, il, W_ATTN_V) && l->head_dim != l->head_dim_v)
+            return err_set(e, ERR_FORMAT, "layer %d takes its keys as values: head sizes %lld and %lld, expected two equal ones", il,
+                           (long long)l->head_dim, (long long)l->head_dim_v);
         if (l->il_kv == il) TRY(need(m, il, W_ATTN_K, "blk.%d.attn_k.weight", e));
         if (l->il_kv == il) TRY(need(m, il, W_K_NORM, "blk.%d.attn_k_norm.weight", e));
         if (extra) TRY(need(m, il, W_PER_LAYER_GATE, "blk.%d.inp_gate.weight", e));

@@ -132,6 +132,9 @@ static status setup(struct model *m, struct err *e)
     for (int64_t il = 0; il < hp->n_layer; il++) {
         struct layer_params *l = &m->layer[il].hp;
         if (l->pattern < 0) l->pattern = (il + 1) % hp->full_attn_step != 0;
+        if (!l->pattern && l->head_dim != l->head_dim_v) /* the gate is as wide as the query */
+            return err_set(e, ERR_FORMAT, "layer %lld: head sizes %lld and %lld, expected two equal ones", (long long)il, (long long)l->head_dim,
+                           (long long)l->head_dim_v);
         if (!l->pattern) continue;
         l->kind = (l->kind & ~(unsigned)LAYER_ATTENTION) | LAYER_RECURRENT;
         l->rec = (struct recurrent_state){ .n_conv = hp->ssm_conv, .channels = own_dim(m, (int)il, DIM_MIXED),
