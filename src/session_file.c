@@ -35,6 +35,7 @@ static void add_rope(struct hash64 *x, const struct rope_spec *r)
     const float f[] = { r->base, r->freq_scale, r->mscale, r->yarn_ext, r->yarn_low, r->yarn_high };
     hash64_add(x, &r->n_rot, sizeof r->n_rot);
     hash64_add(x, f, sizeof f);
+    if (r->factor) hash64_add(x, r->factor, (size_t)(r->n_rot / 2) * sizeof *r->factor); /* LongRoPE has two sets, chosen by the context */
 }
 
 uint64_t model_fingerprint(const struct model *m)

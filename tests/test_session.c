@@ -173,5 +173,28 @@ TEST(session_load_names_what_does_not_fit)
     close_rig(&r), close_rig(&other);
 }
 
+/* LongRoPE has two sets of factors, and the context picks one: keys that were turned by the other are of no use. */
+TEST(session_of_another_context_of_longrope_is_refused)
+{
+    static const int64_t n_ctx[] = { 64, 256 }; /* the original one is 128 */
+    const char *path = test_tmp("longrope.gguf"), *file = test_tmp("longrope.bin");
+    struct err e = { 0 };
+    CHECK_MSG(tiny_model(path, &(struct tiny_options){ .arch = "phi3", .optional = true }, &e) == OK, "%s", e.text);
+    for (int i = 0; i < ARRAY_LEN(n_ctx); i++) {
+        struct rig r = { 0 };
+        CHECK_MSG(model_open(&r.m, path, &(struct model_options){ .n_ctx = n_ctx[i] }, &e) == OK, "%s", e.text);
+        CHECK_MSG(engine_open(&r.en, r.m, &(struct engine_options){ .n_threads = 1, .n_batch = 32 }, &e) == OK, "%s", e.text);
+        struct session *s = open_session(r.en, n_ctx[i], "f16", "f16");
+        int32_t t[N];
+        pick(t, N);
+        if (i == 0) CHECK(session_feed(s, t, N, NULL, NULL, &e) == OK && session_save(s, file, NULL, 0, &e) == OK);
+        CHECK(session_load(s, file, NULL, NULL, &e) == (i == 0 ? OK : ERR_FORMAT));
+        if (i == 1) CHECK_HAS(e.text, "a session of another model");
+        session_close(s);
+        close_rig(&r);
+    }
+}
+
 SUITE(session, T(session_goes_on_from_a_file_or_a_copy_with_the_same_bits), T(session_load_refuses_a_file_cut_anywhere_or_with_any_byte_changed),
-      T(session_load_names_what_does_not_fit));
+      T(session_load_names_what_does_not_fit),
+      T(session_of_another_context_of_longrope_is_refused));
