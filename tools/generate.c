@@ -50,7 +50,7 @@ static status make_buffers(struct generator *g, struct err *e)
     if (!g->end || !g->piece) return err_oom(e, "generator", g->piece_cap);
     for (int32_t id = 0; id < n_tokens; id++)
         if (tokenizer_is_end(t, id) && id < g->n_vocab) g->end[g->n_end++] = id;
-    g->n_rows = g->cli->lookup > 0 ? g->cli->lookup + 1 : 0;
+    g->n_rows = g->cli->lookup > 0 ? min_i64(g->cli->lookup + 1, engine_n_batch(g->rt->engine)) : 0;
     if (g->n_rows && model_is_recurrent(g->rt->model)) {
         g->n_rows = 0;
         if (!g->cli->quiet) fprintf(stderr, "note: --lookup is off: the recurrent layers of this model cannot take a wrong guess back\n");

@@ -1,6 +1,6 @@
 # --lookup: the same answers in fewer passes
 m="$TINY_MODEL --raw -n 60 --ignore-eos"
-for o in '--temp 0' '--temp 1.5 --seed 3' '--temp 0 --repeat-penalty 1.3' '--temp 0 -c 40'; do
+for o in '--temp 0' '--temp 1.5 --seed 3' '--temp 0 --repeat-penalty 1.3' '--temp 0 -c 40' '--temp 0 -b 4' '--temp 0 -b 1'; do
     cuanto run $m abcabcabcabcabc $o >a 2>err; cuanto run $m abcabcabcabcabc $o --lookup -v >b 2>err
     cmp a b && echo "same: $o"
 done
