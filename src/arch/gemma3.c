@@ -43,12 +43,29 @@ static status setup(struct model *m, struct err *e)
     return OK;
 }
 
+/* Published files of 4B, 12B and 27B leave out what equals the defaults of transformers' Gemma3TextConfig. */
+static void defaults(struct import *im)
+{
+    static const struct { const char *key, *name; double v; bool real; } rows[] = {
+        { "context_length", "max_position_embeddings", 131072, false },      { "attention.head_count", "num_attention_heads", 8, false },
+        { "attention.head_count_kv", "num_key_value_heads", 4, false },      { "attention.key_length", "head_dim", 256, false },
+        { "attention.value_length", "head_dim", 256, false },                { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-6, true },
+        { "rope.freq_base", "rope_theta|rope_parameters.rope_theta|rope_parameters.full_attention.rope_theta", 1e6, true },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        if (import_config(im, rows[i].name)) continue;
+        if (rows[i].real) import_put_float(im, rows[i].key, rows[i].v);
+        else import_put_int(im, rows[i].key, (int64_t)rows[i].v);
+    }
+}
+
 /* config.json names what attention logits are divided by the root of; files name the factor only where it is not the head's. */
 static status keys(struct import *im, struct err *e)
 {
-    double q = import_number(im, "query_pre_attn_scalar", 0);
+    double q = import_number(im, "query_pre_attn_scalar", 256);
     if (import_config(im, "query_pre_attn_scalar") && !(q > 0))
         return err_set(e, ERR_FORMAT, "config.json: query_pre_attn_scalar is %g, expected a number above 0", q);
+    defaults(im);
     if (q > 0 && q != import_number(im, "head_dim", 256)) import_put_float(im, "attention.scale", 1 / sqrt(q));
     if (import_config(im, "attn_logit_softcapping")) return err_set(e, ERR_FORMAT, "config.json: attn_logit_softcapping is not supported for gemma3");
     return import_windows(im, PATTERN, e);

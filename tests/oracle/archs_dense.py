@@ -64,6 +64,14 @@ def v4(c):
     c["torch_dtype"] = c.pop("dtype", "float32")
 
 
+def bare_gemma3(config):
+    """Only what the config.json of Gemma 3 4B says of its language part; the rest is the defaults of transformers."""
+    for key in ("max_position_embeddings", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "query_pre_attn_scalar",
+                "rope_parameters", "layer_types", "_sliding_window_pattern", "hidden_activation", "attention_bias", "use_bidirectional_attention"):
+        config.pop(key, None)
+    config["rope_scaling"] = dict(factor=8.0, rope_type="linear")
+
+
 ROWS = [
     row("llama", "LlamaForCausalLM", "grouped queries, tied head", tie_word_embeddings=True),
     row("llama-bias", "LlamaForCausalLM", "biases everywhere, wide heads", attention_bias=True, mlp_bias=True, head_dim=24),
@@ -96,6 +104,8 @@ ROWS = [
     row("gemma3", "Gemma3ForCausalLM", "5 of 6 layers with windows of 40 and their own base", TIED, num_hidden_layers=7, head_dim=24, sliding_window=40,
         query_pre_attn_scalar=24, rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1e5),
                                                        sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+    row("gemma3-defaults", "Gemma3ForCausalLM", "what the published 4B to 27B leave out of config.json", TIED, num_hidden_layers=6, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=256, sliding_window=40, max_position_embeddings=131072, patch_config=bare_gemma3),
     row("phi-mini", "Phi3ForCausalLM", "fused Q, K, V and gate, up; window of 40", sliding_window=40),
     row("phi4-mini", "Phi3ForCausalLM", "LongRoPE on both sides of its context, rope on 3/4 of a head", TIED, sliding_window=None,
         partial_rotary_factor=0.75, original_max_position_embeddings=256, lengths=[300, 200], golden=[260, 72],
