@@ -353,6 +353,27 @@ status convert_rope_factors(struct import *im, enum weight_id id, int64_t n, flo
     return check_factors(im, *out, n, e);
 }
 
+/* The architecture says which function the feed-forward block has, files have no key for another. Gemma's first configurations say "gelu" where the
+ * tanh form is meant; of gpt-oss "silu" is the part of the name that the key had room for. */
+static status check_activation(const struct import *im, struct err *e)
+{
+    static const struct { const char *name; enum act act, also; } rows[] = {
+        { "silu", ACT_SILU, ACT_CLAMPED_SWISH },           { "swish", ACT_SILU, ACT_SILU },
+        { "gelu", ACT_GELU_ERF, ACT_GELU_TANH },           { "gelu_new", ACT_GELU_TANH, ACT_GELU_TANH },
+        { "gelu_fast", ACT_GELU_TANH, ACT_GELU_TANH },     { "gelu_pytorch_tanh", ACT_GELU_TANH, ACT_GELU_TANH },
+        { "relu2", ACT_RELU_SQUARED, ACT_RELU_SQUARED },   { "xielu", ACT_XIELU, ACT_XIELU },
+    };
+    const struct json *v = import_config(im, "hidden_activation|hidden_act");
+    if (!v || v->kind != JSON_STR) return OK;
+    const char *expected = "another";
+    for (int i = ARRAY_LEN(rows); i-- > 0;) {
+        bool fits = rows[i].act == im->arch->act || rows[i].also == im->arch->act;
+        if (fits && is_text(v, rows[i].name)) return OK;
+        if (fits) expected = rows[i].name;
+    }
+    return err_set(e, ERR_FORMAT, "%s/config.json: %s is \"%.40s\", %s has %s", im->dir, v->key, v->str, im->arch->name, expected);
+}
+
 status convert_config_keys(struct import *im, struct err *e)
 {
     for (const struct hparam_row *r = common_hparams; r->key; r++)
@@ -360,6 +381,7 @@ status convert_config_keys(struct import *im, struct err *e)
     for (const struct hparam_row *r = im->arch->hparams; r->key; r++) TRY(put_row(im, r, e));
     TRY(put_rope(im, e));
     if (im->arch->import && im->arch->import->keys) TRY(im->arch->import->keys(im, e));
+    TRY(check_activation(im, e));
     return import_failed(im, e);
 }
 

@@ -133,6 +133,11 @@ static const struct {
     { "hunyuan-moe", "moe_intermediate_size", "1e300", "hunyuan-moe.expert_feed_forward_length is 2.14748e+09, expected " },
     { "granite", "attention_multiplier", "-1", "attention_multiplier is -1, expected 0 to 1e+09" },
     { "cohere2", "logit_scale", "\"x\"", "logit_scale is no number" },
+    { "llama", "hidden_act", "\"gelu\"", "hidden_act is \"gelu\", llama has silu" },
+    { "gemma2", "hidden_activation", "\"silu\"", "hidden_activation is \"silu\", gemma2 has gelu" },
+    { "qwen3moe", "hidden_act", "\"quick_gelu\"", "hidden_act is \"quick_gelu\", qwen3moe has silu" },
+    { "arcee", "hidden_act", "\"silu\"", "hidden_act is \"silu\", arcee has relu2" },
+    { "gpt2", "scale_attn_weights", "false", "scale_attn_weights is false: not supported" },
 };
 
 /* A name that contains dots is a path in the file; here the first member of that name counts. */

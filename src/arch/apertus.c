@@ -88,5 +88,5 @@ static const char *const ignored[] = { "mlp.act_fn.", NULL };
 static const struct arch_import import = { .keys = keys, .ignore = ignored };
 
 const struct arch arch_apertus = {
-    .name = "apertus", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .check = check, .layer = layer, .import = &import
+    .name = "apertus", .hf = hf, .hparams = hparams, .weights = weights, .rope_neox = true, .act = ACT_XIELU, .check = check, .layer = layer, .import = &import
 };

@@ -45,6 +45,7 @@ static status keys(struct import *im, struct err *e)
         return err_set(e, ERR_FORMAT, "activation_function: GPT-2 is supported with gelu_new only");
     if (import_number(im, "scale_attn_by_inverse_layer_idx", 0) != 0)
         return err_set(e, ERR_FORMAT, "scale_attn_by_inverse_layer_idx is true: not supported");
+    if (import_number(im, "scale_attn_weights", 1) == 0) return err_set(e, ERR_FORMAT, "scale_attn_weights is false: not supported");
     if (!import_config(im, "n_inner")) import_put_int(im, "feed_forward_length", 4 * import_int(im, "n_embd", 0));
     return OK;
 }
