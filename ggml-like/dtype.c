@@ -76,6 +76,10 @@ void dtype_to_f32(const struct dtype *t, const void *src, float *dst, int64_t n)
 
 void dtype_from_f32(const struct dtype *t, const float *src, void *dst, int64_t n)
 {
+    if (t->from_f32) {
+        t->from_f32(src, dst, n);
+        return;
+    }
     uint8_t *block = dst;
     for (int64_t at = 0; at < n; at += t->block_len, block += t->block_bytes) t->pack(src + at, block);
 }

@@ -40,6 +40,7 @@ struct dtype {
     int code_max;           /* max |code - code_bias| over all blocks; bounds the int16 chains of the tiles */
     void (*unpack)(const void *block, struct codes *out);           /* quantized formats: the truth about the bytes */
     void (*to_f32)(const void *src, float *dst, int64_t n);         /* float formats: n elements */
+    void (*from_f32)(const float *src, void *dst, int64_t n);       /* some float formats: pack for n elements */
     void (*pack)(const float *x, void *block);                      /* round to nearest, one block; NULL if not offered */
     void (*join)(const struct parts *p, void *block);               /* quantized formats: fields to bytes. Fields within their ranges */
     void (*split)(const void *block, struct parts *p);              /* bytes to fields: join(split(b)) == b for bytes in their canonical form */

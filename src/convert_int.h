@@ -95,7 +95,7 @@ int64_t source_rows(const struct source *s);
 int64_t source_cols(const struct source *s);
 void source_turn(struct source *s, int64_t *rows, int64_t *cols); /* swaps its last two dimensions */
 status source_read(const struct import *im, const struct source *s, int64_t row0, int64_t n, float *out, struct err *e) MUST_USE;
-/* source_read_as - rows as f32 (type NULL), or as blocks of a type that a packed source fits. */
+/* source_read_as - rows as f32 (type NULL), or as they stand (type: theirs, or one that a packed source fits). */
 status source_read_as(const struct import *im, const struct source *s, const struct dtype *type, int64_t row0, int64_t n, void *out,
                       struct err *e) MUST_USE;
 bool source_is_float(const struct source *s);

@@ -138,7 +138,8 @@ status source_read(const struct import *im, const struct source *s, int64_t row0
 
 status source_read_as(const struct import *im, const struct source *s, const struct dtype *type, int64_t row0, int64_t n, void *out, struct err *e)
 {
-    return type ? packed_read(im, s->packed, type, row0, n, out, e) : source_read(im, s, row0, n, out, e);
+    if (!type) return source_read(im, s, row0, n, out, e);
+    return s->packed ? packed_read(im, s->packed, type, row0, n, out, e) : checkpoint_read_rows(&im->ckpt, s->t, row0, n, out, e);
 }
 
 static const char *shape_text(const struct ckpt_tensor *t, char buf[96])

@@ -7,7 +7,9 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { PIECE_FLOATS = 1 << 20 }; /* 4 MiB of f32 a thread */
+/* Rows that go together: half a megabyte of halves stays in a core's cache between reading and writing, which halves the time beside 1 << 20. Sources that
+ * are read by columns want more rows at once. */
+enum { PIECE_FLOATS = 1 << 18, COLUMN_FLOATS = 1 << 20, COLUMN_ROWS = 256 };
 static const size_t WHOLE_MAX = (size_t)1 << 30;
 
 /* ---- rows ---- */
@@ -48,11 +50,15 @@ static void finish_floats(const struct convert *c, const struct out_tensor *t, f
         for (int64_t i = 0; i < n; i++) x[i] = t->own->value(x[i]);
 }
 
-/* Bytes that need no change go straight from file to file. */
+/* Do rows come in the order of the source? */
+static bool in_order(const struct out_tensor *t) { return !(t->own && t->own->row) && !(t->row->flags & WEIGHT_ROPE_PAIRS); }
+
+/* Rows that need no change go from file to file. */
 static bool as_they_are(const struct convert *c, const struct out_tensor *t)
 {
     static const struct { enum ckpt_type from; int to; } same[] = { { CKPT_F32, GGUF_F32 }, { CKPT_F16, GGUF_F16 }, { CKPT_BF16, GGUF_BF16 } };
-    if (t->made || t->n_source == 0 || t->own || t->row->flags & (WEIGHT_PLUS_ONE | WEIGHT_TRANSPOSED | WEIGHT_ROPE_PAIRS)) return false;
+    bool changed = t->own && (t->own->load || t->own->value || t->own->factor);
+    if (t->made || t->n_source == 0 || changed || t->row->flags & (WEIGHT_PLUS_ONE | WEIGHT_TRANSPOSED)) return false;
     for (int64_t x = 0; x < t->n_source; x++) {
         bool fits = false;
         for (int i = 0; i < ARRAY_LEN(same) && !t->source[x].turned.name && !t->source[x].packed; i++)
@@ -130,8 +136,9 @@ static status read_as(struct convert *c, const struct out_tensor *t, const struc
 static status convert_rows(struct convert *c, const struct out_tensor *t, int64_t row0, int64_t n, uint8_t *dst, float *scratch, struct err *e)
 {
     int64_t cols = t->t.ne[0];
-    if (as_they_are(c, t)) return copy_rows(c, t, row0, n, dst, e);
-    if (t->exact) return read_as(c, t, t->t.type, row0, n, dst, e);
+    bool matrix = t->t.ne[1] > 1 && !(t->row->flags & WEIGHT_VECTOR), same = as_they_are(c, t);
+    if (same && in_order(t)) return copy_rows(c, t, row0, n, dst, e);
+    if (t->exact || (same && matrix)) return read_as(c, t, t->t.type, row0, n, dst, e);
     if (t->made) {
         dtype_from_f32(t->t.type, t->made + row0 * cols, dst, n * cols);
         return OK;
@@ -176,7 +183,7 @@ static int64_t piece_rows(const struct out_tensor *t)
     if (is_loaded(t)) return rows;
     if (t->row->ne1 == DIM_1 || t->row->flags & WEIGHT_VECTOR) return rows;
     bool columns = t->n_source > 0 && (t->source[0].turned.name || t->source[0].packed);
-    int64_t n = max_i64(columns ? 256 : 1, PIECE_FLOATS / t->t.ne[0]);
+    int64_t n = columns ? max_i64(COLUMN_ROWS, COLUMN_FLOATS / t->t.ne[0]) : max_i64(1, PIECE_FLOATS / t->t.ne[0]);
     return min_i64(rows, n > 64 ? n & ~(int64_t)63 : n);
 }
 

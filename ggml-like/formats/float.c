@@ -66,11 +66,16 @@ static void f16_rows_to_f32(const void *src, float *dst, int64_t n)
     }
 }
 
-static void pack_f16(const float *x, void *block)
+static void f32_rows_to_f16(const float *src, void *dst, int64_t n)
 {
-    uint16_t h = f32_to_f16(*x);
-    memcpy(block, &h, sizeof h);
+    uint8_t *p = dst;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t h = f32_to_f16(src[i]);
+        memcpy(p + 2 * i, &h, sizeof h);
+    }
 }
+
+static void pack_f16(const float *x, void *block) { f32_rows_to_f16(x, block, 1); }
 
 static void bf16_rows_to_f32(const void *src, float *dst, int64_t n)
 {
@@ -82,11 +87,16 @@ static void bf16_rows_to_f32(const void *src, float *dst, int64_t n)
     }
 }
 
-static void pack_bf16(const float *x, void *block)
+static void f32_rows_to_bf16(const float *src, void *dst, int64_t n)
 {
-    uint16_t h = f32_to_bf16(*x);
-    memcpy(block, &h, sizeof h);
+    uint8_t *p = dst;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t h = f32_to_bf16(src[i]);
+        memcpy(p + 2 * i, &h, sizeof h);
+    }
 }
+
+static void pack_bf16(const float *x, void *block) { f32_rows_to_bf16(x, block, 1); }
 
 static void f64_rows_to_f32(const void *src, float *dst, int64_t n)
 {
@@ -134,11 +144,11 @@ const struct dtype dtype_f32 = {
 };
 const struct dtype dtype_f16 = {
     .name = "f16", .gguf_name = "F16", .gguf_id = GGUF_F16, .block_len = 1, .block_bytes = 2,
-    .to_f32 = f16_rows_to_f32, .pack = pack_f16,
+    .to_f32 = f16_rows_to_f32, .from_f32 = f32_rows_to_f16, .pack = pack_f16,
 };
 const struct dtype dtype_bf16 = {
     .name = "bf16", .gguf_name = "BF16", .gguf_id = GGUF_BF16, .block_len = 1, .block_bytes = 2,
-    .to_f32 = bf16_rows_to_f32, .pack = pack_bf16,
+    .to_f32 = bf16_rows_to_f32, .from_f32 = f32_rows_to_bf16, .pack = pack_bf16,
 };
 const struct dtype dtype_f64 = {
     .name = "f64", .gguf_name = "F64", .gguf_id = GGUF_F64, .block_len = 1, .block_bytes = 8,
