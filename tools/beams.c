@@ -11,7 +11,7 @@ status beams_check(const struct cli *c, struct err *e)
         { c->n_stop > 0, "--stop" },
         { c->n_logit_bias > 0, "--logit-bias" },
         { c->top_logprobs > 0, "--top-logprobs" },
-        { c->grammar || c->grammar_file || c->json_schema || c->json_schema_file, "a grammar" },
+        { c->grammar || c->grammar_file || c->json_schema || c->json_schema_file || c->json_mode, "a grammar" },
     };
     for (int i = 0; i < ARRAY_LEN(others); i++)
         if (others[i].on) return err_set(e, ERR_USAGE, "--beams and %s exclude each other", others[i].name);
@@ -59,6 +59,7 @@ status beams_run(struct generator *g, struct beam_result *r, struct err *e)
     o.max_tokens = g->cli->n_predict > 0 ? min_i64(room, g->cli->n_predict) : room;
     for (int i = 0; i < ARRAY_LEN(stops); i++)
         if (!strcmp(stops[i], g->cli->beam_stop)) o.stop = (enum beam_stop)i;
+    if (g->cli->n_predict == 0) return g->finish = FINISH_LENGTH, OK;
     if (room < 1) return err_set(e, ERR_USAGE, "the context is full: beams need room for one token at least");
     bar_begin(&bar, g->cli, "beams", "tok", o.max_tokens);
     double start = now_seconds();

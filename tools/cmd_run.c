@@ -132,7 +132,8 @@ static void report(const struct run *r)
     const struct generator *g = &r->gen;
     if (g->finish == FINISH_CONTEXT)
         fprintf(stderr, "context is full: %lld of %lld tokens used; the answer ends here (a larger context: -c %lld)\n",
-                (long long)session_pos(r->rt.session), (long long)session_n_ctx(r->rt.session), (long long)(2 * session_n_ctx(r->rt.session)));
+                (long long)(session_pos(r->rt.session) + (r->cli->beams ? g->n_generated : 0)), /* a search leaves the session at the prompt */
+                (long long)session_n_ctx(r->rt.session), (long long)(2 * session_n_ctx(r->rt.session)));
     if (r->cli->quiet) return;
     char kept[48] = "";
     if (g->n_reused) snprintf(kept, sizeof kept, " (%lld of the session)", (long long)g->n_reused);

@@ -9,4 +9,7 @@ cuanto run $m --n-best 2; echo "exit $?"
 cuanto run $m --beams 2 --n-best 3; echo "exit $?"
 cuanto run $m --beams 2 --lookup; echo "exit $?"
 cuanto run $m --beams 2 --stop x; echo "exit $?"
+cuanto run $m --beams 2 --json-mode; echo "exit $?"
+cuanto run $m --beams 2 -n 0 | wc -c
+cuanto run $TINY_MODEL --raw Once --beams 2 --ignore-eos -c 20 2>&1 >/dev/null | grep full
 cuanto run $m --beams 99 | head -n 1
