@@ -327,6 +327,19 @@ TEST(recurrent_sizes_that_do_not_fit_are_refused)
     }
 }
 
-SUITE(recurrent, T(conv_equals_its_formula_in_passes_of_any_size), T(delta_rule_equals_the_recurrence_in_passes_of_any_size),
+TEST(nemotron_h_takes_its_epsilon_from_either_key)
+{
+    static const char *const drop[] = { "nemotron_h.attention.layer_norm_rms_epsilon", "nemotron_h.attention.layer_norm_epsilon" };
+    for (int i = 0; i < ARRAY_LEN(drop); i++) {
+        struct err e = { 0 };
+        struct model *m = NULL;
+        const char *path = test_tmp("epsilon.gguf");
+        CHECK(tiny_model(path, &(struct tiny_options){ .arch = "nemotron_h", .drop_key = drop[i] }, &e) == OK);
+        CHECK_MSG(model_open(&m, path, &(struct model_options){ 0 }, &e) == OK, "%s", e.text);
+        model_close(m);
+    }
+}
+
+SUITE(recurrent, T(nemotron_h_takes_its_epsilon_from_either_key), T(conv_equals_its_formula_in_passes_of_any_size), T(delta_rule_equals_the_recurrence_in_passes_of_any_size),
       T(recurrent_models_continue_in_passes_of_any_size), T(recurrent_sessions_do_not_see_each_other), T(recurrent_state_is_kept_or_begun_anew),
       T(recurrent_state_counts_in_the_memory_of_a_session), T(recurrent_sizes_that_do_not_fit_are_refused));

@@ -9,7 +9,8 @@ static const char *const hf[] = { "NemotronHForCausalLM", NULL };
 
 static const struct hparam_row hparams[] = {
     HPARAMS_MAMBA2,
-    { "attention.layer_norm_rms_epsilon", "layer_norm_epsilon", HP_FLOAT, HP(eps), 1e-12, 1, NAN },
+    { "attention.layer_norm_epsilon", NULL, HP_FLOAT, HP(eps), 1e-12, 1, HP_ABSENT }, /* llama.cpp reads it where the next is missing */
+    { "attention.layer_norm_rms_epsilon", "layer_norm_epsilon", HP_FLOAT, HP(eps), 1e-12, 1, HP_ABSENT },
     { "expert_count", NULL, HP_INT, HP(n_expert), 0, 0, 0 },
     HPARAMS_END,
 };
@@ -35,6 +36,7 @@ static const struct weight_row weights[] = {
 
 static status setup(struct model *m, struct err *e)
 {
+    if (!(m->hp.eps > 0)) return err_set(e, ERR_FORMAT, "key nemotron_h.attention.layer_norm_rms_epsilon is missing");
     for (int il = 0; il < m->hp.n_layer; il++) {
         struct layer_params *l = &m->layer[il].hp;
         l->no_rope = true;
