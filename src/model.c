@@ -272,7 +272,8 @@ status model_read_hparams(struct model *m, const struct model_options *o, struct
     TRY(read_rows(m, m->arch->hparams, true, e));
     enum rope_kind kind;
     TRY(rope_kind(m, o, &kind, e));
-    m->long_context = kind == ROPE_LONG && (o->n_ctx ? o->n_ctx : m->hp.n_ctx_train) > m->hp.rope_ctx_orig;
+    int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx < 0 ? min_i64(m->hp.n_ctx_train, -o->n_ctx) : m->hp.n_ctx_train;
+    m->long_context = kind == ROPE_LONG && n_ctx > m->hp.rope_ctx_orig;
     for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(layer_defaults(m, il, kind, e));
     if (m->arch->setup) TRY(m->arch->setup(m, e));
     for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(check_layer(m, il, e));

@@ -14,7 +14,7 @@ struct model_options {
     const char *rope_scaling;      /* "none", "linear", "yarn", "longrope", "ntk" */
     float rope_factor, rope_base;  /* context extension; base frequency */
     int64_t rope_ctx_orig;         /* context before the extension */
-    int64_t n_ctx;                 /* that sessions will have: longrope picks its factors by it; 0 = the training length */
+    int64_t n_ctx; /* that sessions will have: longrope picks its factors by it; 0 = the training length, -n = that, but at most n */
 };
 
 /* model_open - ERR_FILE / ERR_FORMAT / ERR_MEMORY. Names an unknown architecture and lists the known ones; a missing key; a missing tensor;

@@ -1,5 +1,6 @@
 /* test_cli - option rows, prompts that keep user text apart from control tokens, the line editor on a pseudo-terminal. Also writes the models that
  * the cases in tests/cli use. */
+#include "src/model_int.h"
 #include "tests/test.h"
 #include "tests/tiny.h"
 #include "tools/generate.h"
@@ -519,7 +520,28 @@ TEST(widths_of_characters)
     CHECK(utf8_next("\xe6\x97", 2, &cp) == 1 && cp == 0xfffd);
 }
 
-SUITE(cli, T(options_mix_with_positionals), T(option_defaults_are_the_samplers), T(option_errors_name_option_value_and_range),
+/* The context that a command takes by itself decides which factors of LongRoPE count, not the training length. */
+TEST(default_context_picks_the_factors_of_longrope)
+{
+    static const struct {
+        int64_t train, ctx;
+        bool far;
+    } rows[] = { { 8192, 0, false }, { 8192, 4097, true }, { 8190, 0, true }, { 256, 0, true }, { 256, 128, false } };
+    for (int i = 0; i < ARRAY_LEN(rows); i++) { /* the original context is half the training length */
+        struct err e = { 0 };
+        struct runtime r = { 0 };
+        const char *path = test_tmp("longrope_cli.gguf");
+        CHECK(tiny_model(path, &(struct tiny_options){ .arch = "phi3", .optional = true, .n_ctx = rows[i].train }, &e) == OK);
+        struct cli c = { .model = path, .ctx = rows[i].ctx, .quiet = true, .threads = 1, .batch = 32 };
+        CHECK_MSG(runtime_open(&r, &c, RUNTIME_DEFAULT_CTX, &e) == OK, "%s", e.text);
+        CHECK_MSG(r.model->long_context == rows[i].far, "trained on %lld, -c %lld", (long long)rows[i].train, (long long)rows[i].ctx);
+        CHECK(r.model->long_context == (session_n_ctx(r.session) > rows[i].train / 2));
+        runtime_close(&r);
+    }
+}
+
+SUITE(cli, T(default_context_picks_the_factors_of_longrope),
+      T(options_mix_with_positionals), T(option_defaults_are_the_samplers), T(option_errors_name_option_value_and_range),
       T(every_row_of_every_command_parses_its_default_and_has_help), T(environment_loses_against_words), T(cli_models_are_written),
       T(user_text_never_becomes_a_control_token), T(template_that_rewrites_messages_refuses_control_texts),
       T(harmless_messages_encode_as_the_whole_text_does), T(generated_tokens_stay_as_they_were_in_the_next_prompt), T(missing_template_is_named),

@@ -340,6 +340,7 @@ TEST(nemotron_h_takes_its_epsilon_from_either_key)
     }
 }
 
-SUITE(recurrent, T(nemotron_h_takes_its_epsilon_from_either_key), T(conv_equals_its_formula_in_passes_of_any_size), T(delta_rule_equals_the_recurrence_in_passes_of_any_size),
+SUITE(recurrent, T(nemotron_h_takes_its_epsilon_from_either_key),
+      T(conv_equals_its_formula_in_passes_of_any_size), T(delta_rule_equals_the_recurrence_in_passes_of_any_size),
       T(recurrent_models_continue_in_passes_of_any_size), T(recurrent_sessions_do_not_see_each_other), T(recurrent_state_is_kept_or_begun_anew),
       T(recurrent_state_counts_in_the_memory_of_a_session), T(recurrent_sizes_that_do_not_fit_are_refused));
