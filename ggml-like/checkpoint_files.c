@@ -79,6 +79,13 @@ static status list_dir(struct ckpt_files *f, const char *dir, const struct choic
     return st;
 }
 
+/* Do two names differ in the five digits before `of` of the first at most? */
+static bool same_series(const char *a, const char *of, const char *b)
+{
+    size_t n = (size_t)(of - 5 - a);
+    return strlen(a) == strlen(b) && !strncmp(a, b, n) && !strcmp(of, b + n + 5);
+}
+
 /* Without an index, names like x-00002-of-00003.safetensors still say how many there are. */
 static status check_series(const struct ckpt_files *f, struct err *e)
 {
@@ -87,14 +94,14 @@ static status check_series(const struct ckpt_files *f, struct err *e)
         int part, parts, used = 0;
         if (!of || of - name < 6 || sscanf(of - 6, "-%5d-of-%5d%n", &part, &parts, &used) != 2 || used != 15) continue;
         if (parts < 1 || parts > SHARDS_MAX || part < 1 || part > parts) continue;
+        if (i > 0 && same_series(name, of, path_base(f->path[i - 1]))) continue; /* looked at already: the names are sorted */
         for (int p = 1; p <= parts; p++) {
             char want[16];
             bool found = false;
             snprintf(want, sizeof want, "%05d", p);
             for (int j = 0; j < f->n && !found; j++) {
                 const char *other = path_base(f->path[j]);
-                found = strlen(other) == strlen(name) && !strncmp(other, name, (size_t)(of - 5 - name)) &&
-                        !strncmp(other + (of - 5 - name), want, 5) && !strcmp(other + (of - name), of);
+                found = same_series(name, of, other) && !strncmp(other + (of - 5 - name), want, 5);
             }
             if (!found)
                 return err_set(e, ERR_FILE, "%.*s%s%s: is missing; %s says that there are %d", (int)(of - 5 - f->path[i]), f->path[i], want,

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TENSORS_MAX = 1 << 20, WALK_DEPTH = 16, WALK_STEPS = 1 << 22, NAME_MAX_BYTES = 1024 };
+enum { TENSORS_MAX = 1 << 20, WALK_DEPTH = 16, WALK_STEPS = 1 << 22, NAME_MAX_BYTES = 1024, NAMES_FACTOR = 64 };
 
 enum node_kind { N_NONE, N_BOOL, N_INT, N_FLOAT, N_STR, N_TUPLE, N_LIST, N_DICT, N_GLOBAL, N_STORAGE, N_TENSOR };
 static const char *const kind_names[] = { "None", "bool", "int", "float", "str", "tuple", "list", "dict", "global", "storage", "tensor" };
@@ -560,6 +560,7 @@ struct walk {
     struct ckpt_list *list;
     int shard, depth;
     int64_t steps;
+    size_t names; /* bytes of the list so far, and 64 for each */
     char name[NAME_MAX_BYTES];
     size_t n;
 };
@@ -607,6 +608,9 @@ static status walk(struct walk *w, uint32_t i)
         t.shard = w->shard;
         if (w->list->n >= TENSORS_MAX) return fail(w->k, "more than %d tensors", TENSORS_MAX);
         if (w->depth == 0) return fail(w->k, "is one bare tensor, expected a dict of tensors");
+        w->names += w->n + 64; /* containers in containers give one tensor any number of names */
+        if (w->names / NAMES_FACTOR > w->k->size + 1024)
+            return fail(w->k, "%lld names, too many for a pickle of %zu bytes", (long long)w->list->n, w->k->size);
         return ckpt_list_add(w->list, w->k->s, &t, w->name, w->n, w->k->e);
     }
     if (n->kind != N_DICT && n->kind != N_LIST && n->kind != N_TUPLE) return OK;

@@ -111,10 +111,12 @@ static bool merge_halves(const struct json *m, struct str half[2])
     return !memchr(half[1].p, ' ', half[1].n);
 }
 
+enum { JOINED_MAX = 2048 }; /* bytes of what a merge gives */
+
 /* The token that two halves give; -1: one of the three is no token. */
 static int32_t merged_id(const struct conv *c, const struct str half[2], int32_t ids[2])
 {
-    char joined[2048];
+    char joined[JOINED_MAX];
     ids[0] = conv_find(c, half[0]);
     ids[1] = conv_find(c, half[1]);
     if (ids[0] < 0 || ids[1] < 0 || half[0].n + half[1].n > sizeof joined) return -1;
@@ -214,7 +216,7 @@ static status scores_from_ranks(struct conv *c, const struct json *merges, bool 
     for (size_t id = 0; st == OK && id < n; id++) {
         struct conv_token *t = &c->token[id];
         t->score = count[id] ? -(float)(first[id] + 1) : -1e6f;
-        if (t->type == CONV_NORMAL && *same && count_splits(c, t->text) != count[id]) *same = false;
+        if (t->type == CONV_NORMAL && *same && (t->text.n > JOINED_MAX || count_splits(c, t->text) != count[id])) *same = false;
     }
     mem_free(count);
     mem_free(first);

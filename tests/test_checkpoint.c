@@ -427,6 +427,25 @@ TEST(torch_stops_at_a_pickle_that_unfolds_without_end)
     free(z);
 }
 
+/* One tensor in a tuple of 16, that tuple in one of 16, and so on: 16^4 names. */
+TEST(torch_stops_at_a_tensor_of_many_names)
+{
+    static const char tensor[] = P "(" TENSOR "(" F6 "K\0))" TAIL "q\0";
+    uint8_t p[512];
+    size_t n = 0;
+    zip_bytes(p, &n, tensor, sizeof tensor - 1);
+    for (int i = 0; i < 4; i++) {
+        p[n++] = '(';
+        for (int j = 0; j < 16; j++) p[n++] = 'h', p[n++] = (uint8_t)i;
+        p[n++] = 't', p[n++] = 'q', p[n++] = (uint8_t)(i + 1);
+    }
+    zip_bytes(p, &n, "t.", 2);
+    struct zip_out *z = calloc(1, sizeof *z);
+    zip_torch(z, p, n);
+    expect(z->p, z->n, "names, too many for a pickle of", __LINE__);
+    free(z);
+}
+
 /* ---- torch: zips ---- */
 
 static const char one[] = P "}" W TENSOR "(" F6 "K\0K\2K\3\x86K\3K\1\x86" TAIL "s.";
@@ -898,8 +917,8 @@ TEST(safetensors_writer_survives_failing_allocations)
 SUITE(checkpoint, T(checkpoint_reads_every_type_that_safetensors_wrote), T(checkpoint_reads_a_state_dict_that_torch_saved),
       T(checkpoint_takes_the_model_of_a_training_checkpoint_with_its_views), T(checkpoint_converts_every_8_bit_float_exactly),
       T(checkpoint_names_an_integer_that_does_not_fit), T(safetensors_accepts_and_refuses_headers), T(checkpoint_says_what_is_no_checkpoint),
-      T(torch_accepts_and_refuses_pickles), T(torch_stops_at_a_pickle_that_unfolds_without_end), T(torch_reads_zips_of_every_kind),
-      T(torch_refuses_zips_that_lie), T(torch_refuses_directories_that_lie), T(checkpoint_refuses_files_cut_anywhere),
+      T(torch_accepts_and_refuses_pickles), T(torch_stops_at_a_pickle_that_unfolds_without_end), T(torch_stops_at_a_tensor_of_many_names),
+      T(torch_reads_zips_of_every_kind), T(torch_refuses_zips_that_lie), T(torch_refuses_directories_that_lie), T(checkpoint_refuses_files_cut_anywhere),
       T(checkpoint_survives_any_changed_byte), T(checkpoint_survives_failing_allocations), T(torch_views_equal_their_definition),
       T(checkpoint_opens_shards_by_index), T(checkpoint_refuses_indexes_that_lie), T(checkpoint_misses_shards_without_an_index),
       T(checkpoint_opens_torch_files_by_name), T(checkpoint_notices_a_file_that_shrinks), T(safetensors_writer_writes_the_reference_bytes),
