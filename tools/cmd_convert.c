@@ -173,9 +173,21 @@ static void tell_export(const struct job *j, const struct export_info *i)
     if (!j->c->dry_run) out_printf("wrote %s\n", j->out);
 }
 
+/* What only a checkpoint has. */
+static status check_options(const struct cli *c, struct err *e)
+{
+    const struct { const char *name; bool given; } rows[] = {
+        { "--pre", c->pre != NULL }, { "--name", c->name != NULL }, { "--allow-unused", c->allow_unused }, { "--vocab-only", c->vocab_only },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].given) return err_set(e, ERR_USAGE, "%s: not for a GGUF file that becomes a directory", rows[i].name);
+    return OK;
+}
+
 static status export(struct job *j, struct err *e)
 {
     struct cli *c = j->c;
+    TRY(check_options(c, e));
     struct export *x;
     struct export_info info;
     struct export_options o = { .n_threads = (int)c->threads, .warn = warn, .progress = progress, .ctx = j };

@@ -18,6 +18,7 @@ cp m-hf/config.json kept; for f in config.json model.safetensors; do cuanto conv
 cmp m-hf/config.json kept; cuanto convert m-hf -o again.gguf --overwrite -q; echo "exit $?"
 mkdir shards; cp kept shards/config.json; cuanto convert m.gguf -o shards -q; echo "exit $?"; ls shards
 cuanto convert m-hf -o x.gguf --pre frobnicate -q 2>&1 | cut -c1-50
+cuanto convert m.gguf -o x --vocab-only; echo "exit $?"
 cuanto convert none.gguf -o x; echo "exit $?"
 mkdir empty; cuanto convert empty; echo "exit $?"
 ls
