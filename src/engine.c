@@ -355,6 +355,7 @@ static status check_segments(const struct engine *en, const struct segment *seg,
         const struct segment *g = &seg[i];
         if (g->n < 1 || g->want_from < 0 || g->want_from > g->n)
             return err_set(e, ERR_USAGE, "segment %d: %lld rows, logits from %lld", i, (long long)g->n, (long long)g->want_from);
+        if (g->session->en != en) return err_set(e, ERR_USAGE, "segment %d: its session belongs to another engine", i);
         if (g->n > g->session->n_ctx - g->session->pos)
             return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)g->session->pos,
                            (long long)g->session->n_ctx, (long long)g->n);

@@ -84,7 +84,7 @@ typedef void (*logits_fn)(void *ctx, int seg, int64_t row, const float *logits);
 status engine_forward(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
 
 /* engine_forward_single - the same for at most SINGLE_ROWS rows, each of which gets the bits that a pass of its own would give, in its logits and in
- * its session: weights are read once for all. What speculation and beams need: their answers equal those without. */
+ * its session: weights are read once for all. What speculation needs: its answers equal those without. */
 enum { SINGLE_ROWS = 32 };
 status engine_forward_single(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
 

@@ -523,6 +523,11 @@ TEST(engine_refuses_before_it_changes_anything)
     struct segment wide = { s, t, 9, 0 };
     CHECK(engine_forward(en, &wide, 1, NULL, NULL, &e) == ERR_USAGE);
     CHECK_HAS(e.text, "at most 8");
+    struct engine *other = open_engine(m, 1, 8);
+    e = (struct err){ 0 };
+    CHECK(engine_forward(other, &(struct segment){ s, t, 1, 0 }, 1, NULL, NULL, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "belongs to another engine");
+    engine_close(other);
     CHECK(session_pos(s) == 0);
     session_close(s);
     struct session *huge = NULL;
