@@ -268,6 +268,7 @@ static void put_yarn(struct import *im, const struct json *rope)
     double fast = rope_number(rope, "beta_fast", 32), slow = rope_number(rope, "beta_slow", 1);
     if (fast != 32) import_put_float(im, "rope.scaling.yarn_beta_fast", fast);
     if (slow != 1) import_put_float(im, "rope.scaling.yarn_beta_slow", slow);
+    if (rope_number(rope, "truncate", 1) == 0) import_put_bool(im, "rope.scaling.yarn_exact", true);
 }
 
 static void put_longrope(struct import *im, const struct json *rope)

@@ -251,6 +251,22 @@ TEST(convert_refuses_with_names_and_values)
     }
 }
 
+TEST(convert_keeps_that_the_ramp_of_yarn_is_not_rounded)
+{
+    struct err e = { 0 };
+    const char *out = test_tmp("ramp.gguf");
+    for (int i = 0; i < 2; i++) {
+        struct gguf g;
+        bool exact = false;
+        struct damage d = { .config = with("\"rope_theta\": 5000.0", i ? "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2, \"truncate\": false}"
+                                                                    : "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}") };
+        CHECK_MSG(convert_dir(make_dir("hf_ramp", &d), out, &(struct convert_options){ 0 }, &e) == OK, "%s", e.text);
+        CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
+        CHECK(gguf_get_bool(&g, "llama.rope.scaling.yarn_exact", &exact, &e) == (i == 1) && exact == (i == 1));
+        gguf_close(&g);
+    }
+}
+
 TEST(convert_leaves_out_unused_tensors_when_told)
 {
     struct err e = { 0 };
@@ -308,6 +324,7 @@ TEST(convert_stopped_leaves_nothing)
 }
 
 SUITE(convert, T(convert_keeps_weights_and_pairs_rope_rows), T(convert_gives_the_same_bytes_for_all_threads_and_containers),
-      T(convert_rounds_as_the_format_does), T(convert_refuses_with_names_and_values), T(convert_leaves_out_unused_tensors_when_told),
+      T(convert_rounds_as_the_format_does), T(convert_refuses_with_names_and_values), T(convert_keeps_that_the_ramp_of_yarn_is_not_rounded),
+      T(convert_leaves_out_unused_tensors_when_told),
       T(convert_leaves_out_layers_that_predict_further_tokens), T(convert_survives_the_failure_of_every_allocation),
       T(convert_stopped_leaves_nothing));
