@@ -296,7 +296,8 @@ static const struct json *pointer(const struct json *at, const char *p)
             unsigned hex;
             if (ch == '~' && (p[1] == '0' || p[1] == '1')) ch = *++p == '0' ? '~' : '/';
             else if (ch == '%' && sscanf(p + 1, "%2x", &hex) == 1 && p[1] && p[2]) ch = (char)hex, p += 2;
-            if (n + 1 < sizeof key) key[n++] = ch;
+            if (n + 1 == sizeof key) return NULL;
+            key[n++] = ch;
         }
         key[n] = 0;
         if (at->kind == JSON_OBJ) {

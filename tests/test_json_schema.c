@@ -157,6 +157,9 @@ TEST(schema_refusals_name_keyword_and_place)
         { "{\"minimum\": \"1\"}", "'minimum' must be a number" }, { "{\"exclusiveMinimum\": true}", "needs the bound beside it" },
         { "{\"oneOf\": [{\"type\": \"integer\"}, {\"type\": \"number\"}]}", "alternatives 0 and 1 of 'oneOf' may overlap" }, { "{\"anyOf\": []}",
           "'anyOf' must be a list" },
+#define K64 "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+        { "{\"$ref\": \"#/$defs/" K64 K64 K64 K64 "\", \"$defs\": {\"" K64 K64 K64 "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk\": {}}}",
+          "leads nowhere" },
         { "{\"$ref\": \"#/nowhere\"}", "'$ref' #/nowhere leads nowhere" }, { "{\"$ref\": \"http://x/y\"}", "to another document" }, { "{\"$ref\": \"#\"}",
           "in a circle" },
         { "{\"allOf\": [{\"$ref\": \"#\"}]}", "in a circle" }, { "[]", "a schema must be an object" }, { "false", "no value can satisfy false" },

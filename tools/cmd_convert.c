@@ -15,7 +15,10 @@ struct job {
 static void warn(void *ctx, const char *text)
 {
     const struct job *j = ctx;
-    if (!j->c->quiet) fprintf(stderr, "convert: %s\n", text);
+    if (j->c->quiet) return;
+    fputs("convert: ", stderr);
+    for (; *text; text++) fputc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, stderr); /* names of tensors and tokens are the file's */
+    fputc('\n', stderr);
 }
 
 static bool progress(void *ctx, size_t done, size_t total)
