@@ -310,7 +310,7 @@ static status put_rope(struct import *im, struct err *e)
     const struct json *full = rope_of(im, "full_attention"), *local = rope_of(im, "sliding_attention");
     double base = full ? rope_number(full, "rope_theta", 0) : 0;
     if (base <= 0) base = import_number(im, "rope_theta|rotary_emb_base", 0);
-    if (base <= 0 && !full) return OK; /* other positions, or none */
+    if (base <= 0 && !full && rotary_part(im, full) == 1) return OK; /* other positions, none, or all at their defaults */
     if (base > 0) import_put_float(im, "rope.freq_base", base);
     if (local && local != full) import_put_float(im, "rope.freq_base_swa", rope_number(local, "rope_theta", 10000));
     double n_rot = head_size(im) * rotary_part(im, full);

@@ -10,6 +10,11 @@ YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128, 
 BIAS = {"e_score_correction_bias": (0.0, 0.5)}  # large enough to change the choice
 
 
+def bare_rope(config):
+    """A share of the head that is turned beside a base that is the default."""
+    config["partial_rotary_factor"] = config.pop("rope_parameters")["partial_rotary_factor"]
+
+
 def n_ctx(c):
     c["n_ctx"] = c["n_positions"]  # llama.cpp's converter reads it
 
@@ -108,6 +113,8 @@ ROWS = [
     row("phi2", "PhiForCausalLM", "side by side, part of the head turned", FLAT | dict(intermediate_size=256), partial_rotary_factor=0.5),
     row("starcoder2", "Starcoder2ForCausalLM", "biases, plain block", sliding_window=None, use_bias=True),
     row("stablelm", "StableLmForCausalLM", "part of the head turned", partial_rotary_factor=0.5, use_qkv_bias=True),
+    row("stablelm-bare", "StableLmForCausalLM", "a part of each head turned, the base left out of config.json", partial_rotary_factor=0.5, use_qkv_bias=True,
+        patch_config=bare_rope),
     row("stablelm-12b", "StableLmForCausalLM", "norm of each head, side by side", partial_rotary_factor=0.5, qk_layernorm=True, use_parallel_residual=True),
     row("olmo", "OlmoForCausalLM", "norms without weights, clamped", clip_qkv=0.8),
     row("nemotron", "NemotronForCausalLM", "norms 1 + w, squared ReLU", partial_rotary_factor=0.5, fill={"norm": (0.0, 0.2)}),
