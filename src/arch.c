@@ -30,7 +30,7 @@ const struct hparam_row common_hparams[] = {
     { "rope.scaling.factor", NULL, HP_FLOAT, HP(rope_factor), 1e-6, 1e6, 1 },
     { "rope.scaling.attn_factor", NULL, HP_FLOAT, HP(rope_attn_factor), 1e-6, 1e6, 1 },
     { "rope.scaling.original_context_length", NULL, HP_INT, HP(rope_ctx_orig), 1, 1 << 24, HP_ABSENT },
-    { "rope.scaling.yarn_ext_factor", NULL, HP_FLOAT, HP(yarn_ext), -1, 1e6, HP_ABSENT },
+    { "rope.scaling.yarn_ext_factor", NULL, HP_FLOAT, HP(yarn_ext), -1e6, 1e6, 1 },
     { "rope.scaling.yarn_beta_fast", NULL, HP_FLOAT, HP(yarn_beta_fast), 1e-3, 1e6, 32 },
     { "rope.scaling.yarn_beta_slow", NULL, HP_FLOAT, HP(yarn_beta_slow), 1e-3, 1e6, 1 },
     { "rope.scaling.yarn_exact", NULL, HP_BOOL, HP(yarn_exact), 0, 1, 0 },

@@ -57,7 +57,33 @@ static const struct dtype *main_type(const struct convert *c)
         if (c->tensor[i].exact) bytes[c->tensor[i].t.type->gguf_id] += tensor_bytes(&c->tensor[i].t);
     for (int i = 0; i < dtype_count; i++)
         if (dtypes[i]->gguf_id < DTYPE_IDS && bytes[dtypes[i]->gguf_id] > bytes[best->gguf_id]) best = dtypes[i];
+    if (!bytes[best->gguf_id]) { /* asked for: true unless most rows are too short for its blocks */
+        size_t as_asked = 0, halves = 0;
+        for (int64_t i = 0; i < c->n_tensors; i++) {
+            const struct tensor *t = &c->tensor[i].t;
+            as_asked += t->type == c->type ? tensor_bytes(t) : 0;
+            halves += t->type->gguf_id == GGUF_F16 ? tensor_bytes(t) : 0;
+        }
+        if (halves > as_asked) best = dtype_by_id(GGUF_F16);
+    }
     return best;
+}
+
+/* "30 Q4_K, 181 F16 (rows are no multiple of 256), 61 F32" */
+static void count_types(const struct convert *c, char *text, size_t cap)
+{
+    int64_t n[DTYPE_IDS] = { 0 };
+    size_t at = 0;
+    *text = '\0';
+    for (int64_t i = 0; i < c->n_tensors; i++) n[c->tensor[i].t.type->gguf_id]++;
+    for (int pass = 0; pass < 3; pass++) /* what was asked for, then halves, then the rest */
+        for (int i = 0; i < dtype_count; i++) {
+            const struct dtype *t = dtypes[i];
+            if (t->gguf_id >= DTYPE_IDS || !n[t->gguf_id] || pass != (t == c->type ? 0 : t->gguf_id == GGUF_F16 ? 1 : 2) || at + 64 > cap) continue;
+            at += (size_t)snprintf(text + at, cap - at, "%s%lld %s", at ? ", " : "", (long long)n[t->gguf_id], t->gguf_name);
+            if (t->gguf_id == GGUF_F16 && t != c->type && c->type->block_len > 1)
+                at += (size_t)snprintf(text + at, cap - at, " (rows are no multiple of %d)", (int)c->type->block_len);
+        }
 }
 
 /* ---- keys ---- */
@@ -92,20 +118,30 @@ static void put_general(const struct convert *c, struct gguf_writer *w)
 static int64_t embedding_rows(struct import *im)
 {
     struct source s;
-    if (im->o->vocab_only) return (int64_t)import_number(im, "vocab_size", 0);
+    if (im->o->vocab_only) return import_int(im, "vocab_size", 0);
     for (const struct weight_row *r = im->arch->weights; r->gguf; r++)
         if (r->id == W_EMBD && source_find(im, r->hf, -1, 0, &s)) return source_rows(&s);
     return 0;
 }
 
+/* transformers refuses any difference; rows beyond the vocabulary are harmless. */
+static status check_rows(struct import *im, struct err *e)
+{
+    int64_t n = import_int(im, "vocab_size", 0), rows = im->o->vocab_only ? n : embedding_rows(im);
+    if (n > rows && rows > 0)
+        return err_set(e, ERR_FORMAT, "%s/config.json: vocab_size is %lld, the embedding has %lld rows", im->dir, (long long)n, (long long)rows);
+    if (n > 0 && n < rows) import_warn(im, "vocab_size is %lld, the embedding has %lld rows: all are kept", (long long)n, (long long)rows);
+    return OK;
+}
+
 static void warn_tokenizer(void *ctx, const char *text) { import_warn(ctx, "%s", text); }
 
 /* All keys, without and with the tensors that follow them. */
-static status put_keys(struct convert *c, struct gguf_writer *w, struct err *e)
+static status put_keys(struct convert *c, bool warn, struct gguf_writer *w, struct err *e)
 {
     put_general(c, w);
     convert_put_keys(&c->im, w);
-    struct convert_tokenizer_options o = { .n_vocab = embedding_rows(&c->im), .pre = c->im.o->pre, .warn = warn_tokenizer, .warn_ctx = &c->im };
+    struct convert_tokenizer_options o = { .n_vocab = embedding_rows(&c->im), .pre = c->im.o->pre, .warn = warn ? warn_tokenizer : NULL, .warn_ctx = &c->im };
     return convert_tokenizer(w, c->im.dir, &o, e);
 }
 
@@ -113,7 +149,7 @@ static status write_header(struct convert *c, bool tensors, struct gguf_header *
 {
     struct gguf_writer *w;
     TRY(gguf_header_open(&w, c->im.dir, e));
-    status st = put_keys(c, w, e);
+    status st = put_keys(c, !tensors, w, e); /* the second time would repeat every word */
     if (st != OK) {
         gguf_writer_abort(w);
         return st;
@@ -148,6 +184,7 @@ static status plan(struct convert *c, const char *path, struct err *e)
     TRY(packed_setup(im, e));
     c->type = im->o->type ? im->o->type : usual_type(im);
     TRY(convert_config_keys(im, e));
+    TRY(check_rows(im, e));
     TRY(read_model(c, e));
     im->m = &c->model;
     c->most = c->type;
@@ -203,4 +240,5 @@ void convert_info(const struct convert *c, struct convert_info *info)
         .out_bytes = c->header.size,
         .pre = c->pre,
     };
+    count_types(c, info->types, sizeof info->types);
 }

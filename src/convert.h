@@ -34,6 +34,7 @@ struct convert_info {
     int64_t n_tensors, n_sources, n_vocab;
     size_t out_bytes;
     const char *pre;
+    char types[200]; /* how many tensors have which type: "30 Q4_K, 181 F16 (rows are no multiple of 256), 61 F32" */
 };
 void convert_info(const struct convert *c, struct convert_info *info);
 

@@ -142,10 +142,27 @@ static const struct arch *arch_of(const char *hf)
 
 static status unknown_arch(const char *path, const char *hf, struct err *e)
 {
-    char list[200] = "";
-    for (int i = 0; arches[i] && strlen(list) < 180; i++)
+    char list[80] = "";
+    for (int i = 0; arches[i] && strlen(list) < 40; i++)
         if (arches[i]->hf) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", *list ? ", " : "", arches[i]->name);
-    return err_set(e, ERR_FORMAT, "%s: \"%.60s\" is no architecture that can be converted; known: %s", path, hf, list);
+    return err_set(e, ERR_FORMAT, "%.80s: \"%.60s\" is no architecture that can be converted; known: %s, ... (cuanto doctor lists all)", path, hf, list);
+}
+
+/* transformers 5: a rope_scaling that says anything takes the place of rope_parameters, whole. What would then be at a default that differs by
+ * class is refused instead. */
+static status settle_rope(struct import *im, struct err *e)
+{
+    const struct json *scaling = import_config(im, "rope_scaling"), *p, *theta;
+    if (!scaling || scaling->kind != JSON_OBJ || !scaling->child) return OK;
+    while ((p = import_config(im, "rope_parameters")) && p->kind == JSON_OBJ) {
+        if (!(theta = json_get(p, "rope_theta")) && p->child && p->child->kind == JSON_OBJ) theta = json_get(p->child, "rope_theta");
+        if (theta && !json_get(scaling, "rope_theta") && !import_config(im, "rope_theta"))
+            return err_set(e, ERR_FORMAT, "%s/config.json: rope_scaling takes the place of rope_parameters, but only this has rope_theta (%g): "
+                           "give one of the two", im->dir, theta->f);
+        import_warn(im, "config.json has rope_parameters and rope_scaling: rope_scaling counts, as in transformers");
+        ((struct json *)(uintptr_t)p)->kind = JSON_NULL;
+    }
+    return OK;
 }
 
 status convert_read_config(struct import *im, const char **hf, struct err *e)
@@ -169,7 +186,7 @@ status convert_read_config(struct import *im, const char **hf, struct err *e)
     *hf = list->child->str;
     im->arch = arch_of(*hf);
     if (!im->arch && inner && inner->kind == JSON_ARR && inner->child && inner->child->kind == JSON_STR) im->arch = arch_of(*hf = inner->child->str);
-    return im->arch ? OK : unknown_arch(path, *hf, e);
+    return im->arch ? settle_rope(im, e) : unknown_arch(path, *hf, e);
 }
 
 /* ---- numbers ---- */
@@ -375,6 +392,20 @@ static status check_activation(const struct import *im, struct err *e)
     return err_set(e, ERR_FORMAT, "%s/config.json: %s is \"%.40s\", %s has %s", im->dir, v->key, v->str, im->arch->name, expected);
 }
 
+/* A row whose key a file must have, by its names in config.json. */
+static status check_there(const struct import *im, const struct hparam_row *r, struct err *e)
+{
+    char full[160], names[120];
+    size_t at = 0;
+    if (!isnan(r->def) || !r->hf) return OK;
+    snprintf(full, sizeof full, "%s.%s", im->arch->name, r->key);
+    for (int64_t i = 0; i < im->n_key; i++)
+        if (!strcmp(im->key[i].key, full) && !im->key[i].dropped) return OK;
+    for (const char *p = r->hf; *p && at + 60 < sizeof names; p += strcspn(p, "|"), p += *p == '|')
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%.*s", at ? " or " : "", (int)min_i64((int64_t)strcspn(p, "|"), 50), p);
+    return err_set(e, ERR_FORMAT, "%s/config.json: %s is missing", im->dir, names);
+}
+
 status convert_config_keys(struct import *im, struct err *e)
 {
     for (const struct hparam_row *r = common_hparams; r->key; r++)
@@ -383,7 +414,11 @@ status convert_config_keys(struct import *im, struct err *e)
     TRY(put_rope(im, e));
     if (im->arch->import && im->arch->import->keys) TRY(im->arch->import->keys(im, e));
     TRY(check_activation(im, e));
-    return import_failed(im, e);
+    TRY(import_failed(im, e));
+    for (const struct hparam_row *r = common_hparams; r->key; r++)
+        if (!own_row(im->arch, r)) TRY(check_there(im, r, e));
+    for (const struct hparam_row *r = im->arch->hparams; r->key; r++) TRY(check_there(im, r, e));
+    return OK;
 }
 
 /* ---- Mamba-2 ---- */

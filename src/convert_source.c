@@ -24,6 +24,14 @@ static bool expand(const char *p, size_t n, int il, int64_t expert, char *out, s
     return true;
 }
 
+/* The first alternative with its numbers, for errors. */
+static const char *plain_name(const char *pattern, int il, int64_t expert, char *out, size_t cap)
+{
+    size_t n = strcspn(pattern, "|");
+    if (!expand(pattern, n, il, expert, out, cap)) snprintf(out, cap, "%.*s", (int)n, pattern);
+    return out;
+}
+
 /* The same tensor goes by several names: whole models put "model." or "transformer." before what base models have bare, multimodal ones add
  * "language_model." before or behind it. */
 static const struct ckpt_tensor *find_named(const struct checkpoint *c, const char *name)
@@ -172,7 +180,8 @@ status import_load_item(struct import *im, const char *hf, int il, int64_t item,
     *out = NULL;
     if (!source_find(im, hf, il, 0, &s)) {
         TRY(import_failed(im, e));
-        return err_set(e, ERR_FORMAT, "tensor %s of layer %d is missing", hf, il);
+        char name[256];
+        return err_set(e, ERR_FORMAT, "tensor %s is missing", plain_name(hf, il, 0, name, sizeof name));
     }
     bool fits = s.t->n_dims == n_dims;
     for (int i = 0; fits && i < n_dims; i++) fits = shape[i] < 0 || shape[i] == s.t->shape[i];
@@ -253,8 +262,14 @@ static const struct dtype *type_of(const struct convert *c, const struct weight_
 static void note_missing(struct convert *c, const struct out_tensor *t)
 {
     size_t at = strlen(c->missing);
-    if (at + 60 < sizeof c->missing) snprintf(c->missing + at, sizeof c->missing - at, "%s%s", at ? ", " : "", t->t.name);
-    import_warn(&c->im, "missing: %s, expected as %s", t->t.name, t->row->hf ? t->row->hf : "(computed)");
+    char name[256];
+    struct source s;
+    int64_t x = 0;
+    if (!t->row->hf) snprintf(name, sizeof name, "%s", t->t.name);
+    while (t->row->hf && x + 1 < t->t.ne[2] && strstr(t->row->hf, "%e") && source_find(&c->im, t->row->hf, t->il, x, &s)) x++;
+    if (t->row->hf) plain_name(t->row->hf, t->il, x, name, sizeof name);
+    if (c->n_missing == 0 || at + strlen(name) + 8 < 140) snprintf(c->missing + at, sizeof c->missing - at, "%s%s", at ? ", " : "", name);
+    else if (!strstr(c->missing, ", ...")) snprintf(c->missing + at, sizeof c->missing - at, ", ...");
     c->n_missing++;
 }
 
@@ -277,13 +292,17 @@ static bool find_sources(struct convert *c, struct out_tensor *t, int64_t n_part
     return true;
 }
 
+/* Types that quantized checkpoints pack their codes in. */
+static bool is_code(enum ckpt_type t) { return t == CKPT_U8 || t == CKPT_I8 || t == CKPT_I32; }
+
 /* What a source must look like: [rows][cols], turned if the row says so; a matrix with a row map of its own may have any number of rows. What is read
  * whole (see convert_write.c) has exactly the elements of the output. */
 static status check_source(const struct out_tensor *t, struct source *s, struct err *e)
 {
     char have[96];
     if (!source_is_float(s))
-        return err_set(e, ERR_FORMAT, "%s: type is %s: this kind of quantized checkpoint is not supported", s->t->name, ckpt_type_name(s->t->type));
+        return err_set(e, ERR_FORMAT, is_code(s->t->type) ? "%s: type is %s: this kind of quantized checkpoint is not supported"
+                                                          : "%s: type is %s, expected floating point", s->t->name, ckpt_type_name(s->t->type));
     int64_t rows = source_rows(s), cols = source_cols(s), want_rows = t->t.ne[1] * (t->n_source == 1 ? t->t.ne[2] : 1), want_cols = t->t.ne[0];
     bool turned = t->row->flags & WEIGHT_TRANSPOSED && !s->packed; /* packed ones are [out][in] in any case */
     if (turned && s->t->n_dims >= 2) source_turn(s, &rows, &cols);
@@ -414,7 +433,8 @@ static status check_unused(struct convert *c, struct err *e)
     }
     if (parts) import_warn(im, "%lld tensors of other parts (vision, audio, further heads) are left out", (long long)parts);
     if (n == 0 || im->o->allow_unused) return OK;
-    return err_set(e, ERR_FORMAT, "%lld tensors of the checkpoint have no place in architecture %s, first %s", (long long)n, im->arch->name, first);
+    return err_set(e, ERR_FORMAT, "%lld tensors of the checkpoint have no place in architecture %s, first %.100s (--allow-unused leaves them out)",
+                   (long long)n, im->arch->name, first);
 }
 
 status convert_plan_tensors(struct convert *c, struct err *e)
@@ -426,7 +446,7 @@ status convert_plan_tensors(struct convert *c, struct err *e)
         for (const struct weight_row *r = rows; r->gguf; r++)
             if (r->id < W_LAYER_COUNT && model_has_row(&c->model, il, r)) TRY(plan_row(c, r, il, e));
     if (c->n_missing)
-        return err_set(e, ERR_FORMAT, "%s: %lld tensors are missing: %s", c->im.dir, (long long)c->n_missing, c->missing);
+        return err_set(e, ERR_FORMAT, "%.60s: %lld tensors are missing: %s", c->im.dir, (long long)c->n_missing, c->missing);
     warn_packed(c);
     return check_unused(c, e);
 }

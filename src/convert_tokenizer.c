@@ -262,8 +262,8 @@ static status fit_vocabulary(struct conv *c, struct err *e)
         const struct conv_token *t = &c->token[id];
         if (t->type == CONV_HOLE) continue;
         if (t->type != CONV_CONTROL && t->type != CONV_USER && t->type != CONV_UNUSED)
-            return err_set(e, ERR_FORMAT, "the vocabulary has token %lld, \"%.*s\", the embedding has %lld rows", (long long)id, show(t->text),
-                           t->text.p, (long long)rows);
+            return err_set(e, ERR_FORMAT, "tokenizer of another model: %lld tokens, the embedding has %lld rows (token %lld is \"%.*s\")", (long long)c->n,
+                           (long long)rows, (long long)id, show(t->text), t->text.p);
         if (dropped++ == 0)
             conv_warn(c, "added token %lld \"%.*s\" and others from there on are left out: the embedding has %lld rows", (long long)id,
                       show(t->text), t->text.p, (long long)rows);

@@ -55,7 +55,7 @@ static status gemma_windows(const struct model *m, struct json_out *o, struct er
 {
     double scale = m->hp.attn_scale;
     put_gelu(o);
-    json_put_i64(o, "query_pre_attn_scalar", scale > 0 ? (int64_t)floor(1 / (scale * scale) + 0.5) : m->layer[0].hp.head_dim);
+    json_put_i64(o, "query_pre_attn_scalar", scale > 0 ? import_whole(1 / (scale * scale) + 0.5) : m->layer[0].hp.head_dim);
     put_windows(m, o);
     return OK;
 }
@@ -110,18 +110,27 @@ const struct export_arch *export_arch_of(const struct model *m)
 
 /* ---- numbers ---- */
 
-enum { NAMES_MAX = 96 };
-struct names { char *name[NAMES_MAX]; int n; };
-
-/* False when a member of this name is there already, or memory is out: then o has failed. */
-static bool new_name(struct names *s, struct arena *a, struct json_out *o, const char *name, size_t n)
+/* Is `name` a member of the one open object? */
+static bool has_member(const struct json_out *o, const char *name, size_t n)
 {
-    for (int i = 0; i < s->n; i++)
-        if (strlen(s->name[i]) == n && !memcmp(s->name[i], name, n)) return false;
-    char *copy = s->n < NAMES_MAX ? arena_strdup(a, name, n) : NULL;
-    if (copy) s->name[s->n++] = copy;
-    else o->failed = true;
-    return copy != NULL;
+    int depth = 0;
+    for (const char *p = o->buf, *end = o->buf + o->n; p && p < end; p++) {
+        depth += (*p == '{' || *p == '[') - (*p == '}' || *p == ']');
+        if (*p != '"') continue;
+        const char *text = ++p;
+        while (p < end && *p != '"') p += *p == '\\' ? 2 : 1;
+        if (depth == 1 && p + 1 < end && p[1] == ':' && (size_t)(p - text) == n && !memcmp(text, name, n)) return true;
+    }
+    return false;
+}
+
+/* NULL when there is a member of this name already, or memory is out: then o has failed. */
+static const char *new_name(struct arena *a, struct json_out *o, const char *name, size_t n)
+{
+    if (has_member(o, name, n)) return NULL;
+    const char *copy = arena_strdup(a, name, n);
+    if (!copy) o->failed = true;
+    return copy;
 }
 
 static const struct gguf_kv *find_key(const struct model *m, const char *key)
@@ -156,19 +165,19 @@ static void put_list(const struct gguf_kv *kv, const char *name, bool flags, str
     json_end(o, ']');
 }
 
-static void put_row(const struct export *x, const struct hparam_row *r, struct names *names, struct json_out *o)
+static void put_row(const struct export *x, const struct hparam_row *r, struct json_out *o)
 {
     const struct gguf_kv *kv = r->hf ? find_key(x->m, r->key) : NULL;
     size_t n = r->hf ? strcspn(r->hf, "|") : 0;
     double v;
     bool b;
     char full[160];
-    if (!kv || memchr(r->hf, '.', n) || !new_name(names, x->mem, o, r->hf, n)) return;
-    const char *name = names->name[names->n - 1];
+    const char *name = kv && !memchr(r->hf, '.', n) ? new_name(x->mem, o, r->hf, n) : NULL;
+    if (!name) return;
     snprintf(full, sizeof full, "%s.%s", x->m->arch->name, r->key);
     if (kv->kind == KV_ARR && kv->elem != KV_STR && kv->elem != KV_F32 && kv->elem != KV_F64) put_list(kv, name, r->hi == 1, o);
     else if (r->kind == HP_BOOL && gguf_get_bool(&x->m->g, full, &b, NULL)) json_put_bool(o, name, b);
-    else if (!get_number(x->m, r->key, &v)) names->n--;
+    else if (!get_number(x->m, r->key, &v)) return;
     else if (r->kind == HP_FLOAT) json_put_real(o, name, v);
     else json_put_i64(o, name, (int64_t)v);
 }
@@ -184,14 +193,13 @@ static void put_numbers(const struct export *x, struct json_out *o)
 {
     const struct model *m = x->m;
     const struct layer_params *l = &m->layer[0].hp;
-    struct names names = { .n = 0 };
     for (const struct hparam_row *r = m->arch->hparams; r->key; r++)
-        if (strcmp(r->key, "attention.sliding_window")) put_row(x, r, &names, o);
+        if (strcmp(r->key, "attention.sliding_window")) put_row(x, r, o);
     for (const struct hparam_row *r = common_hparams; r->key; r++)
-        if (!own_row(m->arch, r)) put_row(x, r, &names, o);
-    if (new_name(&names, x->mem, o, "head_dim", 8)) json_put_i64(o, "head_dim", l->head_dim);
-    if (new_name(&names, x->mem, o, "num_key_value_heads", 19)) json_put_i64(o, "num_key_value_heads", l->n_head_kv);
-    if (new_name(&names, x->mem, o, "rope_theta", 10)) json_put_real(o, "rope_theta", m->hp.rope_base);
+        if (!own_row(m->arch, r)) put_row(x, r, o);
+    if (new_name(x->mem, o, "head_dim", 8)) json_put_i64(o, "head_dim", l->head_dim);
+    if (new_name(x->mem, o, "num_key_value_heads", 19)) json_put_i64(o, "num_key_value_heads", l->n_head_kv);
+    if (new_name(x->mem, o, "rope_theta", 10)) json_put_real(o, "rope_theta", m->hp.rope_base);
     if (l->rope.n_rot != l->head_dim) json_put_real(o, "partial_rotary_factor", (double)l->rope.n_rot / (double)l->head_dim);
     json_put_i64(o, "vocab_size", model_weight(m, -1, W_EMBD)->ne[1]);
 }
@@ -316,6 +324,13 @@ static void put_roles(const struct export *x, struct json_out *o)
     put_role(x, "padding", "pad_token_id", o);
 }
 
+/* No member twice: what is written can be read. */
+static status check_readable(const struct export *x, const struct json_out *o, struct err *e)
+{
+    struct json *j;
+    return json_out_ok(o) ? json_parse(&j, o->buf, o->n, x->mem, "config.json", e) : OK; /* memory: reported by the caller */
+}
+
 status export_config(const struct export *x, struct json_out *o, struct err *e)
 {
     static const struct { int type; const char *name; } types[] = { { GGUF_F32, "float32" }, { GGUF_F16, "float16" }, { GGUF_BF16, "bfloat16" } };
@@ -330,14 +345,14 @@ status export_config(const struct export *x, struct json_out *o, struct err *e)
     json_put_cstr(o, "model_type", x->arch->model_type);
     for (int i = 0; i < ARRAY_LEN(types); i++)
         if (type->gguf_id == types[i].type) json_put_cstr(o, "torch_dtype", types[i].name);
+    if (x->arch->config) TRY(x->arch->config(x->m, o, e)); /* what it says counts before the rows */
     put_numbers(x, o);
     TRY(put_scaling(x->m, o, e));
-    if (x->arch->config) TRY(x->arch->config(x->m, o, e));
     json_put_bool(o, "tie_word_embeddings", x->tied);
     put_roles(x, o);
     json_put_bool(o, "use_cache", true);
     json_end(o, '}');
-    return OK;
+    return check_readable(x, o, e);
 }
 
 status export_generation(const struct export *x, struct json_out *o, struct err *e)

@@ -145,6 +145,8 @@ static status rope_kind(struct model *m, const struct model_options *o, enum rop
     if (o->rope_scaling && hp->rope_ctx_orig < 1) hp->rope_ctx_orig = hp->n_ctx_train;
     if ((*kind == ROPE_YARN || *kind == ROPE_LONG) && hp->rope_ctx_orig < 1)
         return err_set(e, ERR_FORMAT, "%s is %s but rope.scaling.original_context_length is missing", key, rope_names[*kind]);
+    if (*kind == ROPE_YARN && hp->yarn_ext != 1 && hp->yarn_ext != -1) /* -1: llama.cpp's word for "as YaRN does" */
+        return err_set(e, ERR_FORMAT, "%s.rope.scaling.yarn_ext_factor is %g: only 1 and -1 are supported", m->arch->name, (double)hp->yarn_ext);
     return OK;
 }
 

@@ -219,24 +219,30 @@ TEST(convert_refuses_with_names_and_values)
           "\"Mamba9ForCausalLM\" is no architecture that can be converted; known: llama" },
         { "no_architecture", "\"architectures\": [\"LlamaForCausalLM\"],", "", { 0 }, "\"architectures\" is missing" },
         { "broken_json", "\"hidden_size\": 64", "\"hidden_size\": 64]", { 0 }, "config.json" },
-        { "no_width", "\"hidden_size\": 64,", "", { 0 }, "key llama.embedding_length is missing" },
+        { "no_width", "\"hidden_size\": 64,", "", { 0 }, "config.json: hidden_size or n_embd or d_model is missing" },
         { "absurd_width", "\"hidden_size\": 64", "\"hidden_size\": 1e15", { 0 }, "hidden_size|n_embd|d_model is 1e+15, expected 1 to" },
         { "negative_layers", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": -2", { 0 }, "is -2, expected 1 to 1024" },
         { "text_for_number", "\"hidden_size\": 64", "\"hidden_size\": \"64\"", { 0 }, "is no number" },
         { "half_a_layer", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1.5", { 0 }, "is no integer" },
-        { "more_layers_than_tensors", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", { 0 }, "9 tensors are missing: blk.2.attn_norm.weight" },
+        { "more_layers_than_tensors", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", { 0 },
+          "9 tensors are missing: model.layers.2.input_layernorm.weight, " },
         { "fewer_layers_than_tensors", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", { 0 }, "9 tensors of the checkpoint have no place" },
         { "rope_kind", "\"rope_theta\": 5000.0", "\"rope_theta\": 5000.0, \"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}", { 0 },
           "rope type \"spiral\" is none of" },
         { "rope_factor", "\"rope_theta\": 5000.0", "\"rope_theta\": 5000.0, \"rope_scaling\": {\"type\": \"linear\", \"factor\": -2}", { 0 },
           "rope factor is -2" },
-        { "missing_tensor", NULL, NULL, { .drop = "model.layers.1.mlp.up_proj.weight" }, "1 tensors are missing: blk.1.ffn_up.weight" },
+        { "missing_tensor", NULL, NULL, { .drop = "model.layers.1.mlp.up_proj.weight" }, "1 tensors are missing: model.layers.1.mlp.up_proj.weight" },
         { "missing_embedding", NULL, NULL, { .drop = "model.embed_tokens.weight" }, "missing" },
         { "unused_tensor", NULL, NULL, { .extra = "model.layers.0.mlp.third_proj.weight" },
-          "1 tensors of the checkpoint have no place in architecture llama, first model.layers.0.mlp.third" },
+          "1 tensors of the checkpoint have no place in architecture llama, first model.layers.0.mlp.third_proj.weight (--allow-unused" },
         { "wrong_shape", NULL, NULL, { .reshape = "model.layers.0.mlp.up_proj.weight" },
           "model.layers.0.mlp.up_proj.weight: shape is [97, 64], expected [96, 64]" },
-        { "integers", NULL, NULL, { .type = CKPT_I32 }, "type is I32" },
+        { "integers", NULL, NULL, { .type = CKPT_I32 }, "type is I32: this kind of quantized checkpoint is not supported" },
+        { "long_integers", NULL, NULL, { .type = CKPT_I64 }, "type is I64, expected floating point" },
+        { "more_tokens_than_rows", "\"vocab_size\": 300", "\"vocab_size\": 301", { 0 }, "config.json: vocab_size is 301, the embedding has 300 rows" },
+        { "base_only_in_parameters", "\"rope_theta\": 5000.0",
+          "\"rope_parameters\": {\"rope_theta\": 5000.0}, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", { 0 },
+          "rope_scaling takes the place of rope_parameters, but only this has rope_theta (5000)" },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {
         test_begin("convert_refuses_%s", rows[i].name);
@@ -263,6 +269,74 @@ TEST(convert_keeps_that_the_ramp_of_yarn_is_not_rounded)
         CHECK_MSG(convert_dir(make_dir("hf_ramp", &d), out, &(struct convert_options){ 0 }, &e) == OK, "%s", e.text);
         CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
         CHECK(gguf_get_bool(&g, "llama.rope.scaling.yarn_exact", &exact, &e) == (i == 1) && exact == (i == 1));
+        gguf_close(&g);
+    }
+}
+
+/* As transformers 5 reads both: rope_scaling, whole. Nothing in it: the other. */
+TEST(convert_reads_rope_scaling_before_rope_parameters)
+{
+    static const struct { const char *scaling; float factor; bool linear; } rows[] = {
+        { "{\"rope_type\": \"linear\", \"factor\": 4}", 4, true }, { "{}", 2, true }, { "null", 2, true }, { "{\"rope_type\": \"default\"}", 0, false },
+    };
+    struct err e = { 0 };
+    const char *out = test_tmp("both_ropes.gguf");
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        char both[300];
+        struct gguf g;
+        struct str type;
+        float factor = 0;
+        snprintf(both, sizeof both, "\"rope_theta\": 5000.0, \"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 2, \"rope_theta\": 6000.0},"
+                 "\"rope_scaling\": %s", rows[i].scaling);
+        struct damage d = { .config = with("\"rope_theta\": 5000.0", both) };
+        CHECK_MSG(convert_dir(make_dir("hf_ropes", &d), out, &(struct convert_options){ 0 }, &e) == OK, "%s", e.text);
+        CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
+        CHECK(gguf_get_str(&g, "llama.rope.scaling.type", &type, NULL) == rows[i].linear);
+        if (rows[i].linear) CHECK(gguf_get_f32(&g, "llama.rope.scaling.factor", &factor, &e) && factor == rows[i].factor);
+        CHECK(gguf_get_f32(&g, "llama.rope.freq_base", &factor, &e) && factor == (i == 0 || i == 3 ? 5000.0f : 6000.0f));
+        gguf_close(&g);
+    }
+}
+
+/* Mistral's classes have windows, Llama's none whatever config.json says. */
+TEST(convert_gives_windows_to_classes_that_have_them)
+{
+    struct err e = { 0 };
+    const char *out = test_tmp("windows.gguf");
+    for (int i = 0; i < 2; i++) {
+        static char text[2048];
+        struct gguf g;
+        int64_t window = 0;
+        const char *c = with("\"vocab_size\": 300", "\"vocab_size\": 300, \"sliding_window\": 64");
+        snprintf(text, sizeof text, "{\"architectures\": [\"%s\"]%s", i ? "MistralForCausalLM" : "LlamaForCausalLM", strchr(c, ']') + 1);
+        CHECK_MSG(convert_dir(make_dir("hf_window", &(struct damage){ .config = text }), out, &(struct convert_options){ 0 }, &e) == OK, "%s", e.text);
+        CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
+        CHECK(gguf_get_i64(&g, "llama.attention.sliding_window", 0, 1000, &window, NULL) == (i == 1) && window == (i ? 64 : 0));
+        gguf_close(&g);
+    }
+}
+
+/* Rows of 64 and 96 are no blocks of 256: the report and the file say F16. Of Q8_0 all rows fit. */
+TEST(convert_counts_the_types_that_are_written)
+{
+    static const struct { const char *asked, *type, *types; int64_t file_type; } rows[] = {
+        { "q4_k", "F16", "16 F16 (rows are no multiple of 256), 5 F32", 1 }, { "q8_0", "Q8_0", "16 Q8_0, 5 F32", 7 },
+    };
+    const char *dir = make_dir("hf_types", &(struct damage){ 0 }), *out = test_tmp("types.gguf");
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        struct err e = { 0 };
+        struct convert *c = NULL;
+        struct convert_info info;
+        struct gguf g;
+        int64_t type = -1;
+        const struct convert_options o = { .type = dtype_by_name(rows[i].asked) };
+        CHECK_MSG(convert_open(&c, dir, &o, &e) == OK && convert_write(c, out, &e) == OK, "%s", e.text);
+        if (!c) return;
+        convert_info(c, &info);
+        CHECK_MSG(!strcmp(info.types, rows[i].types) && !strcmp(info.type, rows[i].type), "%s, %s", info.type, info.types);
+        convert_close(c);
+        CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
+        CHECK(gguf_get_i64(&g, "general.file_type", 0, 100, &type, NULL) && type == rows[i].file_type);
         gguf_close(&g);
     }
 }
@@ -325,6 +399,7 @@ TEST(convert_stopped_leaves_nothing)
 
 SUITE(convert, T(convert_keeps_weights_and_pairs_rope_rows), T(convert_gives_the_same_bytes_for_all_threads_and_containers),
       T(convert_rounds_as_the_format_does), T(convert_refuses_with_names_and_values), T(convert_keeps_that_the_ramp_of_yarn_is_not_rounded),
-      T(convert_leaves_out_unused_tensors_when_told),
+      T(convert_reads_rope_scaling_before_rope_parameters), T(convert_gives_windows_to_classes_that_have_them),
+      T(convert_counts_the_types_that_are_written), T(convert_leaves_out_unused_tensors_when_told),
       T(convert_leaves_out_layers_that_predict_further_tokens), T(convert_survives_the_failure_of_every_allocation),
       T(convert_stopped_leaves_nothing));

@@ -86,6 +86,9 @@ static void same_ids(const struct model *a, const struct model *b)
     CHECK(s.n == t.n && (s.n == 0 || !memcmp(s.p, t.p, s.n)));
 }
 
+/* A number that a row and the architecture's own function write: once in config.json. */
+static void put_expert_norm(struct gguf_writer *w, void *ctx) { gguf_put_i64(w, "qwen3moe.expert_weights_norm", KV_BOOL, 1); }
+
 TEST(export_and_import_give_the_same_file)
 {
     const struct {
@@ -105,6 +108,7 @@ TEST(export_and_import_give_the_same_file)
         { "qwen2", { .arch = "qwen2", .n_layer = 3 }, NULL, 0 },
         { "qwen3", { .arch = "qwen3", .head_dim = 24 }, NULL, 0 },
         { "qwen3moe", { .arch = "qwen3moe", .n_expert = 4 }, NULL, 0 },
+        { "qwen3moe_with_norm", { .arch = "qwen3moe", .n_expert = 4, .more = put_expert_norm }, NULL, 0 },
         { "gemma3", { .arch = "gemma3", .n_layer = 7, .window = 16 }, NULL, 3e-7f },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++) {

@@ -2,6 +2,7 @@
  * that keep them in one matrix (unfolded: keys and values of every head are cached) are the same model. */
 #include "ggml-like/gguf.h"
 #include "src/cuanto.h"
+#include "src/model_int.h"
 #include "tests/test.h"
 #include "tests/tiny.h"
 
@@ -129,6 +130,21 @@ TEST(latent_attention_unfolded_equals_absorbed)
     CHECK_MSG(all == 6 * one, "%zu bytes unfolded, %zu absorbed", all, one);
 }
 
+/* GLM-4.7-Lite's files have a bias of the choice and no expert_gating_func: a sigmoid. Files from before V3 have neither. */
+TEST(latent_routers_with_a_bias_of_the_choice_have_a_sigmoid)
+{
+    for (int bias = 0; bias < 2; bias++) {
+        struct err e = { 0 };
+        struct model *m = NULL;
+        const char *path = test_tmp("gating.gguf");
+        const struct tiny_options o = { .arch = "deepseek2", .n_expert = 6, .head_dim = HEAD, .n_head = HEADS, .optional = bias,
+                                        .drop_key = "deepseek2.expert_gating_func" };
+        CHECK_MSG(tiny_model(path, &o, &e) == OK && model_open(&m, path, &(struct model_options){ 0 }, &e) == OK, "%s", e.text);
+        if (m) CHECK_MSG(m->hp.expert_func == (bias ? ROUTE_SIGMOID : ROUTE_SOFTMAX), "%lld", (long long)m->hp.expert_func);
+        model_close(m);
+    }
+}
+
 TEST(latent_attention_does_not_depend_on_passes_and_threads)
 {
     static float a[TOKENS * TINY_TOKENS], b[TOKENS * TINY_TOKENS];
@@ -152,4 +168,5 @@ TEST(latent_attention_does_not_depend_on_passes_and_threads)
     }
 }
 
-SUITE(latent, T(latent_attention_unfolded_equals_absorbed), T(latent_attention_does_not_depend_on_passes_and_threads));
+SUITE(latent, T(latent_attention_unfolded_equals_absorbed), T(latent_routers_with_a_bias_of_the_choice_have_a_sigmoid),
+      T(latent_attention_does_not_depend_on_passes_and_threads));

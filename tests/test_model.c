@@ -58,6 +58,13 @@ static void put_shared_caches(struct gguf_writer *w, void *ctx)
 #define KEY_STR(k, s)                                                                                                                      \
     .more = put_str, .ctx = &(struct { const char *key, *v; }) { k, s }
 
+static void put_yarn_ext(struct gguf_writer *w, void *ctx)
+{
+    gguf_put_str(w, "llama.rope.scaling.type", "yarn", 4);
+    gguf_put_i64(w, "llama.rope.scaling.original_context_length", KV_U32, 64);
+    gguf_put_f32(w, "llama.rope.scaling.yarn_ext_factor", *(const float *)ctx);
+}
+
 TEST(model_refuses_with_names_and_values)
 {
     const struct {
@@ -93,6 +100,7 @@ TEST(model_refuses_with_names_and_values)
         { "rope_scaling_nan", { KEY_F32("llama.rope.scaling.factor", NAN) }, "llama.rope.scaling.factor is nan" },
         { "rope_scaling_zero", { KEY_F32("llama.rope.scaling.factor", 0) }, "llama.rope.scaling.factor is 0, expected" },
         { "rope_scaling_kind", { KEY_STR("llama.rope.scaling.type", "spiral") }, "\"spiral\": this build knows none, linear, yarn, longrope, ntk" },
+        { "yarn_ext", { .more = put_yarn_ext, .ctx = &(float){ 0.5f } }, "llama.rope.scaling.yarn_ext_factor is 0.5: only 1 and -1 are supported" },
         { "yarn_without_context", { KEY_STR("llama.rope.scaling.type", "yarn") }, "original_context_length is missing" },
         { "experts", { KEY_I64("llama.expert_count", 8) }, "layer 0: 0 of 8 experts of width 96 are used" },
         { "gate_of_another_width",

@@ -28,11 +28,21 @@ static bool progress(void *ctx, size_t done, size_t total)
     return !cli_interrupted;
 }
 
-/* "dir/Name" and F16: "Name-F16.gguf" here */
+/* Of a checkpoint: one of its files was named. */
+static bool is_part(const char *path)
+{
+    static const char *const ends[] = { ".safetensors", ".bin", ".pth", ".pt", ".json" };
+    size_t n = strlen(path);
+    for (int i = 0; i < ARRAY_LEN(ends); i++)
+        if (n > strlen(ends[i]) && !strcmp(path + n - strlen(ends[i]), ends[i])) return true;
+    return false;
+}
+
+/* "dir/Name", or a file in it, and F16: "Name-F16.gguf" here */
 static status default_out(struct job *j, const char *type, struct err *e)
 {
     char dir[PATH_MAX];
-    size_t n = strlen(j->c->model);
+    size_t n = is_part(j->c->model) ? (size_t)(path_base(j->c->model) - j->c->model) : strlen(j->c->model);
     while (n > 1 && j->c->model[n - 1] == '/') n--;
     if (n >= sizeof dir) return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
     memcpy(dir, j->c->model, n);
@@ -73,6 +83,7 @@ static void tell(const struct job *j, const struct convert_info *i)
         json_put_cstr(&o, "architecture", i->arch);
         json_put_cstr(&o, "hugging_face", i->hf);
         json_put_cstr(&o, "type", i->type);
+        json_put_cstr(&o, "types", i->types);
         json_put_cstr(&o, "pre_tokenizer", i->pre);
         json_put_i64(&o, "tensors", i->n_tensors);
         json_put_i64(&o, "vocabulary", i->n_vocab);
@@ -84,8 +95,8 @@ static void tell(const struct job *j, const struct convert_info *i)
         return;
     }
     if (j->c->quiet && !j->c->dry_run) return;
-    out_printf("%s (%s) -> %s: %lld tensors as %s, %lld tokens%s%s, %s\n", i->hf, j->c->model, i->arch, (long long)i->n_tensors, i->type,
-               (long long)i->n_vocab, *i->pre ? ", pre-tokenizer " : "", i->pre, size);
+    out_printf("%s (%s) -> %s: %lld tensors%s%s, %lld tokens%s%s, %s\n", i->hf, j->c->model, i->arch, (long long)i->n_tensors, *i->types ? ": " : "",
+               i->types, (long long)i->n_vocab, *i->pre ? ", pre-tokenizer " : "", i->pre, size);
 }
 
 static status convert(struct job *j, struct err *e)
@@ -111,6 +122,7 @@ static status convert(struct job *j, struct err *e)
     convert_info(cv, &info);
     status st = c->output ? OK : default_out(j, info.type, e);
     if (st == OK && !c->dry_run) st = check_out(j, e);
+    if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     if (st == OK && !c->dry_run) {
         bar_begin(&j->bar, c, "convert", "MiB", (int64_t)(info.out_bytes >> 20));
         st = convert_write(cv, j->out, e);
@@ -198,10 +210,12 @@ static status export(struct job *j, struct err *e)
         return err_set(e, ERR_USAGE, "--dtype: '%.30s' is unknown: auto, f32, f16, bf16", c->dtype);
     if (c->output && snprintf(j->out, sizeof j->out, "%s", c->output) >= (int)sizeof j->out)
         return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->output);
+    if (is_gguf(j->out)) return err_set(e, ERR_USAGE, "-o %s: a GGUF file becomes a directory; cuanto quantize makes another GGUF file of it", j->out);
     TRY(export_open(&x, c->model, &o, e));
     export_info(x, &info);
     status st = c->output ? OK : default_dir(j, e);
     if (st == OK && !c->dry_run) st = check_dir(j, e);
+    if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     if (st == OK && !c->dry_run) {
         bar_begin(&j->bar, c, "convert", "MiB", (int64_t)(info.bytes >> 20));
         st = export_write(x, j->out, e);
@@ -212,13 +226,52 @@ static status export(struct job *j, struct err *e)
     return st;
 }
 
+/* ---- which way ---- */
+
+static bool holds(const char *dir, const char *name)
+{
+    struct stat st;
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && stat(path, &st) == 0;
+}
+
+/* "HuggingFaceTB/SmolLM2-135M": two names and one slash. */
+static bool is_hub_name(const char *name)
+{
+    const char *slash = strchr(name, '/');
+    return slash && slash != name && slash[1] && !strchr(slash + 1, '/') && *name != '.' && *name != '~';
+}
+
+/* What `convert NAME` names: a checkpoint's directory or file as given, or the GGUF file that other commands find under the name. */
+static status find_input(struct cli *c, char *path, size_t cap, struct err *e)
+{
+    struct stat st;
+    struct err none = { 0 };
+    const char *name = c->model;
+    if (stat(name, &st) == 0) {
+        if (S_ISDIR(st.st_mode) && holds(name, "adapter_config.json") && !holds(name, "config.json"))
+            return err_set(e, ERR_FORMAT, "%s: an adapter, no model: llama.cpp's convert_lora_to_gguf.py makes a GGUF file of it, for --lora", name);
+        return OK;
+    }
+    if (is_part(name)) return OK; /* told when it is opened */
+    if (model_find(name, path, cap, &none) == OK && is_gguf(path)) {
+        c->model = path;
+        return OK;
+    }
+    if (is_gguf(name)) return OK;
+    if (is_hub_name(name)) return err_set(e, ERR_FILE, "%s: no such directory; names of hubs are not downloaded: give a local directory", name);
+    return err_set(e, ERR_FILE, "%s: no such file or directory", name);
+}
+
 static int run(struct cli *c)
 {
     struct job j = { .c = c };
     struct err e = { 0 };
+    char path[PATH_MAX];
     cli_signals();
-    status st = is_gguf(c->model) ? export(&j, &e) : convert(&j, &e);
-    if (cli_interrupted) st = e.code = ERR_INTERRUPTED;
+    status st = find_input(c, path, sizeof path, &e);
+    if (st == OK) st = is_gguf(c->model) ? export(&j, &e) : convert(&j, &e);
+    if (cli_interrupted && st != OK) st = e.code = ERR_INTERRUPTED; /* what is finished stays a success */
     return st == OK ? out_status() : cli_fail(&e, NULL);
 }
 

@@ -59,6 +59,9 @@ static status only_file(const char *dir, char *path, size_t cap, struct err *e)
     closedir(d);
     if (found == 1) return OK;
     if (found < 0) return err_set(e, ERR_FILE, "%s: the path is too long", dir);
+    struct stat st;
+    if (found == 0 && snprintf(path, cap, "%s/config.json", dir) < (int)cap && stat(path, &st) == 0)
+        return err_set(e, ERR_FILE, "%.90s: a Hugging Face checkpoint, no .gguf file: first `cuanto convert %.90s`", dir, dir);
     if (found == 0) return err_set(e, ERR_FILE, "%s: no .gguf file in this directory", dir);
     return err_set(e, ERR_FILE, "%s: %d .gguf files, name one: %s", dir, found, names);
 }

@@ -353,9 +353,11 @@ status opt_parse(const struct command *cmd, int argc, char **argv, struct cli *c
     c->args = (const char *const *)argv + (n > 0);
     c->n_args = n > 0 ? n - 1 : 0;
     if (r->help || r->show_config) return OK;
-    if (n < cmd->min_args) return err_set(e, ERR_USAGE, "%s needs %s; usage: %s", cmd->name, n ? "more arguments" : "an argument", cmd->usage);
+    int usage = (int)strcspn(cmd->usage, "\n"); /* errors are one line */
+    if (n < cmd->min_args)
+        return err_set(e, ERR_USAGE, "%s needs %s; usage: %.*s", cmd->name, n ? "more arguments" : "an argument", usage, cmd->usage);
     if (cmd->max_args >= 0 && n > cmd->max_args)
-        return err_set(e, ERR_USAGE, "%s takes no argument '%s'; usage: %s", cmd->name, argv[cmd->max_args], cmd->usage);
+        return err_set(e, ERR_USAGE, "%s takes no argument '%s'; usage: %.*s", cmd->name, argv[cmd->max_args], usage, cmd->usage);
     return OK;
 }
 

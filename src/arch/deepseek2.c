@@ -7,6 +7,7 @@
 #include "src/arch/rows.h"
 #include "src/import.h"
 #include "src/model_int.h"
+#include <stdio.h>
 #include <string.h>
 
 enum { Q_SHORT = LAYER_OWN, Q_PLAIN = LAYER_OWN << 1, ABSORBED = LAYER_OWN << 2, UNFOLDED = LAYER_OWN << 3 };
@@ -97,6 +98,17 @@ static status check_heads(const struct model *m, const struct layer_params *l, s
     return OK;
 }
 
+/* What only routers with a sigmoid have; some files of GLM-4.7-Lite have it and no expert_gating_func. */
+static bool has_choice_bias(const struct model *m)
+{
+    char name[64];
+    for (int64_t il = 0; il < m->hp.n_layer; il++) {
+        snprintf(name, sizeof name, "blk.%lld.exp_probs_b.bias", (long long)il);
+        if (gguf_tensor(&m->g, name)) return true;
+    }
+    return false;
+}
+
 static status setup(struct model *m, struct err *e)
 {
     struct hparams *hp = &m->hp;
@@ -114,7 +126,7 @@ static status setup(struct model *m, struct err *e)
         l->scale = scale;
         if (hp->yarn_log_mul > 0) l->rope.mscale = hp->rope_attn_factor;
     }
-    if (hp->expert_func == 0) hp->expert_func = ROUTE_SOFTMAX; /* files from before V3 */
+    if (hp->expert_func == 0) hp->expert_func = has_choice_bias(m) ? ROUTE_SIGMOID : ROUTE_SOFTMAX; /* files from before V3 */
     hp->expert_best_one = hp->expert_func == ROUTE_SOFTMAX;    /* V2 ranks groups by their best expert, V3 by the two best */
     share_experts(m);
     return OK;

@@ -232,7 +232,7 @@ static status keys(struct import *im, struct err *e)
 {
     enum { LAYERS = 1024 };
     int32_t window[LAYERS], heads[LAYERS], ff[LAYERS];
-    int64_t n = 0, all = (int64_t)import_number(im, "num_hidden_layers", 0), shared = (int64_t)import_number(im, "num_kv_shared_layers", 0);
+    int64_t n = 0, all = import_int(im, "num_hidden_layers", 0), shared = import_int(im, "num_kv_shared_layers", 0);
     bool k_is_v = import_number(im, "attention_k_eq_v", 0) != 0, wide = import_number(im, "use_double_wide_mlp", 0) != 0;
     const struct json *types = import_config(im, "layer_types");
     double dim = full_number(im, "global_head_dim", "head_dim"), dim_swa = import_number(im, "head_dim", 0);
@@ -242,18 +242,18 @@ static status keys(struct import *im, struct err *e)
     for (const struct json *t = types->child; t; t = t->next, n++) {
         window[n] = t->kind == JSON_STR && !strcmp(t->str, "sliding_attention");
         heads[n] = (int32_t)(window[n] || !k_is_v ? import_number(im, "num_key_value_heads", 0)
-                                                  : full_number(im, "num_global_key_value_heads", "num_key_value_heads"));
-        ff[n] = (int32_t)import_number(im, "intermediate_size", 0) * (wide && n >= all - shared ? 2 : 1);
+                                                  : import_whole(full_number(im, "num_global_key_value_heads", "num_key_value_heads")));
+        ff[n] = (int32_t)import_int(im, "intermediate_size", 0) * (wide && n >= all - shared ? 2 : 1);
     }
     import_put_ints(im, "attention.sliding_window_pattern", window, n);
     import_put_ints(im, "attention.head_count_kv", heads, n);
     import_put_ints(im, "feed_forward_length", ff, n);
-    import_put_int(im, "attention.key_length", (int64_t)dim);
-    import_put_int(im, "attention.value_length", (int64_t)dim);
-    import_put_int(im, "attention.key_length_swa", (int64_t)dim_swa);
-    import_put_int(im, "attention.value_length_swa", (int64_t)dim_swa);
-    import_put_int(im, "rope.dimension_count", (int64_t)dim);
-    import_put_int(im, "rope.dimension_count_swa", (int64_t)dim_swa);
+    import_put_int(im, "attention.key_length", import_whole(dim));
+    import_put_int(im, "attention.value_length", import_whole(dim));
+    import_put_int(im, "attention.key_length_swa", import_whole(dim_swa));
+    import_put_int(im, "attention.value_length_swa", import_whole(dim_swa));
+    import_put_int(im, "rope.dimension_count", import_whole(dim));
+    import_put_int(im, "rope.dimension_count_swa", import_whole(dim_swa));
     import_put_float(im, "rope.freq_base", import_number(im, "rope_parameters.full_attention.rope_theta", 1000000));
     import_put_float(im, "rope.freq_base_swa", import_number(im, "rope_parameters.sliding_attention.rope_theta", 10000));
     return OK;
@@ -263,7 +263,7 @@ static status keys(struct import *im, struct err *e)
 static status load_factors(struct import *im, const struct model *m, int il, float *out, struct err *e)
 {
     int64_t pairs = turned_pairs(m);
-    int64_t turned = (int64_t)(import_number(im, "rope_parameters.full_attention.partial_rotary_factor", 0.25) * (double)(2 * pairs) / 2);
+    int64_t turned = import_whole(import_number(im, "rope_parameters.full_attention.partial_rotary_factor", 0.25) * (double)(2 * pairs) / 2);
     for (int64_t i = 0; i < pairs; i++) out[i] = i < turned ? 1 : 1e30f;
     return OK;
 }

@@ -83,22 +83,22 @@ static status keys(struct import *im, struct err *e)
 {
     enum { LAYERS = 1024 };
     int32_t heads[LAYERS];
-    int64_t n = 0, all = (int64_t)import_number(im, "num_hidden_layers", 0);
+    int64_t n = 0, all = import_int(im, "num_hidden_layers", 0);
     bool experts = import_number(im, "num_local_experts", 0) > 0;
     const struct json *types = import_config(im, "layer_types|layers_block_type");
     if (!types || types->n != all || all > LAYERS) return err_set(e, ERR_FORMAT, "config.json: layer_types is missing or not one for each layer");
     for (const struct json *t = types->child; t; t = t->next, n++) {
         bool attends = t->kind == JSON_STR && (!strcmp(t->str, "attention") || !strcmp(t->str, "full_attention"));
-        heads[n] = attends ? (int32_t)import_number(im, "num_key_value_heads", import_number(im, "num_attention_heads", 0)) : 0;
+        heads[n] = attends ? (int32_t)import_int(im, "num_key_value_heads", import_int(im, "num_attention_heads", 0)) : 0;
     }
     if (import_number(im, "attention_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: attention_bias is true, these layers have none");
     if (import_number(im, "mamba_proj_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: mamba_proj_bias is true, these projections have none");
     import_put_ints(im, "attention.head_count_kv", heads, n);
-    import_put_int(im, "feed_forward_length", (int64_t)import_number(im, experts ? "intermediate_size" : "shared_intermediate_size", 0));
-    if (experts) import_put_int(im, "expert_shared_feed_forward_length", (int64_t)import_number(im, "shared_intermediate_size", 0));
+    import_put_int(im, "feed_forward_length", import_int(im, experts ? "intermediate_size" : "shared_intermediate_size", 0));
+    if (experts) import_put_int(im, "expert_shared_feed_forward_length", import_int(im, "shared_intermediate_size", 0));
     else import_drop(im, "expert_count"), import_drop(im, "expert_used_count");
     import_put_bool(im, "rope.scaling.finetuned", import_is(im, "position_embedding_type", "rope"));
-    import_put_int(im, "ssm.inner_size", (int64_t)(import_number(im, "mamba_expand", 2) * import_number(im, "hidden_size", 0)));
+    import_put_int(im, "ssm.inner_size", import_whole(import_number(im, "mamba_expand", 2) * import_number(im, "hidden_size", 0)));
     return mamba2_keys(im, e);
 }
 

@@ -95,11 +95,11 @@ static val layer(const struct build *b, int il, val x)
 /* LFM2's feed-forward width is a third less than the configuration says, rounded up. */
 static int64_t adjusted_ff(const struct import *im)
 {
-    int64_t n = (int64_t)import_number(im, "block_ff_dim|intermediate_size", 0), of = (int64_t)import_number(im, "block_multiple_of", 256);
+    int64_t n = import_int(im, "block_ff_dim|intermediate_size", 0), of = import_int(im, "block_multiple_of", 256);
     if (import_number(im, "block_auto_adjust_ff_dim", 1) == 0 || of < 1) return n;
-    n = (int64_t)(2 * (double)n / 3);
+    n = import_whole(2 * (double)n / 3);
     if (!import_config(im, "block_ffn_dim_multiplier")) return n;
-    n = (int64_t)(import_number(im, "block_ffn_dim_multiplier", 1) * (double)n);
+    n = import_whole(import_number(im, "block_ffn_dim_multiplier", 1) * (double)n);
     return (n + of - 1) / of * of;
 }
 
@@ -107,12 +107,12 @@ static status layer_kinds(struct import *im, struct err *e)
 {
     enum { LAYERS = 1024 };
     int32_t heads[LAYERS];
-    int64_t n = 0, all = (int64_t)import_number(im, "num_hidden_layers", 0);
+    int64_t n = 0, all = import_int(im, "num_hidden_layers", 0);
     const struct json *types = import_config(im, "layer_types");
     if (!types || types->n != all || all > LAYERS) return err_set(e, ERR_FORMAT, "config.json: layer_types is missing or not one for each layer");
     if (import_number(im, "conv_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: conv_bias is true, these layers have none");
     for (const struct json *t = types->child; t; t = t->next)
-        heads[n++] = t->kind == JSON_STR && !strcmp(t->str, "conv") ? 0 : (int32_t)import_number(im, "num_key_value_heads", 0);
+        heads[n++] = t->kind == JSON_STR && !strcmp(t->str, "conv") ? 0 : (int32_t)import_int(im, "num_key_value_heads", 0);
     import_put_ints(im, "attention.head_count_kv", heads, n);
     return OK;
 }

@@ -3,7 +3,9 @@
  * Llama 3.1+ carries its rope factors in rope_freqs.weight. Sources: Touvron et al. 2023; Jiang et al. 2023 (Mistral 7B), 2024 (Mixtral). The
  * sliding window of Mistral 7B v0.1 is applied when the file has the key: files from cuanto do; llama.cpp neither writes nor reads it. */
 #include "src/arch/rows.h"
+#include "src/import.h"
 #include "src/model_int.h"
+#include <string.h>
 
 static const char *const hf[] = { "LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "LLaMAForCausalLM", NULL };
 
@@ -42,13 +44,24 @@ static status setup(struct model *m, struct err *e)
     return window_layers(m, 0, e);
 }
 
+/* Of the classes in `hf` only Mistral and Mixtral have windows: transformers' Llama does not look at the number. */
+static status keys(struct import *im, struct err *e)
+{
+    const struct json *list = import_config(im, "architectures"), *name = list && list->kind == JSON_ARR ? list->child : NULL;
+    bool windows = name && name->kind == JSON_STR && (!strncmp(name->str, "Mistral", 7) || !strncmp(name->str, "Mixtral", 7));
+    if (!windows) import_drop(im, "attention.sliding_window");
+    return OK;
+}
+
+static const struct arch_import import = { .keys = keys };
+
 /* ---- Ministral 3 and Mistral Small 3.1 (mistral3): queries grow with the logarithm of their position in units of the original context ---- */
 
 static const char *const hf3[] = { "Ministral3ForCausalLM", "Mistral3ForConditionalGeneration", NULL };
 
 static const struct hparam_row hparams3[] = {
     HPARAM_WINDOW(0),
-    { "attention.temperature_scale", "rope_parameters.llama_4_scaling_beta", HP_FLOAT, HP(temp_scale), 0, 1e3, 0 },
+    { "attention.temperature_scale", "rope_parameters.llama_4_scaling_beta|rope_scaling.llama_4_scaling_beta", HP_FLOAT, HP(temp_scale), 0, 1e3, 0 },
     { "rope.scaling.yarn_log_multiplier", NULL, HP_FLOAT, HP(yarn_log_mul), 0, 1e3, 0 },
     HPARAMS_END,
 };
@@ -67,4 +80,4 @@ static status setup3(struct model *m, struct err *e)
 }
 
 const struct arch arch_mistral3 = { .name = "mistral3", .hf = hf3, .hparams = hparams3, .weights = weights, .setup = setup3 };
-const struct arch arch_llama = { .name = "llama", .hf = hf, .hparams = hparams, .weights = weights, .setup = setup };
+const struct arch arch_llama = { .name = "llama", .hf = hf, .hparams = hparams, .weights = weights, .setup = setup, .import = &import };

@@ -79,8 +79,8 @@ static status keys(struct import *im, struct err *e)
     for (int64_t i = 0; i < n; i++) {
         char kind = layer_kind(types, letters, i);
         if (!strchr("M*-", kind)) return err_set(e, ERR_FORMAT, "config.json: layer %lld is neither Mamba, attention nor mlp", (long long)i);
-        heads[i] = kind == '*' ? (int32_t)import_number(im, "num_key_value_heads", 0) : 0;
-        ff[i] = kind == '-' ? (int32_t)import_number(im, "intermediate_size", 0) : 0;
+        heads[i] = kind == '*' ? (int32_t)import_int(im, "num_key_value_heads", 0) : 0;
+        ff[i] = kind == '-' ? (int32_t)import_int(im, "intermediate_size", 0) : 0;
     }
     if (import_number(im, "mamba_proj_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: mamba_proj_bias is true, these projections have none");
     import_drop(im, "expert_used_count");
@@ -88,7 +88,7 @@ static status keys(struct import *im, struct err *e)
     import_put_ints(im, "attention.head_count_kv", heads, n);
     import_put_ints(im, "feed_forward_length", ff, n);
     import_put_float(im, "attention.layer_norm_epsilon", import_number(im, "layer_norm_epsilon", 1e-5));
-    import_put_int(im, "ssm.inner_size", (int64_t)(import_number(im, "mamba_num_heads", 0) * import_number(im, "mamba_head_dim", 0)));
+    import_put_int(im, "ssm.inner_size", import_whole(import_number(im, "mamba_num_heads", 0) * import_number(im, "mamba_head_dim", 0)));
     return mamba2_keys(im, e);
 }
 

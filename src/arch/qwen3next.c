@@ -306,7 +306,7 @@ static status keys(struct import *im, struct err *e)
     int32_t recurrent[LAYERS];
     const struct json *types = import_config(im, "layer_types");
     int64_t n = types ? types->n : 0;
-    import_put_int(im, "ssm.inner_size", (int64_t)(import_number(im, "linear_value_head_dim", 0) * import_number(im, "linear_num_value_heads", 0)));
+    import_put_int(im, "ssm.inner_size", import_whole(import_number(im, "linear_value_head_dim", 0) * import_number(im, "linear_num_value_heads", 0)));
     if (import_number(im, "norm_topk_prob", 1) == 0) return err_set(e, ERR_FORMAT, "config.json: norm_topk_prob is false, these equations normalise");
     if (import_number(im, "attention_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: attention_bias is true, these layers have none");
     if (import_number(im, "decoder_sparse_step", 1) != 1) return err_set(e, ERR_FORMAT, "config.json: decoder_sparse_step is not 1");

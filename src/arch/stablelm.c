@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DIM_N_HEAD_KV DIM_OWN
-
 static const char *const hf[] = { "StableLmForCausalLM", "StableLMEpochForCausalLM", NULL };
 
 static const struct hparam_row hparams[] = {
@@ -30,8 +28,6 @@ static const struct weight_row weights[] = {
     ROWS_GATED_FFN,
     ROWS_END,
 };
-
-static int64_t dim(const struct model *m, int il, enum dim d) { return m->layer[il].hp.n_head_kv; }
 
 /* The weights decide, as files made before use_parallel_residual was written need. */
 static val layer(const struct build *b, int il, val x)
@@ -73,7 +69,6 @@ const struct arch arch_stablelm = {
     .weights = weights,
     .rope_neox = true,
     .layer_norm = true,
-    .dim = dim,
     .layer = layer,
     .import = &import,
 };

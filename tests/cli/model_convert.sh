@@ -20,5 +20,11 @@ mkdir shards; cp kept shards/config.json; cuanto convert m.gguf -o shards -q; ec
 cuanto convert m-hf -o x.gguf --pre frobnicate -q 2>&1 | cut -c1-50
 cuanto convert m.gguf -o x --vocab-only; echo "exit $?"
 cuanto convert none.gguf -o x; echo "exit $?"
+cuanto convert nosuch; cuanto convert Some/Model-1B; cuanto convert; echo "exit $?"
+mkdir lora; echo '{}' >lora/adapter_config.json; cuanto convert lora; echo "exit $?"; rm -r lora
+cuanto run m-hf -q hello; echo "exit $?"
+echo "- names"
+mkdir models; cp m.gguf models/named.gguf; cuanto convert named --dry-run
+cuanto convert m-hf/model.safetensors -q; ls *F32*; cuanto convert m-hf --dry-run --dtype q4_k; rm -r models m-hf-F32.gguf
 mkdir empty; cuanto convert empty; echo "exit $?"
 ls
