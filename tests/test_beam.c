@@ -36,8 +36,9 @@ static void close_rig(struct rig *r)
 
 static void log_softmax(const float *x, double *y)
 {
-    double top = -INFINITY, sum = 0;
-    for (int i = 0; i < V; i++) top = fmax(top, x[i]);
+    double top = x[0], sum = 0;
+    for (int i = 1; i < V; i++)
+        if (x[i] > top) top = x[i]; /* not fmax: gcc 12 for aarch64 crashes on that reduction */
     for (int i = 0; i < V; i++) sum += exp(x[i] - top);
     for (int i = 0; i < V; i++) y[i] = x[i] - top - log(sum);
 }
