@@ -1,5 +1,6 @@
 /* beam - see beam.h. Each beam is a session; a beam that is continued more than once is copied from where the prompt ends. */
 #include "src/beam.h"
+#include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
 #include "src/session_int.h"
 #include <math.h>
@@ -26,22 +27,34 @@ struct search {
 
 /* ---- candidates ---- */
 
+/* The logarithm of the sum of all exp(logit); a NaN counts for nothing. */
+static double log_sum(const struct kernels *k, const float *logits, int64_t n)
+{
+    float top = k->max(logits, n, NULL);
+    double norm = (double)top + log(k->exp_sum(NULL, logits, top, n)), sum = 0;
+    if (!isnan(norm)) return norm;
+    top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) top = logits[i] > top ? logits[i] : top;
+    for (int64_t i = 0; i < n; i++) sum += logits[i] > -INFINITY ? exp((double)logits[i] - (double)top) : 0; /* false for NaN */
+    return (double)top + log(sum);
+}
+
+static double or_least(double v) { return isnan(v) ? -INFINITY : v; }
+
 /* The best of one beam, by falling logit, the lowest id on a tie. */
 static void rank_row(const struct search *x, int beam, const float *logits)
 {
-    const struct kernels *k = engine_kernels(x->en);
     struct candidate *best = x->row + beam * x->keep;
-    float top = k->max(logits, x->n_vocab, NULL);
-    double norm = (double)top + log(k->exp_sum(NULL, logits, top, x->n_vocab));
+    double norm = log_sum(engine_kernels(x->en), logits, x->n_vocab);
     int64_t n = 0;
     for (int64_t i = 0; i < x->n_vocab; i++) {
-        double v = logits[i];
+        double v = or_least(logits[i]);
         if (!(n < x->keep || v > best[n - 1].score)) continue;
         int64_t at = n < x->keep ? n++ : n - 1;
         for (; at > 0 && v > best[at - 1].score; at--) best[at] = best[at - 1];
         best[at] = (struct candidate){ v, (int32_t)i, beam };
     }
-    for (int64_t i = 0; i < n; i++) best[i].score += x->score[beam] - norm;
+    for (int64_t i = 0; i < n; i++) best[i].score = or_least(best[i].score + x->score[beam] - norm);
 }
 
 static void take_row(void *ctx, int seg, int64_t row, const float *logits) { rank_row(ctx, seg, logits); }
@@ -150,6 +163,18 @@ static status run(struct search *x, struct err *e)
     }
 }
 
+/* Each session fits by itself, or session_open refuses it: all of them must. s: the first. */
+static status check_memory(const struct search *x, const struct session *s, struct err *e)
+{
+    struct cpu_info cpu;
+    size_t need;
+    cpu_detect(&cpu);
+    bool counted = mul_size(session_bytes(s), (size_t)x->o->n_beams, &need);
+    if (counted && (!cpu.ram_available || need <= cpu.ram_available)) return OK;
+    return err_set(e, ERR_MEMORY, "beams: %d sessions of %lld tokens need %.1f GiB, %.1f GiB are available: fewer beams, or shorter answers", x->o->n_beams,
+                   (long long)s->n_ctx, (double)session_bytes(s) * x->o->n_beams / 0x1p30, (double)cpu.ram_available / 0x1p30);
+}
+
 static status open_beams(struct search *x, struct session *s, struct err *e)
 {
     size_t n = (size_t)x->o->n_beams * (size_t)x->keep;
@@ -159,6 +184,7 @@ static status open_beams(struct search *x, struct session *s, struct err *e)
     if (!x->row || !x->all) return err_oom(e, "beams", 2 * n * sizeof *x->row);
     for (int i = 0; i < x->o->n_beams; i++) {
         TRY(session_open(&x->session[i], x->en, &so, e));
+        if (i == 0) TRY(check_memory(x, x->session[0], e));
         TRY(session_copy(x->session[i], s, 0, e));
     }
     return OK;

@@ -159,4 +159,31 @@ TEST(beam_search_refuses_and_stops)
     close_rig(&r);
 }
 
-SUITE(beam, T(beam_scores_are_what_the_answers_cost), T(beam_search_of_two_steps_equals_brute_force), T(beam_search_refuses_and_stops));
+/* A NaN counts as -inf: it is never chosen, and the others keep their probabilities. */
+TEST(beam_search_passes_over_nan)
+{
+    struct rig r;
+    struct beam_result a, b;
+    struct err e = { 0 };
+    open_rig(&r);
+    struct beam_options o = { .n_beams = 3, .max_tokens = 2, .length_penalty = 1 };
+    float least[V];
+    int best = 0;
+    for (int i = 0; i < V; i++) best = r.logits[i] > r.logits[best] ? i : best;
+    memcpy(least, r.logits, sizeof least);
+    for (int i = 0; i < V; i += 3) least[i] = -INFINITY, r.logits[i] = NAN;
+    least[best] = -INFINITY, r.logits[best] = NAN;
+    CHECK_MSG(beam_search(r.s, least, &o, &a, &e) == OK, "%s", e.text);
+    CHECK_MSG(beam_search(r.s, r.logits, &o, &b, &e) == OK, "%s", e.text);
+    CHECK(a.n == 3 && b.n == 3);
+    for (int i = 0; i < 3; i++) {
+        CHECK(b.answer[i].token[0] != best && b.answer[i].token[0] % 3 != 0);
+        CHECK(!memcmp(a.answer[i].token, b.answer[i].token, 2 * sizeof(int32_t)));
+        CHECK(isfinite(b.answer[i].score) && fabs(a.answer[i].score - b.answer[i].score) < 1e-5);
+    }
+    beam_free(&a), beam_free(&b);
+    close_rig(&r);
+}
+
+SUITE(beam, T(beam_search_passes_over_nan),
+      T(beam_scores_are_what_the_answers_cost), T(beam_search_of_two_steps_equals_brute_force), T(beam_search_refuses_and_stops));
