@@ -109,7 +109,6 @@ static status read_rows(struct model *m, const struct hparam_row *rows, bool per
 
 /* ---- positions ---- */
 
-enum rope_kind { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG, ROPE_NTK, ROPE_KINDS };
 static const char *const rope_names[ROPE_KINDS] = { "none", "linear", "yarn", "longrope", "ntk" };
 
 static status rope_kind_of(struct str name, const char *what, enum rope_kind *kind, struct err *e)
@@ -139,6 +138,8 @@ static status rope_kind(struct model *m, const struct model_options *o, enum rop
         struct str name = { o->rope_scaling, strlen(o->rope_scaling) };
         TRY(rope_kind_of(name, "rope scaling", kind, e));
     }
+    if (o->rope_scaling && *kind == ROPE_LONG && !gguf_tensor(&m->g, "rope_factors_long.weight"))
+        return err_set(e, ERR_USAGE, "rope scaling longrope needs factors, and this file has no rope_factors_long.weight; yarn, ntk and linear need none");
     if (o->rope_base > 0) hp->rope_base = o->rope_base;
     if (o->rope_factor > 0) hp->rope_factor = o->rope_factor;
     if (o->rope_ctx_orig > 0) hp->rope_ctx_orig = o->rope_ctx_orig;
@@ -274,6 +275,7 @@ status model_read_hparams(struct model *m, const struct model_options *o, struct
     TRY(read_rows(m, m->arch->hparams, true, e));
     enum rope_kind kind;
     TRY(rope_kind(m, o, &kind, e));
+    m->rope = kind;
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx < 0 ? min_i64(m->hp.n_ctx_train, -o->n_ctx) : m->hp.n_ctx_train;
     m->long_context = kind == ROPE_LONG && n_ctx > m->hp.rope_ctx_orig;
     for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(layer_defaults(m, il, kind, e));
@@ -576,6 +578,8 @@ void model_info(const struct model *m, struct model_info *o)
         .n_ctx_train = m->hp.n_ctx_train,
         .file_bytes = gguf_bytes(&m->g),
         .note = m->note,
+        .rope = rope_names[m->rope],
+        .rope_factor = m->rope == ROPE_LINEAR || m->rope == ROPE_YARN || m->rope == ROPE_NTK ? m->hp.rope_factor : 1,
     };
     struct str name;
     if (gguf_get_str(&m->g, "general.name", &name, NULL))

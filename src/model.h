@@ -33,6 +33,8 @@ struct model_info {
     uint64_t token_bytes; /* weight bytes read to decode one token: layers + head + one embedding row */
     uint64_t token_macs;  /* multiply-adds in matmuls per token, head included */
     double bpw;           /* 8 * tensor_bytes / n_params */
+    const char *rope;     /* how positions are stretched: "none", "linear", "yarn", "longrope", "ntk" */
+    float rope_factor;    /* and how far; 1 for none and longrope */
     const char *note;     /* "" or one line worth telling: tensors that this architecture does not use */
 };
 void model_info(const struct model *m, struct model_info *info);

@@ -14,6 +14,8 @@ struct layer {
     struct outlier_columns outlier[W_LAYER_COUNT];
 };
 
+enum rope_kind { ROPE_NONE, ROPE_LINEAR, ROPE_YARN, ROPE_LONG, ROPE_NTK, ROPE_KINDS };
+
 struct model {
     struct gguf g;
     struct arena arena;
@@ -24,6 +26,7 @@ struct model {
     struct outlier_columns outlier[W_COUNT - W_LAYER_COUNT];
     struct tokenizer *tok;
     char note[160];
+    enum rope_kind rope;
     bool long_context; /* longrope: the configured context exceeds the original one */
 };
 

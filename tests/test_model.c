@@ -185,6 +185,22 @@ TEST(model_refuses_rope_factors_that_do_not_fit_every_layer)
     model_close(m);
 }
 
+TEST(model_refuses_longrope_without_factors_and_tells_its_stretch)
+{
+    struct err e = { 0 };
+    struct model *m = NULL;
+    struct model_info info;
+    const char *path = test_tmp("rope_kinds.gguf");
+    CHECK(tiny_model(path, &(struct tiny_options){ .seed = 1 }, &e) == OK);
+    CHECK(model_open(&m, path, &(struct model_options){ .rope_scaling = "longrope" }, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "longrope needs factors, and this file has no rope_factors_long.weight");
+    e = (struct err){ 0 };
+    CHECK_MSG(model_open(&m, path, &(struct model_options){ .rope_scaling = "yarn", .rope_factor = 2 }, &e) == OK, "%s", e.text);
+    model_info(m, &info);
+    CHECK(!strcmp(info.rope, "yarn") && info.rope_factor == 2);
+    model_close(m);
+}
+
 TEST(model_check_names_the_poisoned_row)
 {
     struct err e = { 0 };
@@ -226,4 +242,5 @@ TEST(model_info_counts)
 }
 
 SUITE(model, T(model_refuses_with_names_and_values), T(model_reads_numbers_per_layer),
-      T(model_refuses_rope_factors_that_do_not_fit_every_layer), T(model_check_names_the_poisoned_row), T(model_info_counts));
+      T(model_refuses_rope_factors_that_do_not_fit_every_layer), T(model_refuses_longrope_without_factors_and_tells_its_stretch),
+      T(model_check_names_the_poisoned_row), T(model_info_counts));
