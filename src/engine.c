@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 40 << 20, HEAD_BYTES = 32 << 20, SEGMENTS_MAX = 256 };
@@ -237,6 +238,15 @@ uint64_t engine_adapters(const struct engine *en)
         hash64_add(&x, &en->lora.use[i].scale, sizeof(float));
     }
     return en->lora.n ? hash64_end(&x) | 1 : 0;
+}
+const char *engine_adapter_names(const struct engine *en, char *buf, size_t cap)
+{
+    snprintf(buf, cap, "none");
+    for (int i = 0; i < en->lora.n; i++) {
+        size_t n = i ? strlen(buf) : 0;
+        snprintf(buf + n, cap - n, "%s%s:%g", i ? ", " : "", en->lora.use[i].adapter->name, (double)en->lora.use[i].scale);
+    }
+    return buf;
 }
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
@@ -473,6 +483,7 @@ status engine_forward_single(struct engine *en, const struct segment *seg, int n
 
 float *engine_logits(struct engine *en)
 {
+    if (en->shape_head < 1) return (float *)(en->mem + en->body_bytes); /* the last pass failed: room for a row, of no meaning */
     return (float *)(en->mem + en->body_bytes + en->head.val[en->head_out].offset) + (en->shape_head - 1) * en->m->hp.n_vocab;
 }
 

@@ -144,6 +144,8 @@ status adapter_open(struct adapter **out, const char *path, const struct model *
     struct adapter *a = mem_calloc(1, sizeof *a);
     if (!a) return err_oom(e, path, sizeof *a);
     a->m = m;
+    const char *slash = strrchr(path, '/');
+    snprintf(a->name, sizeof a->name, "%s", slash ? slash + 1 : path);
     status st = gguf_open(&a->g, path, true, e);
     if (st != OK) {
         mem_free(a);

@@ -11,6 +11,7 @@ struct lora_pair {
 };
 
 struct adapter {
+    char name[80];           /* of its file, for messages */
     struct gguf g;
     const struct model *m;
     struct lora_pair *pair;  /* [n_pairs] */

@@ -1,12 +1,13 @@
 /* session_file - a session on disk: the tokens and the used part of its state, so that a prompt need not be read again.
  *
  *   0  char  magic[8]          "cuantoKV"
- *   8  u32   version           1
+ *   8  u32   version           2
  *  12  u32   n_layer
  *  16  u64   model, adapters   fingerprints
  *  32  u32   k_type, v_type    GGUF ids
  *  40  u64   n_tokens, n_note
- *  56  char  arch[24]          for people
+ *  56  u64   rope              a fingerprint of the positions, which options can change
+ *  64  char  arch[16]          for people
  *  80  i32   token[n_tokens]
  *      for each layer that keeps keys: for each KV head n_tokens rows of K, then for each head the rows of V (not when V lies in K's rows);
  *      for each recurrent layer: the inputs of its convolution, its memory
@@ -16,15 +17,15 @@
 #include "src/session_int.h"
 #include "ggml-like/file.h"
 
-enum { SESSION_VERSION = 1, NOTE_MAX = 64 << 20 };
+enum { SESSION_VERSION = 2, NOTE_MAX = 64 << 20 };
 
 struct header {
     char magic[8];
     uint32_t version, n_layer;
     uint64_t model, adapters;
     uint32_t k_type, v_type;
-    uint64_t n_tokens, n_note;
-    char arch[24];
+    uint64_t n_tokens, n_note, rope;
+    char arch[16];
 };
 _Static_assert(sizeof(struct header) == 80, "the file's layout");
 
@@ -52,7 +53,13 @@ uint64_t model_fingerprint(const struct model *m)
         hash64_add(&x, t->ne, sizeof t->ne);
         hash64_add(&x, t->data, n < 64 ? n : 64); /* two fine-tunes of one model have the same shapes */
     }
-    for (int64_t il = 0; il < m->hp.n_layer; il++) add_rope(&x, &m->layer[il].hp.rope); /* options can change it */
+    return hash64_end(&x);
+}
+
+uint64_t rope_fingerprint(const struct model *m)
+{
+    struct hash64 x = { 0 };
+    for (int64_t il = 0; il < m->hp.n_layer; il++) add_rope(&x, &m->layer[il].hp.rope);
     return hash64_end(&x);
 }
 
@@ -130,6 +137,7 @@ static struct header make_header(const struct session *s, size_t n_note)
         .v_type = (uint32_t)s->state.types.v->gguf_id,
         .n_tokens = (uint64_t)s->pos,
         .n_note = n_note,
+        .rope = rope_fingerprint(m),
     };
     memcpy(h.arch, m->arch->name, strnlen(m->arch->name, sizeof h.arch));
     return h;
@@ -169,9 +177,12 @@ static status check_header(const struct session *s, const struct header *h, cons
         return err_set(e, ERR_FORMAT, "%s: a session of another model: %.*s, %u layers, fingerprint %016llx; this is %s, %u layers, %016llx", path,
                        (int)strnlen(h->arch, sizeof h->arch), h->arch, h->n_layer, (unsigned long long)h->model, engine_model(s->en)->arch->name,
                        want.n_layer, (unsigned long long)want.model);
+    if (h->rope != want.rope)
+        return err_set(e, ERR_FORMAT, "%s: a session with other positions: the options --rope-* differ%s", path,
+                       engine_model(s->en)->rope == ROPE_LONG ? ", or the context, by which longrope picks its factors" : "");
     if (h->adapters != want.adapters)
-        return err_set(e, ERR_FORMAT, "%s: a session with other adapters: fingerprint %016llx, now %016llx (0: none)", path,
-                       (unsigned long long)h->adapters, (unsigned long long)want.adapters);
+        return err_set(e, ERR_FORMAT, "%s: a session %s adapters%s, now %s", path, h->adapters ? "with" : "without",
+                       h->adapters && want.adapters ? " that are others or have other scales" : "", engine_adapter_names(s->en, (char[160]){ 0 }, 160));
     if (h->k_type != want.k_type || h->v_type != want.v_type)
         return err_set(e, ERR_FORMAT, "%s: KV types %s and %s in the session, %s and %s now", path, type_text(h->k_type), type_text(h->v_type),
                        type_text(want.k_type), type_text(want.v_type));

@@ -13,8 +13,12 @@ struct session {
 
 /* engine_adapters - a fingerprint of the adapters in use, 0: none. */
 uint64_t engine_adapters(const struct engine *en);
-/* model_fingerprint - of what decides a session's numbers: architecture, file size, tensors' names, types, shapes and first bytes, rope. */
+/* engine_adapter_names - their files with their scales, "none" without any; cut to what fits. Returns buf [cap]. */
+const char *engine_adapter_names(const struct engine *en, char *buf, size_t cap);
+/* model_fingerprint - of what decides a session's numbers: architecture, file size, tensors' names, types, shapes and first bytes. */
 uint64_t model_fingerprint(const struct model *m);
+/* rope_fingerprint - of its positions, which options can change. */
+uint64_t rope_fingerprint(const struct model *m);
 
 /* hash64 - over a stream of bytes, independent of how it is cut. Each 64-bit word enters by steps that can be undone, so that two streams of one
  * length that differ in a single word never agree. Against accidents, not against forgers. */
