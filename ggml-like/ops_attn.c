@@ -2,10 +2,17 @@
 #include "ggml-like/ops_int.h"
 #include <math.h>
 
+/* By field: the struct has padding, and -0 is 0. */
+static bool same_rope(const struct rope_spec *a, const struct rope_spec *b)
+{
+    return a->n_rot == b->n_rot && a->base == b->base && a->freq_scale == b->freq_scale && a->mscale == b->mscale && a->yarn_ext == b->yarn_ext &&
+           a->yarn_low == b->yarn_low && a->yarn_high == b->yarn_high && a->factor == b->factor;
+}
+
 val op_rope_table(struct plan *p, const struct rope_spec *spec)
 {
     for (int32_t i = 0; i < p->n_op; i++)
-        if (p->op[i].kind == OP_ROPE_TABLE && !memcmp(&p->op[i].arg.table.spec, spec, sizeof *spec)) return p->op[i].dst;
+        if (p->op[i].kind == OP_ROPE_TABLE && same_rope(&p->op[i].arg.table.spec, spec)) return p->op[i].dst;
     val y = plan_temp(p, spec->n_rot, p->n_rows);
     plan_op(p, OP_ROPE_TABLE, y, VAL_NONE, VAL_NONE, VAL_NONE)->arg.table.spec = *spec;
     return y;

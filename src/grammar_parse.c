@@ -536,7 +536,7 @@ static status refuse_left_recursion(const struct parser *s, const bool *empty)
     uint8_t *colour = mem_calloc(g->n_rule + 1, 1); /* 1 open, 2 done */
     status st = path && colour ? OK : err_oom(s->e, "grammar", g->n_rule * sizeof *path);
     for (uint32_t r = 0; r < g->n_rule && st == OK; r++) {
-        uint32_t n = 0, to;
+        uint32_t n = 0, to = 0;
         if (colour[r]) continue;
         path[n++] = (struct visit){ r, g->rule[r].alt, g->alt[g->rule[r].alt].elem };
         colour[r] = 1;

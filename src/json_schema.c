@@ -161,7 +161,7 @@ static status kw_nullable(struct conv *c, struct spec *s, const struct json *sch
 
 static status kw_values(struct conv *c, struct spec *s, const struct json *schema, const struct json *v, const struct path *p)
 {
-    if (!strcmp(v->key, "enum") && (v->kind != JSON_ARR || v->n == 0)) return refuse(c, p, "%s must be a list of values", "'enum'");
+    if (!strcmp(v->key, "enum") && (v->kind != JSON_ARR || v->n == 0)) return refuse(c, p, "%s must be a non-empty list of values", "'enum'");
     s->values[s->n_values++] = v;
     return s->n_values < PARTS_MAX ? OK : refuse(c, p, "too many lists of values%s", "");
 }
