@@ -8,6 +8,16 @@ const struct command *const commands[] = {
     &command_version,  &command_help,      NULL,
 };
 
+/* Commands of other programs, and what does the same here. */
+static const struct { const char *word, *here; } foreign[] = {
+    { "list", "models are files; ls models, or cuanto inspect FILE" },
+    { "ls", "models are files; ls models, or cuanto inspect FILE" },
+    { "pull", "nothing is downloaded here: fetch a GGUF file, or convert a checkpoint with cuanto convert FOLDER" },
+    { "show", "cuanto inspect MODEL tells what a file holds" },
+    { "serve", "there is no server; cuanto chat MODEL, or cuanto run MODEL in a pipe" },
+    { "generate", "cuanto run MODEL 'TEXT'" },
+};
+
 const struct command *command_find(const char *name, struct err *e)
 {
     const char *names[64];
@@ -16,6 +26,8 @@ const struct command *command_find(const char *name, struct err *e)
         if (!strcmp(commands[i]->name, name)) return commands[i];
         if (n < ARRAY_LEN(names)) names[n++] = commands[i]->name;
     }
+    for (int i = 0; i < ARRAY_LEN(foreign); i++)
+        if (!strcmp(foreign[i].word, name)) return err_set(e, ERR_USAGE, "no command '%s': %s", name, foreign[i].here), NULL;
     const char *best = nearest(name, names, n);
     if (best) err_set(e, ERR_USAGE, "no command '%.60s'; did you mean %s?", name, best);
     else err_set(e, ERR_USAGE, "no command '%.60s'", name);

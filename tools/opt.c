@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 OPT_GROUP(opts_common, "Common", ROW_JSON, ROW_QUIET, ROW_VERBOSE, ROW_COLOR);
 
@@ -134,6 +135,20 @@ static bool spells(const struct opt *o, const char *word, size_t n, bool *negate
     return n > 3 && !memcmp(word, "no-", 3) && same(word + 3, n - 3, o->name);
 }
 
+const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n)
+{
+    char typed[64];
+    bool negated;
+    while (n > 0 && *word == '-') word++, n--;
+    if (n == 0 || n > 60) return NULL;
+    int len = snprintf(typed, sizeof typed, "--%.*s", (int)n, word);
+    for (int i = 0; i < len; i++) typed[i] = typed[i] == '_' ? '-' : typed[i];
+    for (int i = 0; i < g->n; i++)
+        for (int dashes = 2; dashes > 0; dashes--) /* --top-k; -n */
+            if (spells(&g->rows[i], typed + 2 - dashes, (size_t)(len - 2 + dashes), &negated) && !negated) return &g->rows[i];
+    return NULL;
+}
+
 static const struct opt *find(const struct command *cmd, const char *word, size_t n, int *index, bool *negated)
 {
     const struct opt *o;
@@ -189,13 +204,23 @@ static status store_float(float *out, const struct opt *o, const char *text, con
     return OK;
 }
 
+static const char *choice_hint(const struct opt *o, const char *text)
+{
+    static const struct { const char *name, *text, *hint; } rows[] = {
+        { "rope-scaling", "dynamic", "; ntk is dynamic with a factor that stays the same" },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (!strcmp(rows[i].name, o->name) && !strcmp(rows[i].text, text)) return rows[i].hint;
+    return "";
+}
+
 static status store_str(const char **out, const struct opt *o, const char *text, const char *what, struct err *e)
 {
     for (const char *p = o->choices; p && *p;) {
         size_t len = strcspn(p, "|");
         if (same(p, len, text)) break;
         p += len + (p[len] == '|');
-        if (!*p) return err_set(e, ERR_USAGE, "%s: '%s' is not one of %s", what, text, o->choices);
+        if (!*p) return err_set(e, ERR_USAGE, "%s: '%s' is not one of %s%s", what, text, o->choices, choice_hint(o, text));
     }
     *out = text;
     return OK;
@@ -262,8 +287,25 @@ static status read_environment(const struct command *cmd, struct cli *c, struct 
     return OK;
 }
 
+/* Spellings that other programs taught, and what this one calls them. Only asked where a command does not know the word itself. */
+static const struct { const char *word, *here; } foreign[] = {
+    { "-m", "the model is the first argument: cuanto COMMAND MODEL" },
+    { "--model", "the model is the first argument: cuanto COMMAND MODEL" },
+    { "-p", "the prompt is an argument of its own: cuanto run MODEL 'TEXT', or -f FILE" },
+    { "--prompt", "the prompt is an argument of its own: cuanto run MODEL 'TEXT', or -f FILE" },
+    { "-ngl", "everything runs on the CPU, leave it out" },
+    { "--n-gpu-layers", "everything runs on the CPU, leave it out" },
+    { "--gpu-layers", "everything runs on the CPU, leave it out" },
+    { "--max-tokens", "here it is -n N" },
+    { "--max-new-tokens", "here it is -n N" },
+    { "--rope-freq-scale", "here it is --rope-scaling linear --rope-scale N, with N = 1 / that value" },
+    { "-o", "the output is an argument of its own; see the usage" },
+};
+
 static status unknown(const struct command *cmd, const char *word, size_t n, struct err *e)
 {
+    for (int i = 0; i < ARRAY_LEN(foreign); i++)
+        if (same(word, n, foreign[i].word)) return err_set(e, ERR_USAGE, "%s has no option %s: %s", cmd->name, foreign[i].word, foreign[i].here);
     char typed[64];
     char spelled[OPT_MAX * 2][64];
     const char *list[OPT_MAX * 2];
@@ -296,6 +338,36 @@ static bool is_option(const char *w)
     return w[0] == '-' && w[1] && !(isdigit((unsigned char)w[1]) || (w[1] == '.' && isdigit((unsigned char)w[2])));
 }
 
+static bool is_number(const char *s)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s) && *s != '.') return false;
+    strtod(s, &end);
+    return !*end;
+}
+
+/* Values that would silently become part of the prompt: a number behind an option that may stand alone ("--lookup 8"), and llama.cpp's second
+ * word of --lora-scaled. word: the option and what follows it, `left` words. */
+static status loose_number(const struct opt *o, char **word, int left, const char *what, struct err *e)
+{
+    if (o->implied && left > 1 && is_number(o->implied) && is_number(word[1]))
+        return err_set(e, ERR_USAGE, "%s %s: the value of this option is stuck to it: %s=%s", what, word[1], what, word[1]);
+    if (!strcmp(what, "--lora-scaled") && left > 2 && is_number(word[2]))
+        return err_set(e, ERR_USAGE, "--lora-scaled %s %s: the scale stands behind a colon: --lora %s:%s", word[1], word[2], word[1], word[2]);
+    return OK;
+}
+
+/* F16 for f16: the choice as the row spells it. */
+static void fold_choice(const struct opt *o, char *text)
+{
+    size_t n = strlen(text);
+    for (const char *p = o->choices; p && *p;) {
+        size_t len = strcspn(p, "|");
+        if (len == n && !strncasecmp(p, text, n)) memcpy(text, p, n);
+        p += len + (p[len] == '|');
+    }
+}
+
 /* One option word at argv[i]; returns with *used = words consumed. */
 static status take(const struct command *cmd, struct cli *c, struct opt_result *r, char **argv, int left, int *used, struct err *e)
 {
@@ -317,7 +389,9 @@ static status take(const struct command *cmd, struct cli *c, struct opt_result *
     if (o == &builtin_rows[0]) return r->help = true, OK;
     if (o == &builtin_rows[1]) return r->show_config = true, OK;
     if (o->kind == OPT_FLAG && !value) value = (char *)"on";
+    if (!value) TRY(loose_number(o, argv, left, what, e));
     const char *text = value ? value : o->implied;
+    if (value) fold_choice(o, value);
     if (!text) {
         int other;
         bool neg;
@@ -326,6 +400,7 @@ static status take(const struct command *cmd, struct cli *c, struct opt_result *
         if (!strncmp(text, "--", 2) && find(cmd, text, strcspn(text, "="), &other, &neg))
             return err_set(e, ERR_USAGE, "%s needs a value %s, but %s follows (%s=%s passes it as text)", what, o->value ? o->value : "", text,
                            what, text);
+        fold_choice(o, argv[1]);
         *used = 2;
     }
     if (o->kind == OPT_LIST && r->source[index] != OPT_WORD) *(int *)((char *)c + o->count_offset) = 0;

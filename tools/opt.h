@@ -25,9 +25,7 @@
 #define ROW_LOOKUP                                                                                                          \
     { "lookup", "--draft-ngram", OPT_INT, OPT_AT(lookup), .value = "N", .hi = SINGLE_ROWS - 1, .implied = "8",              \
       .help = "guess up to N tokens (8) from the text so far and check them in one pass: the same answer, faster where it repeats" }
-#define ROW_SESSION                                                                                                         \
-    { "session", "--prompt-cache", OPT_STR, OPT_AT(session_file), .value = "FILE",                                          \
-      .help = "keep what was read in this file; when it is there, go on from it" }
+#define ROW_SESSION(text) { "session", "--prompt-cache", OPT_STR, OPT_AT(session_file), .value = "FILE", .help = text }
 #define OPT_GROUP(id, group_title, ...)                                    \
     static const struct opt id##_rows[] = { __VA_ARGS__ };                 \
     const struct opt_group id = { group_title, id##_rows, ARRAY_LEN(id##_rows) }
@@ -43,6 +41,9 @@ struct opt_result {
 
 /* opt_at - row i of a command counted over all its groups (hidden duplicates skipped), NULL past the end. group may be NULL. */
 const struct opt *opt_at(const struct command *cmd, int i, const struct opt_group **group);
+
+/* opt_named - the row of one group under any of its spellings, with or without dashes, _ for - too; NULL: none. word: n bytes. */
+const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n);
 
 /* opt_parse - fills *c. Words stay where they are; the positionals among them are moved to the front of argv. ERR_USAGE names option, value and
  * range, or the nearest option. The number of positionals is checked unless help or show_config was asked for. */
