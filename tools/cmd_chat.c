@@ -138,6 +138,7 @@ static enum next say(struct talk *t, const char *text, size_t n, int *code)
 
 struct slash {
     const char *name, *args, *help;
+    const char *alias; /* further names, space-separated, or NULL */
     enum next (*run)(struct talk *t, const char *arg, int *code);
 };
 static const struct slash slashes[];
@@ -193,13 +194,6 @@ static enum next do_system(struct talk *t, const char *arg, int *code)
     return note(t, strcmp(arg, "-") ? "system message set; it is read with the next message" : "system message removed"), GO_ON;
 }
 
-static const struct opt *set_row(const char *name, size_t n)
-{
-    for (int i = 0; i < opts_sampling.n; i++)
-        if (strlen(opts_sampling.rows[i].name) == n && !memcmp(opts_sampling.rows[i].name, name, n)) return &opts_sampling.rows[i];
-    return NULL;
-}
-
 static enum next show_settings(const struct talk *t)
 {
     char value[256];
@@ -228,19 +222,22 @@ static enum next do_set(struct talk *t, const char *arg, int *code)
     struct err e = { 0 };
     size_t n = strcspn(arg, " =");
     if (!n) return show_settings(t);
-    const struct opt *o = set_row(arg, n);
+    const struct opt *o = opt_named(&opts_sampling, arg, n);
     if (!o) {
-        err_set(&e, ERR_USAGE, "/set has no option '%.*s'; /set alone lists them", (int)(n < 40 ? n : 40), arg);
+        if (n == 6 && !memcmp(arg, "system", n)) err_set(&e, ERR_USAGE, "/set has no option 'system'; /system TEXT sets the system message");
+        else err_set(&e, ERR_USAGE, "/set has no option '%.*s'; /set alone lists them", (int)(n < 40 ? n : 40), arg);
         return complain(t, &e, code);
     }
     arg += n;
     arg += strspn(arg, " =");
+    char value[256];
     if (!*arg && o->kind != OPT_LIST && o->kind != OPT_FLAG) {
-        char value[64];
         opt_text(t->cli, o, value, sizeof value);
         return fprintf(stderr, "%s = %s (%s)\n", o->name, value, o->help), GO_ON;
     }
-    return set_option(t, o, arg, &e) == OK ? GO_ON : complain(t, &e, code);
+    if (set_option(t, o, arg, &e) != OK) return complain(t, &e, code);
+    opt_text(t->cli, o, value, sizeof value);
+    return fprintf(stderr, "%s = %s\n", o->name, value), GO_ON;
 }
 
 /* Messages of the last exchange: the answer and the question before it. */
@@ -252,6 +249,13 @@ static enum next do_undo(struct talk *t, const char *arg, int *code)
     bool any = n < chat_count(t->prompt.chat);
     chat_truncate(t->prompt.chat, n);
     return note(t, any ? "last exchange taken back" : "nothing to take back"), GO_ON;
+}
+
+/* Back to the system message: the session keeps what of it the next prompt shares. */
+static enum next do_clear(struct talk *t, const char *arg, int *code)
+{
+    chat_truncate(t->prompt.chat, role_is(t, 0, "system"));
+    return note(t, "the conversation starts over"), GO_ON;
 }
 
 static enum next do_regen(struct talk *t, const char *arg, int *code)
@@ -340,19 +344,32 @@ static enum next do_stats(struct talk *t, const char *arg, int *code)
 static enum next do_bye(struct talk *t, const char *arg, int *code) { return END; }
 
 static const struct slash slashes[] = {
-    { "/help", "", "this list", do_help },
-    { "/system", "[TEXT|-]", "show, set or remove the system message", do_system },
-    { "/set", "[NAME VALUE]", "show or change sampling options", do_set },
-    { "/undo", "", "take back the last message and its answer", do_undo },
-    { "/regen", "", "answer the last message again", do_regen },
-    { "/save", "[FILE]", "write the conversation as JSON; without a name: --session", do_save },
-    { "/load", "FILE", "replace the conversation by a saved one", do_load },
-    { "/context", "", "tokens used and total", do_context },
-    { "/stats", "", "speed and counts so far", do_stats },
-    { "/bye", "", "end (also Ctrl-D)", do_bye },
+    { "/help", "", "this list", "/?", do_help },
+    { "/system", "[TEXT|-]", "show, set or remove the system message", NULL, do_system },
+    { "/set", "[NAME VALUE]", "show or change sampling options", NULL, do_set },
+    { "/undo", "", "take back the last message and its answer", NULL, do_undo },
+    { "/clear", "", "start over; the system message stays (also /reset, /new)", "/reset /new", do_clear },
+    { "/regen", "", "answer the last message again", NULL, do_regen },
+    { "/save", "[FILE]", "write the conversation as JSON; without a name: --session", NULL, do_save },
+    { "/load", "FILE", "replace the conversation by a saved one", NULL, do_load },
+    { "/context", "", "tokens used and total", NULL, do_context },
+    { "/stats", "", "speed and counts so far", NULL, do_stats },
+    { "/bye", "", "end (also /exit, Ctrl-D)", "/exit /quit", do_bye },
     { NULL },
 };
-static const char *const slash_words[] = { "/help", "/system", "/set", "/undo", "/regen", "/save", "/load", "/context", "/stats", "/bye", NULL };
+static const char *const slash_words[] = { "/help", "/system", "/set", "/undo", "/clear", "/regen", "/save", "/load", "/context", "/stats", "/bye", "/exit",
+                                          NULL };
+
+static bool slash_is(const struct slash *s, const char *word, size_t n)
+{
+    if (strlen(s->name) == n && !memcmp(s->name, word, n)) return true;
+    for (const char *a = s->alias; a && *a; a += strspn(a, " ")) {
+        size_t len = strcspn(a, " ");
+        if (len == n && !memcmp(a, word, n)) return true;
+        a += len;
+    }
+    return false;
+}
 
 static enum next command(struct talk *t, const char *text, int *code)
 {
@@ -362,9 +379,8 @@ static enum next command(struct talk *t, const char *text, int *code)
     char typed[32];
     arg += strspn(arg, " \t\n");
     for (const struct slash *s = slashes; s->name; s++)
-        if (strlen(s->name) == n && !memcmp(s->name, text, n)) return s->run(t, arg, code);
+        if (slash_is(s, text, n)) return s->run(t, arg, code);
     snprintf(typed, sizeof typed, "%.*s", (int)(n < 31 ? n : 31), text);
-    if (!strcmp(typed, "/exit") || !strcmp(typed, "/quit")) return END;
     const char *best = nearest(typed, slash_words, ARRAY_LEN(slash_words) - 1);
     err_set(&e, ERR_USAGE, "no command %s%s%s; /help lists them (a blank before / sends the line as text)", typed, best ? ", did you mean " : "",
             best ? best : "");
@@ -482,7 +498,7 @@ static int run(struct cli *c)
 
 OPT_GROUP(chat_rows, "Chat",
     { "load", NULL, OPT_STR, OPT_AT(load), .value = "FILE", .help = "begin with a saved conversation" },
-    ROW_SESSION,
+    ROW_SESSION("keep the conversation in this file; when it is there, go on from it"),
     ROW_LOOKUP,
     { "no-history", NULL, OPT_FLAG, OPT_AT(no_history), .help = "neither read nor write the file of typed lines" },
     ROW_QUIET, ROW_VERBOSE, ROW_COLOR);
