@@ -1,6 +1,7 @@
 /* beams - see beams.h. Sampling options do not apply: a search takes probabilities as the model gives them. */
 #include "tools/beams.h"
 #include "tools/buffer.h"
+#include <stdio.h>
 #include <string.h>
 
 status beams_check(const struct cli *c, struct err *e)
@@ -17,6 +18,33 @@ status beams_check(const struct cli *c, struct err *e)
         if (others[i].on) return err_set(e, ERR_USAGE, "--beams and %s exclude each other", others[i].name);
     if (c->n_best > c->beams) return err_set(e, ERR_USAGE, "--n-best %lld: %lld beams give at most as many answers", (long long)c->n_best, (long long)c->beams);
     return OK;
+}
+
+void beams_note(const struct cli *c)
+{
+    struct sampler_options d;
+    const struct sampler_options *s = &c->sampling;
+    char list[200] = "";
+    sampler_defaults(&d);
+    const struct { bool on; const char *name; } ignored[] = {
+        { s->temperature != d.temperature && s->temperature > 0, "--temp" },
+        { s->top_k != d.top_k, "--top-k" },
+        { s->top_p != d.top_p, "--top-p" },
+        { s->min_p != d.min_p, "--min-p" },
+        { s->typical_p != d.typical_p, "--typical" },
+        { s->top_n_sigma != d.top_n_sigma, "--top-nsigma" },
+        { s->xtc_probability != d.xtc_probability, "--xtc-probability" },
+        { s->repeat_penalty != d.repeat_penalty, "--repeat-penalty" },
+        { s->presence_penalty != d.presence_penalty, "--presence-penalty" },
+        { s->frequency_penalty != d.frequency_penalty, "--frequency-penalty" },
+        { s->dry_multiplier != d.dry_multiplier, "--dry-multiplier" },
+        { s->mirostat != d.mirostat, "--mirostat" },
+    };
+    for (int i = 0; c->beams && i < ARRAY_LEN(ignored); i++) {
+        size_t n = strlen(list);
+        if (ignored[i].on) snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", ignored[i].name);
+    }
+    if (*list) fprintf(stderr, "note: a search draws nothing: not used with --beams: %s\n", list);
 }
 
 static bool ended(const struct generator *g, const struct beam_answer *a)
@@ -50,7 +78,10 @@ static bool go_on(void *ctx, int64_t n)
 
 status beams_run(struct generator *g, struct beam_result *r, struct err *e)
 {
-    static const char *const stops[] = { "auto", "first", "never" };
+    static const struct { const char *name; enum beam_stop stop; } stops[] = {
+        { "auto", BEAM_STOP_AUTO }, { "first", BEAM_STOP_FIRST }, { "never", BEAM_STOP_NEVER },
+        { "false", BEAM_STOP_AUTO }, { "true", BEAM_STOP_FIRST }, /* as transformers says it */
+    };
     struct session *s = g->rt->session;
     int64_t room = session_n_ctx(s) - session_pos(s);
     struct bar bar;
@@ -58,7 +89,7 @@ status beams_run(struct generator *g, struct beam_result *r, struct err *e)
     o.n_end = g->cli->ignore_eos ? 0 : g->n_end;
     o.max_tokens = g->cli->n_predict > 0 ? min_i64(room, g->cli->n_predict) : room;
     for (int i = 0; i < ARRAY_LEN(stops); i++)
-        if (!strcmp(stops[i], g->cli->beam_stop)) o.stop = (enum beam_stop)i;
+        if (!strcmp(stops[i].name, g->cli->beam_stop)) o.stop = stops[i].stop;
     if (g->cli->n_predict == 0) return g->finish = FINISH_LENGTH, OK;
     if (room < 1) return err_set(e, ERR_USAGE, "the context is full: beams need room for one token at least");
     bar_begin(&bar, g->cli, "beams", "tok", o.max_tokens);
@@ -71,7 +102,7 @@ status beams_run(struct generator *g, struct beam_result *r, struct err *e)
     if (r->n > 0) st = text_of(g, &r->answer[0], &b, e);
     g->n_generated = r->n > 0 ? r->answer[0].n : 0;
     g->finish = r->n > 0 && ended(g, &r->answer[0]) ? FINISH_STOP : o.max_tokens == room ? FINISH_CONTEXT : FINISH_LENGTH;
-    if (st == OK && b.n && g->cli->n_best <= 1 && !g->text(g->ctx, b.p, b.n)) g->finish = FINISH_CLOSED;
+    if (st == OK && b.n && (g->cli->n_best <= 1 || g->cli->json) && !g->text(g->ctx, b.p, b.n)) g->finish = FINISH_CLOSED;
     buffer_free(&b);
     return st;
 }

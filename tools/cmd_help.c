@@ -72,7 +72,8 @@ static void help_overview(void)
                "  cuanto doctor\n"
                "\nMODEL is a file, a folder with one .gguf, or a name in $CUANTO_MODELS or ./models.\n"
                "More: cuanto help COMMAND, cuanto help all.\n"
-               "Exit codes: 0 ok, 1 failure, 2 usage, 3 file, 4 format, 5 memory, 130 and 143 signals, 141 closed output.\n");
+               "Exit codes: 0 ok, 1 failure, 2 usage, 3 file, 4 format, 5 memory, 6 quality gate, 7 verification,\n"
+               "129, 130 and 143 signals, 141 closed output.\n");
 }
 
 static const char *const sources[] = { "default", "environment", "command line" };

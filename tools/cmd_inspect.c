@@ -18,8 +18,8 @@ struct inspection {
     const struct cli *c;
     char path[PATH_CAP];
     struct gguf g;
-    struct str arch, name, tokenizer, pre, template;
-    int64_t n_ctx, n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab; /* -1: the file does not say */
+    struct str kind, arch, name, tokenizer, pre, template;
+    int64_t n_ctx, n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, n_expert, n_used, n_ff_expert; /* -1: the file does not say */
     uint64_t n_params, bytes;
     struct type_row types[DTYPE_IDS];
     int n_types;
@@ -96,6 +96,7 @@ static void count_types(struct inspection *in)
 static void read_facts(struct inspection *in)
 {
     const struct gguf *g = &in->g;
+    in->kind = get_str(g, "general.type");
     in->arch = get_str(g, "general.architecture");
     in->name = get_str(g, "general.name");
     in->tokenizer = get_str(g, "tokenizer.ggml.model");
@@ -105,6 +106,9 @@ static void read_facts(struct inspection *in)
     in->n_layer = get_i64(in, "block_count");
     in->n_embd = get_i64(in, "embedding_length");
     in->n_ff = get_i64(in, "feed_forward_length");
+    in->n_expert = get_i64(in, "expert_count");
+    in->n_used = get_i64(in, "expert_used_count");
+    in->n_ff_expert = get_i64(in, "expert_feed_forward_length");
     in->n_head = get_i64(in, "attention.head_count");
     in->n_head_kv = get_i64(in, "attention.head_count_kv");
     in->head_dim = get_i64(in, "attention.key_length");
@@ -345,6 +349,18 @@ static size_t unused_bytes(const struct gguf *g)
     return g->n_more == 0 && room > used ? room - used : 0;
 }
 
+/* What a file is that is no model; NULL: a model, or it does not say. */
+static const char *kind_of(const struct inspection *in)
+{
+    static const struct { const char *type, *text; } rows[] = {
+        { "imatrix", "importance of columns: cuanto quantize --imatrix FILE" },
+        { "adapter", "LoRA adapter: cuanto run MODEL --lora FILE" },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (in->kind.n == strlen(rows[i].type) && !memcmp(in->kind.p, rows[i].type, in->kind.n)) return rows[i].text;
+    return NULL;
+}
+
 static void print_text(const struct inspection *in)
 {
     char text[128], size[32];
@@ -353,6 +369,8 @@ static void print_text(const struct inspection *in)
     if (in->g.n_more) out_printf("parts          %d files\n", in->g.n_more + 1);
     size_t unused = unused_bytes(&in->g);
     if (unused) out_printf("unused         %s that no tensor covers\n", size_text(unused, size));
+    const char *kind = kind_of(in);
+    if (kind) out_printf("kind           %s\n", kind);
     out_printf("architecture   %s\n", in->arch.n ? clean(in->arch, text, sizeof text) : "(not given)");
     if (in->name.n) out_printf("name           %s\n", clean(in->name, text, sizeof text));
     out_printf("parameters     %.2f %s\n", p < 1e9 ? p * 1e-6 : p * 1e-9, p < 1e9 ? "M" : "B");
@@ -364,6 +382,12 @@ static void print_text(const struct inspection *in)
         print_count(", width ", in->n_embd, "");
         print_count(", feed-forward ", in->n_ff, "\n");
         if (in->n_ff < 0) out_printf("\n");
+    }
+    if (in->n_expert > 0) {
+        out_printf("experts        %lld", (long long)in->n_expert);
+        print_count(", ", in->n_used, " used at a time");
+        print_count(", feed-forward ", in->n_ff_expert, "");
+        out_printf("\n");
     }
     if (in->n_head >= 0) {
         out_printf("heads          %lld", (long long)in->n_head);
@@ -380,7 +404,7 @@ static void print_text(const struct inspection *in)
     if (in->template.n) out_printf("chat template  %zu bytes: %s\n", in->template.n, clean(in->template, text, 80));
     else out_printf("chat template  none\n");
     if (in->runs) out_printf("runs           yes\n");
-    else out_printf("runs           no: %s\n", in->why.text);
+    else out_printf("runs           no: %s\n", kind ? "it is no model" : in->why.text);
     out_printf("\ntype    tensors         bytes  share\n");
     for (int i = 0; i < in->n_types; i++)
         out_printf("%-6s  %7lld  %12s  %4.1f %%\n", in->types[i].type->gguf_name, (long long)in->types[i].n_tensors,
@@ -410,6 +434,7 @@ static void facts_json(struct json_out *o, const struct inspection *in)
     json_put_cstr(o, "file", in->path);
     json_put_i64(o, "file_bytes", (int64_t)gguf_bytes(&in->g));
     json_put_i64(o, "gguf_version", in->g.version);
+    put_text(o, "kind", in->kind);
     put_text(o, "architecture", in->arch);
     put_text(o, "name", in->name);
     json_put_i64(o, "n_params", (int64_t)in->n_params);
@@ -420,6 +445,9 @@ static void facts_json(struct json_out *o, const struct inspection *in)
     put_count(o, "n_layer", in->n_layer);
     put_count(o, "n_embd", in->n_embd);
     put_count(o, "n_ff", in->n_ff);
+    put_count(o, "n_expert", in->n_expert);
+    put_count(o, "n_expert_used", in->n_used);
+    put_count(o, "n_ff_expert", in->n_ff_expert);
     put_count(o, "n_head", in->n_head);
     put_count(o, "n_head_kv", in->n_head_kv);
     put_count(o, "head_dim", in->head_dim);

@@ -155,11 +155,13 @@ static status take_words(struct job *j, struct err *e)
     for (int i = 0; j->o.spec.method && i < n; i++)
         if (recipe_by_name(c->args[i]))
             return err_set(e, ERR_USAGE, "--method %s chooses the format itself and takes no TYPE: leave out %.40s", j->o.spec.method->name, c->args[i]);
+    if (c->output && n > 0) return err_set(e, ERR_USAGE, "-o %.60s: the output is given twice, '%.60s' too", c->output, c->args[n - 1]);
     if (n > 1) return err_set(e, ERR_USAGE, "'%.60s': one word too many: cuanto quantize IN [OUT] TYPE", c->args[n - 1]);
     TRY(model_find(c->model, j->in, sizeof j->in, e));
-    if (n == 0) return default_out(j, e);
-    if (snprintf(j->out, sizeof j->out, "%s", c->args[0]) < (int)sizeof j->out) return OK;
-    return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->args[0]);
+    const char *out = n > 0 ? c->args[0] : c->output;
+    if (!out || !*out) return default_out(j, e);
+    if (snprintf(j->out, sizeof j->out, "%s", out) < (int)sizeof j->out) return OK;
+    return err_set(e, ERR_USAGE, "%.60s...: the path is too long", out);
 }
 
 static status take_options(struct job *j, struct err *e)
@@ -400,6 +402,7 @@ OPT_GROUP(quantize_group, "Quantize",
       .help = "which tensors hurt and what to change: .html, .json, .csv or .md; with --dry-run from a sample" },
     { "keep-outliers", NULL, OPT_STR, OPT_AT(keep_outliers), .value = "T", .implied = "6",
       .help = "LLM.int8(): columns T times as large as the middle one stay F16 beside the matrix; cuanto only" },
+    { "output", "-o --outfile", OPT_STR, OPT_AT(output), .value = "OUT", .help = "the new file, in place of the word OUT" },
     { "dry-run", NULL, OPT_FLAG, OPT_AT(dry_run), .help = "print the plan on stdout, write nothing" },
     { "resume", NULL, OPT_FLAG, OPT_AT(resume), .help = "continue what an interrupted run left" },
     { "overwrite", "--force", OPT_FLAG, OPT_AT(overwrite), .help = "replace an existing output, or what an interrupted run left" },

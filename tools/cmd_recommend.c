@@ -48,7 +48,7 @@ struct job {
     double rate[DTYPE_IDS];      /* GB/s in decoding; 0: not measured yet */
     struct row row[ROWS_MAX];
     int n, best;                 /* best: -1 = none */
-    char reason[200];
+    char reason[320];
 };
 
 /* ---- words ---- */

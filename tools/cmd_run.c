@@ -220,6 +220,7 @@ static int run(struct cli *c)
         st = err_set(&e, ERR_USAGE, "no prompt: give it as an argument, with -f FILE, or on standard input");
         hint = "For a conversation: cuanto chat MODEL";
     }
+    if (st == OK && !c->quiet) beams_note(c);
     if (st == OK) st = input_prompt(c, &r.input, &e);
     if (st == OK) st = runtime_open(&r.rt, c, RUNTIME_DEFAULT_CTX, &e);
     if (st == OK) st = encode(&r, &e);
@@ -241,7 +242,7 @@ static int run(struct cli *c)
 
 OPT_GROUP(run_rows, "Run",
     ROW_FILE,
-    ROW_SESSION,
+    ROW_SESSION("keep what was read in this file, for the beginning that the next prompt shares; not a conversation"),
     ROW_LOOKUP,
     { "raw", NULL, OPT_FLAG, OPT_AT(raw), .help = "no chat template: continue the text as it is" },
     { "special", NULL, OPT_FLAG, OPT_AT(special), .help = "with --raw: text of control tokens becomes those tokens" },
@@ -249,12 +250,12 @@ OPT_GROUP(run_rows, "Run",
     { "extract", "-x", OPT_FLAG, OPT_AT(extract), .help = "print only the first fenced code block" },
     { "no-stream", NULL, OPT_FLAG, OPT_AT(no_stream), .help = "print the answer when it is complete" },
     { "beams", "--num-beams", OPT_INT, OPT_AT(beams), .value = "N", .hi = BEAMS_MAX,
-      .help = "search for the likeliest answer, N at a time, instead of drawing one; 0: off" },
+      .help = "search for the likeliest answer, N (at most 16) at a time, instead of drawing one; 0: off" },
     { "n-best", NULL, OPT_INT, OPT_AT(n_best), .value = "N", .def = "1", .lo = 1, .hi = BEAMS_MAX, .help = "print the N best answers of a search" },
     { "length-penalty", NULL, OPT_FLOAT, OPT_AT(length_penalty), .value = "X", .def = "1", .lo = -100, .hi = 100,
       .help = "answers are ranked by log probability / length^X: above 0 favours long ones" },
-    { "early-stopping", NULL, OPT_STR, OPT_AT(beam_stop), .value = "WHEN", .def = "auto", .choices = "auto|first|never",
-      .help = "end a search when no better answer is likely, when N are finished, or only when none is possible" },
+    { "early-stopping", NULL, OPT_STR, OPT_AT(beam_stop), .value = "WHEN", .def = "auto", .choices = "auto|first|never|false|true",
+      .help = "end a search when no better answer is likely, when N are finished, or only when none is possible; false: auto, true: first" },
     { "top-logprobs", NULL, OPT_INT, OPT_AT(top_logprobs), .value = "N", .hi = 1000, .help = "with --json: the N likeliest tokens at each place" });
 
 static const struct opt_group *const groups[] = { &opts_common, &opts_prompt, &run_rows, &opts_sampling, &opts_model, &opts_cpu, NULL };

@@ -66,6 +66,24 @@ static status only_file(const char *dir, char *path, size_t cap, struct err *e)
     return err_set(e, ERR_FILE, "%s: %d .gguf files, name one: %s", dir, found, names);
 }
 
+/* Files of ./models whose name holds `name`, in any case: ", did you mean a.gguf, b.gguf?"; "" for none. */
+static const char *near_files(const char *name, char *buf, size_t cap)
+{
+    size_t n = strlen(name), used = 0;
+    int found = 0;
+    DIR *d = opendir("models");
+    *buf = 0;
+    for (struct dirent *f; d && found < 3 && (f = readdir(d));) {
+        const char *at = has_suffix(f->d_name, ".gguf") ? f->d_name : "";
+        while (*at && strncasecmp(at, name, n) != 0) at++;
+        if (!*at || used + strlen(f->d_name) + 24 > cap) continue;
+        used += (size_t)snprintf(buf + used, cap - used, "%s%s", found++ ? ", " : "; did you mean ", f->d_name);
+    }
+    if (found) snprintf(buf + used, cap - used, "?");
+    if (d) closedir(d);
+    return buf;
+}
+
 status model_find(const char *name, char *path, size_t cap, struct err *e)
 {
     struct stat st;
@@ -86,8 +104,10 @@ status model_find(const char *name, char *path, size_t cap, struct err *e)
         p += n + (p[n] == ':');
     }
     if (try_file("models", 6, name, path, cap) || try_file("", 0, name, path, cap)) return OK;
-    if (dirs && *dirs) return err_set(e, ERR_FILE, "%s: no such model here, in ./models or in $CUANTO_MODELS (%s)", name, dirs);
-    return err_set(e, ERR_FILE, "%s: no such model here or in ./models ($CUANTO_MODELS is not set)", name);
+    char near[200];
+    near_files(name, near, sizeof near);
+    if (dirs && *dirs) return err_set(e, ERR_FILE, "%s: no such model here, in ./models or in $CUANTO_MODELS (%s)%s", name, dirs, near);
+    return err_set(e, ERR_FILE, "%s: no such model here or in ./models ($CUANTO_MODELS is not set)%s", name, near);
 }
 
 /* ---- opening ---- */
@@ -148,18 +168,21 @@ static status open_session(struct runtime *r, const struct cli *c, int64_t n_ctx
 static void print_status(const struct runtime *r, const struct cli *c, const char *path)
 {
     struct model_info m;
-    char size[32], kv[32], context[96] = "";
+    char size[32], kv[32], context[96] = "", rope[48] = "";
     const char *slash = strrchr(path, '/'), *name;
     model_info(r->model, &m);
     name = m.name[0] ? m.name : slash ? slash + 1 : path;
     if (r->session)
         snprintf(context, sizeof context, " | context %lld, KV %s", (long long)session_n_ctx(r->session), size_text(session_bytes(r->session), kv));
+    if (strcmp(m.rope, "none") != 0)
+        snprintf(rope, sizeof rope, m.rope_factor != 1 ? " | rope %s x%g" : " | rope %s", m.rope, (double)m.rope_factor);
     int threads = c->threads > 0 ? (int)c->threads : r->cpu.n_threads_default;
-    fprintf(stderr, "%s, %s, %s%s | %d %s (%s) | %s\n", name, format_name(model_gguf(r->model), m.type), size_text(m.file_bytes, size), context, threads,
-            threads == 1 ? "thread" : "threads", c->threads > 0 ? "asked for" : r->cpu.why, engine_kernels(r->engine)->name);
+    fprintf(stderr, "%s, %s, %s%s%s | %d %s (%s) | %s\n", name, format_name(model_gguf(r->model), m.type), size_text(m.file_bytes, size), context, rope,
+            threads, threads == 1 ? "thread" : "threads", c->threads > 0 ? "asked for" : r->cpu.why, engine_kernels(r->engine)->name);
     if (r->session && m.n_ctx_train > 0 && session_n_ctx(r->session) > m.n_ctx_train && !c->rope_scaling)
-        fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on; --rope-scaling yarn stretches them\n",
-                (long long)session_n_ctx(r->session), (long long)m.n_ctx_train);
+        fprintf(stderr, "warning: context %lld is longer than the %lld positions this model was trained on; "
+                "--rope-scaling yarn --rope-scale %lld stretches them\n",
+                (long long)session_n_ctx(r->session), (long long)m.n_ctx_train, (long long)((session_n_ctx(r->session) - 1) / m.n_ctx_train + 1));
     for (int i = 0; i < r->n_lora; i++) {
         struct adapter_info a;
         adapter_info(r->lora[i], &a);

@@ -125,8 +125,9 @@ void generator_advice(const struct generator *g, char *buf, size_t cap)
     struct model_info info;
     int64_t want = (g->n_prompt + 512 + 1023) / 1024 * 1024;
     model_info(g->rt->model, &info);
-    if (info.n_ctx_train > 0 && want > info.n_ctx_train)
-        snprintf(buf, cap, "Shorten it: this model was trained on %lld positions, a larger context would not help much", (long long)info.n_ctx_train);
+    if (info.n_ctx_train > 0 && want > info.n_ctx_train && !g->cli->rope_scaling)
+        snprintf(buf, cap, "Shorten it, or stretch the %lld positions this model was trained on: -c %lld --rope-scaling yarn --rope-scale %lld",
+                 (long long)info.n_ctx_train, (long long)want, (long long)((want - 1) / info.n_ctx_train + 1));
     else
         snprintf(buf, cap, "Shorten it, or give a larger context: -c %lld", (long long)want);
 }

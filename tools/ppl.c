@@ -8,6 +8,9 @@ status ppl_chunks(int64_t n_tokens, int64_t n_ctx, int64_t max_chunks, int64_t *
 {
     if (n_ctx < PPL_CTX_MIN)
         return err_set(e, ERR_USAGE, "a context of %lld tokens is too short to score, at least %d", (long long)n_ctx, PPL_CTX_MIN);
+    if (n_tokens < 2 * n_ctx && n_tokens / 2 >= PPL_CTX_MIN)
+        return err_set(e, ERR_USAGE, "the text has %lld tokens, at least %lld (two contexts of %lld) are needed; a context that fits: -c %lld",
+                       (long long)n_tokens, (long long)(2 * n_ctx), (long long)n_ctx, (long long)(n_tokens / 2));
     if (n_tokens < 2 * n_ctx)
         return err_set(e, ERR_USAGE, "the text has %lld tokens, at least %lld (two contexts of %lld) are needed", (long long)n_tokens,
                        (long long)(2 * n_ctx), (long long)n_ctx);

@@ -61,6 +61,7 @@ static status schema_to_grammar(struct grammar **out, const char *text, size_t n
     char *gbnf = NULL;
     arena_init(&a, 0);
     status st = json_parse(&schema, text, n, &a, name, e);
+    if (st == ERR_FORMAT) e->code = st = ERR_USAGE; /* as for JSON that is no schema */
     if (st == OK) st = json_schema_to_gbnf(&gbnf, schema, name, e);
     if (st == OK) st = grammar_parse(out, gbnf, strlen(gbnf), name, NULL, e);
     mem_free(gbnf);
@@ -91,6 +92,11 @@ static status compile_grammar(struct sampling *s, int which, const struct tokeni
     if (text) given = text;
     status st = which < 2 ? grammar_parse(&s->grammar, given, n, name, t, e) : schema_to_grammar(&s->grammar, given, n, name, e);
     mem_free(text);
+    struct file_facts file;
+    bool named = st == ERR_USAGE && (which == 0 || which == 2) && file_stat(given, &file);
+    if (named) *e = (struct err){ 0 }; /* what follows says it better */
+    if (named)
+        return err_set(e, ERR_USAGE, "%s: '%.80s' is the name of a file: %s-file %.80s", name, given, name, given);
     return st;
 }
 

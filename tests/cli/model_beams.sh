@@ -13,3 +13,6 @@ cuanto run $m --beams 2 --json-mode; echo "exit $?"
 cuanto run $m --beams 2 -n 0 | wc -c
 cuanto run $TINY_MODEL --raw Once --beams 2 --ignore-eos -c 20 2>&1 >/dev/null | grep full
 cuanto run $m --beams 99 | head -n 1
+cuanto run $m --beams 3 -n 5 --ignore-eos --n-best 2 --json | sed -n 's/^{"text":"\(..*\)","answers":\[{"text":"\1","score".*/text is the best answer/p'
+cuanto run $m --beams 2 -n 4 --early-stopping true >a; cuanto run $m --beams 2 -n 4 --early-stopping first >b; cmp a b && echo 'true is first'
+cuanto run $TINY_MODEL --raw Once --beams 2 -n 2 --temp 1 --top-k 3 2>&1 >/dev/null | grep -a note

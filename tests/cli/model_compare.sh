@@ -29,7 +29,7 @@ cuanto compare --base-logits l.kld $m --save-logits k.kld -q; echo "exit $?"
 echo "- refused"
 cuanto compare $m -f text 2>&1 >x | cut_; 
 cuanto compare $m $m -q; echo "exit $?"
-cuanto compare $m $m -f text -q 2>&1 | sed 's/[0-9][0-9]* tokens/N tokens/'
+cuanto compare $m $m -f text -q 2>&1 | sed 's/[0-9][0-9]* tokens/N tokens/; s/-c [0-9]*/-c N/'
 cuanto compare $m $m $m $m $m $m $m $m $m $m $m $m $m $m $m $m $m $m -f text -c 64 -q; echo "exit $?"
 cuanto compare $m missing -f text -c 64 -q >x 2>err; echo "exit $?"
 cp $m copy.gguf; cuanto compare $m copy.gguf -f text -c 64 -q -o copy.gguf; echo "exit $?"; cmp $m copy.gguf && echo untouched

@@ -9,3 +9,5 @@ t=$(cuanto run $m --raw 'a b c' -c 16 --ignore-eos --temp 0 -q --json 2>err | se
 echo "prompt + answer = $((n + t)) of 16, the last one not stored"
 cuanto run $m --raw 'a b c' -c $n --ignore-eos -q --json 2>err | grep -o '"tokens":[0-9]*\|"finish_reason":"[a-z]*"'
 cuanto run $m --raw 'a b c' -c 16 -n 2 --ignore-eos -q --json | grep -o '"tokens":[0-9]*\|"finish_reason":"[a-z]*"'
+cuanto run $m --raw x -c 64 -n 1 --rope-scaling yarn --rope-scale 2 2>&1 >/dev/null | grep -o 'rope yarn x2'
+cuanto run $m --raw x -c 64 -n 1 --rope-scaling longrope -q 2>&1 | grep -o 'longrope needs factors.*'

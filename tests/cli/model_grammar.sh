@@ -27,3 +27,7 @@ echo "- chat"
 printf '/set grammar root ::= "only this"\nhello\nagain\n/set grammar root ::= (\n/set json-schema {"const": 1}\n/set grammar\n/bye\n' |
     cuanto chat $m -q --template chatml --temp 1; echo "exit $?"
 printf '/set json-schema {"const": 17}\nhello\n/regen\n/bye\n' | cuanto chat $m -q --template chatml; echo "exit $?"
+echo "- names of files"
+go --json-schema s.json; echo "exit $?"
+go --grammar g.gbnf; echo "exit $?"
+go -j '{"enum": []}'; echo "exit $?"

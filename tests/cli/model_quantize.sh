@@ -76,3 +76,8 @@ cuanto quantize $first Q8_0 -q; echo "exit $?"
 ls p-Q*
 cmp p-Q8_0.gguf a.gguf && echo 'same as from one file'
 cuanto quantize $(ls p-00002-of-*.gguf) Q8_0 -q; echo "exit $?"
+echo "- -o"
+cuanto quantize m-F32.gguf -o from-o.gguf Q8_0 -q; echo "exit $?"; cmp from-o.gguf a.gguf && echo 'the same file'
+cuanto quantize m-F32.gguf p.gguf Q8_0 -o from-o.gguf -q; echo "exit $?"
+echo "- what is it?"
+seq 1 100 | tr '\n' ' ' >text; cuanto importance $TINY_MODEL -f text -c 32 --chunks 2 --no-ppl -o i.gguf -q >/dev/null; cuanto inspect i.gguf | grep '^kind\|^runs'

@@ -21,3 +21,4 @@ cuanto run $m -c 8 --raw x --session s.kv -q; echo "exit $?"
 head -c 200 s.kv >cut.kv; cuanto run $m --raw x --session cut.kv -q 2>&1 | sed 's/expected [0-9]*/expected N/'
 cp $TINY_MODEL x.gguf; cuanto run x.gguf --raw x --session x.gguf -q; echo "exit $?"
 echo text >t.kv; cuanto run $m --raw x --session t.kv -q; echo "exit $?"; cat t.kv
+cuanto run $m --raw x --session s.kv --rope-scaling linear --rope-scale 2 -q; echo "exit $?"
