@@ -179,7 +179,7 @@ static void put_row(const struct export *x, const struct hparam_row *r, struct j
     else if (r->kind == HP_BOOL && gguf_get_bool(&x->m->g, full, &b, NULL)) json_put_bool(o, name, b);
     else if (!get_number(x->m, r->key, &v)) return;
     else if (r->kind == HP_FLOAT) json_put_real(o, name, v);
-    else json_put_i64(o, name, (int64_t)v);
+    else json_put_i64(o, name, import_whole(v));
 }
 
 static bool own_row(const struct arch *arch, const struct hparam_row *r)
@@ -271,7 +271,7 @@ static void put_member(const struct model *m, const char *key, const char *name,
 {
     double v;
     if (!get_number(m, key, &v)) return;
-    if (integer) json_put_i64(o, name, (int64_t)v);
+    if (integer) json_put_i64(o, name, import_whole(v));
     else json_put_real(o, name, v * times);
 }
 

@@ -80,7 +80,7 @@ static void add_tensor(struct safetensors_writer *w, const struct damage *d, con
         safetensors_add(w, name, d->type ? d->type : CKPT_F32, rows ? 2 : 1, shape);
         return;
     }
-    float *x = malloc((size_t)n * sizeof *x);
+    float *x = calloc((size_t)n, sizeof(int64_t)); /* the widest type */
     for (int64_t i = 0; i < n; i++) x[i] = weight_at(name, i);
     size_t bytes = (size_t)n * ckpt_type_bytes(d->type ? d->type : CKPT_F32);
     if (d->type == CKPT_F16 || d->type == CKPT_BF16) dtype_from_f32(dtype_by_name(d->type == CKPT_F16 ? "f16" : "bf16"), x, x, n);

@@ -3,6 +3,7 @@
 #include "tools/opt.h"
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -47,7 +48,9 @@ static status default_out(struct job *j, const char *type, struct err *e)
     if (n >= sizeof dir) return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
     memcpy(dir, j->c->model, n);
     dir[n] = '\0';
-    const char *base = path_base(dir), *name = *base && strcmp(base, ".") && strcmp(base, "..") ? base : "model";
+    const char *base = path_base(dir), *name = base;
+    char real[PATH_MAX];
+    if (!*base || !strcmp(base, ".") || !strcmp(base, "..")) name = realpath(*dir ? dir : ".", real) && *path_base(real) ? path_base(real) : "model";
     if (snprintf(j->out, sizeof j->out, "%s-%s.gguf", name, type) < (int)sizeof j->out) return OK;
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
 }

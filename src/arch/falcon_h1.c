@@ -74,7 +74,7 @@ static status keys(struct import *im, struct err *e)
         if (import_number(im, biases[i], 0) != 0) return err_set(e, ERR_FORMAT, "config.json: %s is true, these equations have none", biases[i]);
     if (import_number(im, "mamba_rms_norm", 0) != 0 && import_number(im, "mamba_norm_before_gate", 1) != 0)
         return err_set(e, ERR_FORMAT, "config.json: mamba_norm_before_gate is true, here the gate comes first");
-    import_put_int(im, "ssm.inner_size", (int64_t)width);
+    import_put_int(im, "ssm.inner_size", import_whole(width));
     return mamba2_keys(im, e);
 }
 

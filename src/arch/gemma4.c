@@ -241,9 +241,9 @@ static status keys(struct import *im, struct err *e)
     if (import_is(im, "use_bidirectional_attention", "all")) return err_set(e, ERR_FORMAT, "config.json: use_bidirectional_attention is all");
     for (const struct json *t = types->child; t; t = t->next, n++) {
         window[n] = t->kind == JSON_STR && !strcmp(t->str, "sliding_attention");
-        heads[n] = (int32_t)(window[n] || !k_is_v ? import_number(im, "num_key_value_heads", 0)
+        heads[n] = (int32_t)(window[n] || !k_is_v ? import_int(im, "num_key_value_heads", 0)
                                                   : import_whole(full_number(im, "num_global_key_value_heads", "num_key_value_heads")));
-        ff[n] = (int32_t)import_int(im, "intermediate_size", 0) * (wide && n >= all - shared ? 2 : 1);
+        ff[n] = (int32_t)import_whole((wide && n >= all - shared ? 2 : 1) * import_number(im, "intermediate_size", 0));
     }
     import_put_ints(im, "attention.sliding_window_pattern", window, n);
     import_put_ints(im, "attention.head_count_kv", heads, n);

@@ -34,7 +34,7 @@ static status keys(struct import *im, struct err *e)
     if (import_number(im, "attention_bias", 1) == 0) return err_set(e, ERR_FORMAT, "attention_bias is false: not supported for GPT-NeoX");
     import_put_bool(im, "use_parallel_residual", import_number(im, "use_parallel_residual", 1) != 0);
     int64_t n_embd = import_int(im, "hidden_size", 0), n_head = import_int(im, "num_attention_heads", 1);
-    double part = import_number(im, "rope_parameters.partial_rotary_factor|rotary_pct", 0.25);
+    double part = import_number(im, "rope_parameters.partial_rotary_factor|rope_scaling.partial_rotary_factor|rotary_pct", 0.25);
     if (!(part > 0 && part <= 1)) return err_set(e, ERR_FORMAT, "rotary_pct is %g, expected more than 0 to 1", part);
     if (n_head > 0) import_put_int(im, "rope.dimension_count", import_whole((double)(n_embd / n_head) * part));
     import_drop(im, "attention.head_count_kv"); /* as many as heads: qkv_by_head */

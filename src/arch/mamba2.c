@@ -85,7 +85,7 @@ static status keys(struct import *im, struct err *e)
     if (import_number(im, "use_bias", 0) != 0) return err_set(e, ERR_FORMAT, "config.json: use_bias is true, these projections have none");
     if (heads * import_number(im, "head_dim", 0) != width)
         return err_set(e, ERR_FORMAT, "config.json: num_heads %g of head_dim %g, expected %g in all", heads, import_number(im, "head_dim", 0), width);
-    import_put_int(im, "ssm.inner_size", (int64_t)width);
+    import_put_int(im, "ssm.inner_size", import_whole(width));
     import_put_int(im, "context_length", 1 << 20); /* it has no limit */
     import_put_int(im, "attention.head_count", 0);
     import_put_int(im, "feed_forward_length", 0);

@@ -322,9 +322,9 @@ static status keys(struct import *im, struct err *e)
 static status keys_35(struct import *im, struct err *e)
 {
     int32_t sections[4] = { 11, 11, 10, 0 }; /* what a text never needs, llama.cpp wants to see */
-    const struct json *own = import_config(im, "rope_parameters.mrope_section");
+    const struct json *own = import_config(im, "rope_parameters.mrope_section|rope_scaling.mrope_section");
     int i = 0;
-    for (const struct json *n = own ? own->child : NULL; n && i < 3; n = n->next) sections[i++] = (int32_t)n->i;
+    for (const struct json *n = own ? own->child : NULL; n && i < 3; n = n->next) sections[i++] = (int32_t)import_whole(n->f);
     import_put_ints(im, "rope.dimension_sections", sections, ARRAY_LEN(sections));
     return keys(im, e);
 }

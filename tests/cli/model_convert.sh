@@ -25,6 +25,6 @@ mkdir lora; echo '{}' >lora/adapter_config.json; cuanto convert lora; echo "exit
 cuanto run m-hf -q hello; echo "exit $?"
 echo "- names"
 mkdir models; cp m.gguf models/named.gguf; cuanto convert named --dry-run
-cuanto convert m-hf/model.safetensors -q; ls *F32*; cuanto convert m-hf --dry-run --dtype q4_k; rm -r models m-hf-F32.gguf
+cuanto convert m-hf/model.safetensors -q; ls *F32*; (cd m-hf; cuanto convert model.safetensors -q; ls *F32*; rm *F32*); cuanto convert m-hf --dry-run --dtype q4_k; rm -r models m-hf-F32.gguf
 mkdir empty; cuanto convert empty; echo "exit $?"
 ls
