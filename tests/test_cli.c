@@ -110,6 +110,8 @@ TEST(cli_models_are_written)
     CHECK_MSG(tiny_model(bare_path, &o, &e) == OK, "%s", e.text);
     const struct tiny_options recurrent = { .arch = "qwen35", .n_layer = 4, .head_dim = 32 };
     CHECK_MSG(tiny_model(test_tmp("cli_recurrent.gguf"), &recurrent, &e) == OK, "%s", e.text);
+    const struct tiny_options mixture = { .arch = "qwen3moe" };
+    CHECK_MSG(tiny_model(test_tmp("cli_mixture.gguf"), &mixture, &e) == OK, "%s", e.text);
 }
 
 static bool open_prompt(struct vocab *v, struct prompt *p, const char *path, const char *template_name, struct err *e)

@@ -386,7 +386,7 @@ static void print_text(const struct inspection *in)
     if (in->n_expert > 0) {
         out_printf("experts        %lld", (long long)in->n_expert);
         print_count(", ", in->n_used, " used at a time");
-        print_count(", feed-forward ", in->n_ff_expert, "");
+        print_count(", feed-forward ", in->n_ff_expert >= 0 ? in->n_ff_expert : in->n_ff, ""); /* Mixtral has one key for both */
         out_printf("\n");
     }
     if (in->n_head >= 0) {

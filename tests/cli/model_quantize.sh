@@ -81,3 +81,4 @@ cuanto quantize m-F32.gguf -o from-o.gguf Q8_0 -q; echo "exit $?"; cmp from-o.gg
 cuanto quantize m-F32.gguf p.gguf Q8_0 -o from-o.gguf -q; echo "exit $?"
 echo "- what is it?"
 seq 1 100 | tr '\n' ' ' >text; cuanto importance $TINY_MODEL -f text -c 32 --chunks 2 --no-ppl -o i.gguf -q >/dev/null; cuanto inspect i.gguf | grep '^kind\|^runs'
+cuanto inspect $MIXTURE_MODEL | grep "^experts"
