@@ -297,5 +297,30 @@ TEST(layer_norms_equal_their_formula)
     }
 }
 
-SUITE(experts, T(experts_are_chosen_and_weighed_as_written), T(each_head_meets_its_own_matrix), T(one_run_is_joined_to_every_run),
+/* One table of angles for all layers that turn alike, whatever stands between the members of their specs. */
+TEST(rope_tables_are_shared_by_value)
+{
+    struct cpu_info cpu;
+    struct kernels k;
+    struct plan p;
+    struct rope_spec s[2];
+    cpu_detect(&cpu);
+    kernels_init(&k, cpu.features);
+    plan_init(&p, &k);
+    plan_reset(&p, 1, 1, ROWS_MAX);
+    CHECK(plan_reserve(&p, PLAN_CHUNK, NULL) == OK);
+    for (int i = 0; i < 2; i++) {
+        memset(&s[i], i ? 0xff : 0, sizeof s[i]);
+        s[i].n_rot = 8, s[i].base = 1e4f, s[i].freq_scale = s[i].mscale = 1, s[i].factor = NULL;
+        s[i].yarn_ext = s[i].yarn_low = s[i].yarn_high = 0;
+    }
+    val first = op_rope_table(&p, &s[0]);
+    CHECK(op_rope_table(&p, &s[1]) == first);
+    s[1].freq_scale = 0.5f;
+    CHECK(op_rope_table(&p, &s[1]) != first);
+    plan_free(&p);
+}
+
+SUITE(experts, T(rope_tables_are_shared_by_value),
+      T(experts_are_chosen_and_weighed_as_written), T(each_head_meets_its_own_matrix), T(one_run_is_joined_to_every_run),
       T(layer_norms_equal_their_formula));

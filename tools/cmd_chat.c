@@ -222,7 +222,8 @@ static enum next do_set(struct talk *t, const char *arg, int *code)
     struct err e = { 0 };
     size_t n = strcspn(arg, " =");
     if (!n) return show_settings(t);
-    const struct opt *o = opt_named(&opts_sampling, arg, n);
+    bool negated;
+    const struct opt *o = opt_named(&opts_sampling, arg, n, &negated);
     if (!o) {
         if (n == 6 && !memcmp(arg, "system", n)) err_set(&e, ERR_USAGE, "/set has no option 'system'; /system TEXT sets the system message");
         else err_set(&e, ERR_USAGE, "/set has no option '%.*s'; /set alone lists them", (int)(n < 40 ? n : 40), arg);
@@ -235,7 +236,8 @@ static enum next do_set(struct talk *t, const char *arg, int *code)
         opt_text(t->cli, o, value, sizeof value);
         return fprintf(stderr, "%s = %s (%s)\n", o->name, value, o->help), GO_ON;
     }
-    if (set_option(t, o, arg, &e) != OK) return complain(t, &e, code);
+    if (negated && *arg) err_set(&e, ERR_USAGE, "/set %s: takes no value with no- before it", o->name);
+    if (e.code || set_option(t, o, negated ? "off" : arg, &e) != OK) return complain(t, &e, code);
     opt_text(t->cli, o, value, sizeof value);
     return fprintf(stderr, "%s = %s\n", o->name, value), GO_ON;
 }

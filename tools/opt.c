@@ -135,17 +135,16 @@ static bool spells(const struct opt *o, const char *word, size_t n, bool *negate
     return n > 3 && !memcmp(word, "no-", 3) && same(word + 3, n - 3, o->name);
 }
 
-const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n)
+const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n, bool *negated)
 {
     char typed[64];
-    bool negated;
     while (n > 0 && *word == '-') word++, n--;
     if (n == 0 || n > 60) return NULL;
     int len = snprintf(typed, sizeof typed, "--%.*s", (int)n, word);
     for (int i = 0; i < len; i++) typed[i] = typed[i] == '_' ? '-' : typed[i];
     for (int i = 0; i < g->n; i++)
         for (int dashes = 2; dashes > 0; dashes--) /* --top-k; -n */
-            if (spells(&g->rows[i], typed + 2 - dashes, (size_t)(len - 2 + dashes), &negated) && !negated) return &g->rows[i];
+            if (spells(&g->rows[i], typed + 2 - dashes, (size_t)(len - 2 + dashes), negated)) return &g->rows[i];
     return NULL;
 }
 

@@ -42,8 +42,9 @@ struct opt_result {
 /* opt_at - row i of a command counted over all its groups (hidden duplicates skipped), NULL past the end. group may be NULL. */
 const struct opt *opt_at(const struct command *cmd, int i, const struct opt_group **group);
 
-/* opt_named - the row of one group under any of its spellings, with or without dashes, _ for - too; NULL: none. word: n bytes. */
-const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n);
+/* opt_named - the row of one group under any of its spellings, with or without dashes, _ for - too; NULL: none. word: n bytes.
+ * *negated: it is the opposite of a flag. */
+const struct opt *opt_named(const struct opt_group *g, const char *word, size_t n, bool *negated);
 
 /* opt_parse - fills *c. Words stay where they are; the positionals among them are moved to the front of argv. ERR_USAGE names option, value and
  * range, or the nearest option. The number of positionals is checked unless help or show_config was asked for. */

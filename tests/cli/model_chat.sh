@@ -22,7 +22,7 @@ printf '/load nowhere.json\n' | cuanto chat $m -q; echo "exit $?"
 { seq 1 400 | tr '\n' ' '; echo; } | cuanto chat $m -q 2>&1 | sed 's/has [0-9]* tokens/has N tokens/; s/^Shorten it.*\(\/undo.*\)/(advice) \1/'
 echo "- settings"
 printf '/set top-k\n/set top-k 5\n/set top-k\n/system\n/system Be brief.\n/system\n/system -\n/system\n/help\n' | cuanto chat $m -q
-printf '/set --top_k 6\n/set n 9\n/set system x\n' | cuanto chat $m -q; echo "exit $?"
+printf '/set --top_k 6\n/set n 9\n/set ignore_eos\n/set no-ignore-eos\n/set system x\n' | cuanto chat $m -q; echo "exit $?"
 printf '/system Be brief.\nHello\n/clear\n/system\n/context\n/reset\n/?\n/quit\n' | cuanto chat $m -q 2>&1 >/dev/null | grep -a 'over\|brief\|messages\|/clear\|/bye' |
     sed 's/context [0-9]*.256 tokens ([0-9 %]*)/context U/; s/KV cache .*/KV cache K/'
 printf 'Hello\n' | cuanto chat $m -q >a; printf 'Other words\n/new\nHello\n' | cuanto chat $m -q >b; tail -n 1 b | cmp - a && echo '/new forgets'
