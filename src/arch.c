@@ -40,6 +40,20 @@ const struct hparam_row common_hparams[] = {
     { NULL, NULL, HP_INT, 0, 0, 0, 0 },
 };
 
+const struct weight_row common_weights[] = {
+    { W_ROPE_FREQS, "rope_freqs.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL },
+    { W_ROPE_LONG, "rope_factors_long.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL },
+    { W_ROPE_SHORT, "rope_factors_short.weight", NULL, DIM_ROT_HALF, DIM_1, WEIGHT_OPTIONAL },
+    { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 },
+};
+
+const struct weight_row *arch_row(const struct arch *a, enum weight_id id)
+{
+    for (const struct weight_row *r = a->weights; r->gguf; r++)
+        if (r->id == id) return r;
+    return NULL;
+}
+
 const struct layer_params *layer_of(const struct build *b, int il) { return &b->m->layer[il].hp; }
 
 static struct tensor rows_of(const struct tensor *t, int64_t first, int64_t n)

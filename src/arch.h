@@ -147,6 +147,9 @@ struct arch {
 };
 extern const struct arch *const arches[]; /* NULL-terminated */
 extern const struct hparam_row common_hparams[];
+/* Weights of the whole model that any architecture may have: factors of the positions. A row of the same id in the architecture's table is that one. */
+extern const struct weight_row common_weights[];
+const struct weight_row *arch_row(const struct arch *a, enum weight_id id); /* of its own table; NULL: none */
 
 /* window_layers - for setups: gives hp.window to the layers that <arch>.attention.sliding_window_pattern marks (a list with one item for each
  * layer, or a number n: all but every n-th layer); without the key all but every period-th, period 0: all. Nothing when hp.window is 0. */

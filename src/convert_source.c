@@ -442,6 +442,8 @@ status convert_plan_tensors(struct convert *c, struct err *e)
     const struct weight_row *rows = c->im.arch->weights;
     for (const struct weight_row *r = rows; r->gguf; r++)
         if (r->id >= W_LAYER_COUNT) TRY(plan_row(c, r, -1, e));
+    for (const struct weight_row *r = common_weights; r->gguf; r++)
+        if (!arch_row(c->im.arch, r->id)) TRY(plan_row(c, r, -1, e));
     for (int il = 0; il < c->model.hp.n_layer; il++)
         for (const struct weight_row *r = rows; r->gguf; r++)
             if (r->id < W_LAYER_COUNT && model_has_row(&c->model, il, r)) TRY(plan_row(c, r, il, e));

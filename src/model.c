@@ -458,6 +458,8 @@ static status bind_weights(struct model *m, struct err *e)
         for (int il = 0; il < (per_layer ? m->hp.n_layer : 1); il++)
             if (model_has_row(m, per_layer ? il : -1, r)) TRY(bind_weight(m, r, per_layer ? il : -1, &n_bound, e));
     }
+    for (const struct weight_row *r = common_weights; r->gguf; r++)
+        if (!arch_row(m->arch, r->id)) TRY(bind_weight(m, r, -1, &n_bound, e));
     if (!model_weight(m, -1, W_OUTPUT)) m->w[W_OUTPUT - W_LAYER_COUNT] = *model_weight(m, -1, W_EMBD); /* tied head */
     note_unused(m, n_bound);
     if (m->arch->check) TRY(m->arch->check(m, e));

@@ -20,6 +20,7 @@ static const struct hparam_row hparams2[] = { HPARAMS_COHERE, HPARAM_WINDOW(0), 
 
 #define ROWS_COHERE                                                                                                                        \
     { W_EMBD, "token_embd.weight", "model.embed_tokens.weight", DIM_EMBD, DIM_VOCAB },                                                     \
+    { W_OUTPUT, "output.weight", "lm_head.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL },                                                 \
     { W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_EMBD, DIM_1 },                                                         \
     { W_ATTN_NORM, "blk.%d.attn_norm.weight", HF_LAYER "input_layernorm.weight", DIM_EMBD, DIM_1 },                                        \
     ROWS_ATTENTION(0),                                                                                                                     \

@@ -38,7 +38,9 @@ static status setup(struct model *m, struct err *e)
     TRY(window_layers(m, PATTERN, e));
     for (int il = 0; il < hp->n_layer; il++) {
         struct layer_params *l = &m->layer[il].hp;
-        if (l->window) l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = hp->rope_base_swa, .freq_scale = 1, .mscale = 1 };
+        if (!l->window) continue;
+        l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = hp->rope_base_swa, .freq_scale = 1, .mscale = 1 };
+        l->no_rope_factors = true;
     }
     return OK;
 }

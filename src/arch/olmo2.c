@@ -32,7 +32,9 @@ static status setup(struct model *m, struct err *e)
     for (int il = 0; il < hp->n_layer; il++) {
         struct layer_params *l = &m->layer[il].hp;
         float base = hp->rope_base_swa > 0 ? hp->rope_base_swa : hp->rope_base;
-        if (l->window) l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = base, .freq_scale = 1, .mscale = 1 };
+        if (!l->window) continue;
+        l->rope = (struct rope_spec){ .n_rot = l->rope.n_rot, .base = base, .freq_scale = 1, .mscale = 1 };
+        l->no_rope_factors = true;
     }
     return OK;
 }

@@ -15,6 +15,7 @@ static const struct weight_row weights[] = {
     ROWS_NORMS,
     ROWS_ATTENTION(0),
     ROWS_ATTENTION_BIAS(0, WEIGHT_OPTIONAL),
+    ROW_BIAS_O(WEIGHT_OPTIONAL),
     ROWS_HEAD_NORMS(0),
     ROWS_GATED_FFN,
     ROWS_END,

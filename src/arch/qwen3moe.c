@@ -16,6 +16,7 @@ static const struct weight_row weights[] = {
     ROWS_NORMS,
     ROWS_ATTENTION(0),
     ROWS_ATTENTION_BIAS(0, WEIGHT_OPTIONAL),
+    ROW_BIAS_O(WEIGHT_OPTIONAL),
     ROWS_HEAD_NORMS(0),
     ROWS_EXPERTS(HF_LAYER "mlp.gate.weight", HF_LAYER "mlp.experts.%e."),
     ROWS_END,
