@@ -47,6 +47,13 @@ const struct weight_row common_weights[] = {
     { W_COUNT, NULL, NULL, DIM_1, DIM_1, 0 },
 };
 
+bool arch_replaces(const struct arch *a, const struct hparam_row *common)
+{
+    for (const struct hparam_row *own = a->hparams; own->key; own++)
+        if (own->offset == common->offset && (own->kind == HP_LAYER_INT) == (common->kind == HP_LAYER_INT)) return true;
+    return false;
+}
+
 const struct weight_row *arch_row(const struct arch *a, enum weight_id id)
 {
     for (const struct weight_row *r = a->weights; r->gguf; r++)
@@ -212,3 +219,11 @@ int64_t qkv_by_head(const struct model *m, int il, int64_t i)
     int64_t part = i / (l->n_head * l->head_dim), at = i % (l->n_head * l->head_dim);
     return (at / l->head_dim * 3 + part) * l->head_dim + at % l->head_dim;
 }
+
+static status sigmoid_keys(struct import *im, struct err *e)
+{
+    import_put_int(im, "expert_gating_func", ROUTE_SIGMOID);
+    return OK;
+}
+
+const struct arch_import import_sigmoid = { .keys = sigmoid_keys };

@@ -147,6 +147,7 @@ struct arch {
 };
 extern const struct arch *const arches[]; /* NULL-terminated */
 extern const struct hparam_row common_hparams[];
+bool arch_replaces(const struct arch *a, const struct hparam_row *common); /* has a row of its own for the field that this one fills */
 /* Weights of the whole model that any architecture may have: factors of the positions. A row of the same id in the architecture's table is that one. */
 extern const struct weight_row common_weights[];
 const struct weight_row *arch_row(const struct arch *a, enum weight_id id); /* of its own table; NULL: none */

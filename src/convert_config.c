@@ -224,13 +224,6 @@ static status put_row(struct import *im, const struct hparam_row *r, struct err 
     return OK;
 }
 
-static bool own_row(const struct arch *arch, const struct hparam_row *r)
-{
-    for (const struct hparam_row *own = arch->hparams; own->key; own++)
-        if (own->offset == r->offset && (own->kind == HP_LAYER_INT) == (r->kind == HP_LAYER_INT)) return true;
-    return false;
-}
-
 /* ---- positions ---- */
 
 /* "rope_parameters" (transformers 5) or "rope_scaling" beside "rope_theta". Where layers differ, the first has one object for each kind of layer. */
@@ -409,14 +402,14 @@ static status check_there(const struct import *im, const struct hparam_row *r, s
 status convert_config_keys(struct import *im, struct err *e)
 {
     for (const struct hparam_row *r = common_hparams; r->key; r++)
-        if (!own_row(im->arch, r)) TRY(put_row(im, r, e));
+        if (!arch_replaces(im->arch, r)) TRY(put_row(im, r, e));
     for (const struct hparam_row *r = im->arch->hparams; r->key; r++) TRY(put_row(im, r, e));
     TRY(put_rope(im, e));
     if (im->arch->import && im->arch->import->keys) TRY(im->arch->import->keys(im, e));
     TRY(check_activation(im, e));
     TRY(import_failed(im, e));
     for (const struct hparam_row *r = common_hparams; r->key; r++)
-        if (!own_row(im->arch, r)) TRY(check_there(im, r, e));
+        if (!arch_replaces(im->arch, r)) TRY(check_there(im, r, e));
     for (const struct hparam_row *r = im->arch->hparams; r->key; r++) TRY(check_there(im, r, e));
     return OK;
 }

@@ -182,13 +182,6 @@ static void put_row(const struct export *x, const struct hparam_row *r, struct j
     else json_put_i64(o, name, import_whole(v));
 }
 
-static bool own_row(const struct arch *arch, const struct hparam_row *r)
-{
-    for (const struct hparam_row *own = arch->hparams; own->key; own++)
-        if (!strcmp(own->key, r->key)) return true;
-    return false;
-}
-
 static void put_numbers(const struct export *x, struct json_out *o)
 {
     const struct model *m = x->m;
@@ -196,7 +189,7 @@ static void put_numbers(const struct export *x, struct json_out *o)
     for (const struct hparam_row *r = m->arch->hparams; r->key; r++)
         if (strcmp(r->key, "attention.sliding_window")) put_row(x, r, o);
     for (const struct hparam_row *r = common_hparams; r->key; r++)
-        if (!own_row(m->arch, r)) put_row(x, r, o);
+        if (!arch_replaces(m->arch, r)) put_row(x, r, o);
     if (new_name(x->mem, o, "head_dim", 8)) json_put_i64(o, "head_dim", l->head_dim);
     if (new_name(x->mem, o, "num_key_value_heads", 19)) json_put_i64(o, "num_key_value_heads", l->n_head_kv);
     if (new_name(x->mem, o, "rope_theta", 10)) json_put_real(o, "rope_theta", m->hp.rope_base);

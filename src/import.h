@@ -75,3 +75,6 @@ struct arch_import {
     const struct weight_import *weights;              /* ends with id W_COUNT; NULL = none */
     const char *const *ignore;                        /* source tensors that are not needed: substrings, NULL-terminated ("rotary_emb.inv_freq") */
 };
+
+/* A checkpoint whose mixtures choose by the sigmoid of their router, which its config.json does not say. */
+extern const struct arch_import import_sigmoid;

@@ -82,14 +82,6 @@ static status read_layer_int(struct model *m, const char *key, const struct hpar
     return OK;
 }
 
-/* An architecture's own row for a field replaces the common one. */
-static bool replaced(const struct model *m, const struct hparam_row *r)
-{
-    for (const struct hparam_row *own = m->arch->hparams; own->key; own++)
-        if (own->offset == r->offset && (own->kind == HP_LAYER_INT) == (r->kind == HP_LAYER_INT)) return true;
-    return false;
-}
-
 static status read_rows(struct model *m, const struct hparam_row *rows, bool per_layer, struct err *e)
 {
     static status (*const read[])(struct model *, const char *, const struct hparam_row *, struct err *) = {
@@ -99,7 +91,7 @@ static status read_rows(struct model *m, const struct hparam_row *rows, bool per
         [HP_LAYER_INT] = read_layer_int,
     };
     for (const struct hparam_row *r = rows; r->key; r++) {
-        if ((r->kind == HP_LAYER_INT) != per_layer || (rows == common_hparams && replaced(m, r))) continue;
+        if ((r->kind == HP_LAYER_INT) != per_layer || (rows == common_hparams && arch_replaces(m->arch, r))) continue;
         char key[128];
         snprintf(key, sizeof key, "%s.%s", m->arch->name, r->key);
         TRY(read[r->kind](m, key, r, e));

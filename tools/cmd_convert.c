@@ -75,6 +75,7 @@ static status check_out(struct job *j, struct err *e)
     return may_replace(j->out) ? OK : err_set(e, ERR_USAGE, "%s is no GGUF file: --overwrite does not replace it", j->out);
 }
 
+/* What both directions say of a file; for an export, what only a conversion knows is NULL or 0. */
 static void tell(const struct job *j, const struct convert_info *i)
 {
     char size[32];
@@ -85,11 +86,11 @@ static void tell(const struct job *j, const struct convert_info *i)
         json_begin(&o, NULL, '{');
         json_put_cstr(&o, "architecture", i->arch);
         json_put_cstr(&o, "hugging_face", i->hf);
-        json_put_cstr(&o, "type", i->type);
-        json_put_cstr(&o, "types", i->types);
-        json_put_cstr(&o, "pre_tokenizer", i->pre);
+        if (i->type) json_put_cstr(&o, "type", i->type);
+        if (i->type) json_put_cstr(&o, "types", i->types);
+        if (i->pre) json_put_cstr(&o, "pre_tokenizer", i->pre);
         json_put_i64(&o, "tensors", i->n_tensors);
-        json_put_i64(&o, "vocabulary", i->n_vocab);
+        if (i->n_vocab) json_put_i64(&o, "vocabulary", i->n_vocab);
         json_put_i64(&o, "bytes", (int64_t)i->out_bytes);
         json_put_cstr(&o, "output", j->c->dry_run ? NULL : j->out);
         json_end(&o, '}');
@@ -98,8 +99,11 @@ static void tell(const struct job *j, const struct convert_info *i)
         return;
     }
     if (j->c->quiet && !j->c->dry_run) return;
-    out_printf("%s (%s) -> %s: %lld tensors%s%s, %lld tokens%s%s, %s\n", i->hf, j->c->model, i->arch, (long long)i->n_tensors, *i->types ? ": " : "",
-               i->types, (long long)i->n_vocab, *i->pre ? ", pre-tokenizer " : "", i->pre, size);
+    if (i->type)
+        out_printf("%s (%s) -> %s: %lld tensors%s%s, %lld tokens%s%s, %s\n", i->hf, j->c->model, i->arch, (long long)i->n_tensors, *i->types ? ": " : "",
+                   i->types, (long long)i->n_vocab, *i->pre ? ", pre-tokenizer " : "", i->pre, size);
+    else out_printf("%s (%s) -> %s: %lld tensors, %s\n", i->arch, j->c->model, i->hf, (long long)i->n_tensors, size);
+    if (!j->c->dry_run && !j->c->quiet) out_printf("wrote %s\n", j->out);
 }
 
 static status convert(struct job *j, struct err *e)
@@ -132,7 +136,6 @@ static status convert(struct job *j, struct err *e)
         bar_end(&j->bar);
     }
     if (st == OK) tell(j, &info);
-    if (st == OK && !c->dry_run && !c->quiet && !c->json) out_printf("wrote %s\n", j->out);
     convert_close(cv);
     return st;
 }
@@ -168,29 +171,6 @@ static status check_dir(struct job *j, struct err *e)
     return OK;
 }
 
-static void tell_export(const struct job *j, const struct export_info *i)
-{
-    char size[32];
-    size_text(i->bytes, size);
-    if (j->c->json) {
-        struct json_out o;
-        json_out_init(&o, true);
-        json_begin(&o, NULL, '{');
-        json_put_cstr(&o, "architecture", i->arch);
-        json_put_cstr(&o, "hugging_face", i->hf);
-        json_put_i64(&o, "tensors", i->n_tensors);
-        json_put_i64(&o, "bytes", (int64_t)i->bytes);
-        json_put_cstr(&o, "output", j->c->dry_run ? NULL : j->out);
-        json_end(&o, '}');
-        if (json_out_ok(&o)) out_printf("%.*s\n", (int)o.n, o.buf);
-        json_out_free(&o);
-        return;
-    }
-    if (j->c->quiet && !j->c->dry_run) return;
-    out_printf("%s (%s) -> %s: %lld tensors, %s\n", i->arch, j->c->model, i->hf, (long long)i->n_tensors, size);
-    if (!j->c->dry_run) out_printf("wrote %s\n", j->out);
-}
-
 /* What only a checkpoint has. */
 static status check_options(const struct cli *c, struct err *e)
 {
@@ -224,7 +204,7 @@ static status export(struct job *j, struct err *e)
         st = export_write(x, j->out, e);
         bar_end(&j->bar);
     }
-    if (st == OK) tell_export(j, &info);
+    if (st == OK) tell(j, &(struct convert_info){ .arch = info.arch, .hf = info.hf, .n_tensors = info.n_tensors, .out_bytes = info.bytes });
     export_close(x);
     return st;
 }

@@ -26,14 +26,6 @@ static status setup(struct model *m, struct err *e)
     return OK;
 }
 
-static status keys(struct import *im, struct err *e)
-{
-    import_put_int(im, "expert_gating_func", ROUTE_SIGMOID);
-    return OK;
-}
-
-static const struct arch_import import = { .keys = keys };
-
 const struct arch arch_dots1 = {
     .name = "dots1",
     .hf = hf,
@@ -41,5 +33,5 @@ const struct arch arch_dots1 = {
     .weights = weights,
     .rope_neox = true,
     .setup = setup,
-    .import = &import,
+    .import = &import_sigmoid,
 };

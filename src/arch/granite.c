@@ -31,9 +31,7 @@ static const struct weight_row weights[] = {
     ROWS_ATTENTION_BIAS(WEIGHT_ROPE_PAIRS, WEIGHT_OPTIONAL),
     ROW_BIAS_O(WEIGHT_OPTIONAL),
     ROWS_GATED_FFN,
-    { W_BIAS_GATE, "blk.%d.ffn_gate.bias", HF_LAYER "mlp.gate_proj.bias", DIM_FF, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
-    { W_BIAS_UP, "blk.%d.ffn_up.bias", HF_LAYER "mlp.up_proj.bias", DIM_FF, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
-    { W_BIAS_DOWN, "blk.%d.ffn_down.bias", HF_LAYER "mlp.down_proj.bias", DIM_EMBD, DIM_1, WEIGHT_OPTIONAL, DIM_1, LAYER_DENSE },
+    ROWS_GATED_FFN_BIAS(WEIGHT_OPTIONAL),
     ROWS_END,
 };
 

@@ -39,14 +39,6 @@ static status setup(struct model *m, struct err *e)
     return OK;
 }
 
-static status keys(struct import *im, struct err *e)
-{
-    import_put_int(im, "expert_gating_func", ROUTE_SIGMOID);
-    return OK;
-}
-
-static const struct arch_import import = { .keys = keys };
-
 const struct arch arch_minimax_m2 = {
     .name = "minimax-m2",
     .hf = hf,
@@ -54,5 +46,5 @@ const struct arch arch_minimax_m2 = {
     .weights = weights,
     .rope_neox = true,
     .setup = setup,
-    .import = &import,
+    .import = &import_sigmoid,
 };

@@ -43,6 +43,11 @@
     { W_FFN_UP, "blk.%d.ffn_up.weight", HF_LAYER "mlp.up_proj.weight", DIM_EMBD, DIM_FF, 0, DIM_1, LAYER_DENSE },                          \
     { W_FFN_DOWN, "blk.%d.ffn_down.weight", HF_LAYER "mlp.down_proj.weight", DIM_FF, DIM_EMBD, 0, DIM_1, LAYER_DENSE }
 
+#define ROWS_GATED_FFN_BIAS(f)                                                                                                             \
+    { W_BIAS_GATE, "blk.%d.ffn_gate.bias", HF_LAYER "mlp.gate_proj.bias", DIM_FF, DIM_1, f, DIM_1, LAYER_DENSE },                          \
+    { W_BIAS_UP, "blk.%d.ffn_up.bias", HF_LAYER "mlp.up_proj.bias", DIM_FF, DIM_1, f, DIM_1, LAYER_DENSE },                                \
+    { W_BIAS_DOWN, "blk.%d.ffn_down.bias", HF_LAYER "mlp.down_proj.bias", DIM_EMBD, DIM_1, f, DIM_1, LAYER_DENSE }
+
 /* router: its name in the Hugging Face checkpoint; experts: the part before "gate_proj.weight", with %e */
 #define ROWS_EXPERTS(router, experts)                                                                                                      \
     { W_ROUTER, "blk.%d.ffn_gate_inp.weight", router, DIM_EMBD, DIM_EXPERT, 0, DIM_1, LAYER_MOE },                                         \
