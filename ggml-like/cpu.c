@@ -116,6 +116,8 @@ const struct isa isa_table[] = {
 #if defined(__x86_64__) && !defined(CUANTO_SCALAR)
     { "avx2", CPU_AVX2 | CPU_FMA | CPU_F16C, kernels_init_avx2 },
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
+#elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
+    { "neon", CPU_NEON, kernels_init_neon },
 #endif
 };
 const int isa_count = ARRAY_LEN(isa_table);
