@@ -110,6 +110,7 @@ struct op_def {
     const char *name;
     void (*run)(const struct op_run *r, const struct op *op);
     bool in_place; /* dst may take over src[0]'s bytes when this op is its last reader */
+    bool small;    /* cheap for each element: on little data one thread does it alone */
 };
 void op_run_embed(const struct op_run *r, const struct op *op);
 void op_run_rows(const struct op_run *r, const struct op *op);

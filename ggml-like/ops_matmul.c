@@ -160,12 +160,12 @@ static struct act_row act_row_at(const struct op_run *r, val q, const struct ten
     return x;
 }
 
-/* Decoding: chunks of about 64 KiB of weights keep the hardware prefetcher in one stream and still let a fast thread take more. */
+/* Decoding: chunks of about 8 KiB of weights, 0.3 us: what the last one keeps the other threads waiting. */
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
     struct act_row x = act_row_at(r, op->src[1], w, 0);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
-    int64_t chunk = max_i64(16, min_i64((int64_t)(65536 / w->nb[1]), n_w / (4 * r->nth)) & ~(int64_t)15);
+    int64_t chunk = max_i64(4, (int64_t)(8192 / w->nb[1]));
     for (int64_t begin, end; op_take(r, n_w, chunk, &begin, &end);)
         for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
 }

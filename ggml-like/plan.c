@@ -9,40 +9,40 @@
 
 static const struct op_def op_table[OP_KINDS] = {
     [OP_EMBED] = { "embed", op_run_embed, false },
-    [OP_ROWS] = { "rows", op_run_rows, false },
-    [OP_RMS_NORM] = { "rms_norm", op_run_rms_norm, true },
-    [OP_ADD] = { "add", op_run_add, true },
-    [OP_BIAS] = { "bias", op_run_bias, true },
-    [OP_SCALE] = { "scale", op_run_scale, true },
+    [OP_ROWS] = { "rows", op_run_rows, false, true },
+    [OP_RMS_NORM] = { "rms_norm", op_run_rms_norm, true, true },
+    [OP_ADD] = { "add", op_run_add, true, true },
+    [OP_BIAS] = { "bias", op_run_bias, true, true },
+    [OP_SCALE] = { "scale", op_run_scale, true, true },
     [OP_SOFTCAP] = { "softcap", op_run_softcap, true },
-    [OP_SILU_MUL] = { "silu_mul", op_run_silu_mul, true },
-    [OP_GELU_MUL] = { "gelu_mul", op_run_gelu_mul, true },
-    [OP_QUANT] = { "quantize", op_run_quant, false },
+    [OP_SILU_MUL] = { "silu_mul", op_run_silu_mul, true, true },
+    [OP_GELU_MUL] = { "gelu_mul", op_run_gelu_mul, true, true },
+    [OP_QUANT] = { "quantize", op_run_quant, false, true },
     [OP_MATMUL] = { "matmul", op_run_matmul, false },
-    [OP_ROPE_TABLE] = { "rope_table", op_run_rope_table, false },
-    [OP_ROPE] = { "rope", op_run_rope, true },
-    [OP_KV_STORE] = { "kv_store", op_run_kv_store, false },
+    [OP_ROPE_TABLE] = { "rope_table", op_run_rope_table, false, true },
+    [OP_ROPE] = { "rope", op_run_rope, true, true },
+    [OP_KV_STORE] = { "kv_store", op_run_kv_store, false, true },
     [OP_ATTN] = { "attention", op_run_attn, false },
-    [OP_COLS] = { "columns", op_run_cols, false },
-    [OP_SLICE] = { "slice", op_run_slice, false },
-    [OP_JOIN] = { "join", op_run_join, false },
-    [OP_LAYER_NORM] = { "layer_norm", op_run_layer_norm, true },
-    [OP_L2_NORM] = { "l2_norm", op_run_l2_norm, true },
-    [OP_MUL] = { "mul", op_run_mul, true },
-    [OP_MUL_VECTOR] = { "mul_vector", op_run_mul_vector, true },
-    [OP_CLAMP] = { "clamp", op_run_clamp, true },
-    [OP_GATE] = { "gate", op_run_gate, true },
-    [OP_SCALE_RUNS] = { "scale_runs", op_run_scale_runs, true },
-    [OP_ACT] = { "activation", op_run_act, true },
-    [OP_ADD_POSITION] = { "add_position", op_run_add_position, true },
-    [OP_ROW_FACTOR] = { "row_factor", op_run_row_factor, true },
+    [OP_COLS] = { "columns", op_run_cols, false, true },
+    [OP_SLICE] = { "slice", op_run_slice, false, true },
+    [OP_JOIN] = { "join", op_run_join, false, true },
+    [OP_LAYER_NORM] = { "layer_norm", op_run_layer_norm, true, true },
+    [OP_L2_NORM] = { "l2_norm", op_run_l2_norm, true, true },
+    [OP_MUL] = { "mul", op_run_mul, true, true },
+    [OP_MUL_VECTOR] = { "mul_vector", op_run_mul_vector, true, true },
+    [OP_CLAMP] = { "clamp", op_run_clamp, true, true },
+    [OP_GATE] = { "gate", op_run_gate, true, true },
+    [OP_SCALE_RUNS] = { "scale_runs", op_run_scale_runs, true, true },
+    [OP_ACT] = { "activation", op_run_act, true, true },
+    [OP_ADD_POSITION] = { "add_position", op_run_add_position, true, true },
+    [OP_ROW_FACTOR] = { "row_factor", op_run_row_factor, true, true },
     [OP_ROUTE] = { "route", op_run_route, false },
     [OP_MOE_SORT] = { "moe_sort", op_run_moe_sort, false },
     [OP_MOE_QUANT] = { "moe_quantize", op_run_moe_quant, false },
     [OP_MOE_MATMUL] = { "moe_matmul", op_run_moe_matmul, false },
-    [OP_MOE_BIAS] = { "moe_bias", op_run_moe_bias, true },
-    [OP_MOE_SCALE] = { "moe_scale", op_run_moe_scale, true },
-    [OP_MOE_SUM] = { "moe_sum", op_run_moe_sum, false },
+    [OP_MOE_BIAS] = { "moe_bias", op_run_moe_bias, true, true },
+    [OP_MOE_SCALE] = { "moe_scale", op_run_moe_scale, true, true },
+    [OP_MOE_SUM] = { "moe_sum", op_run_moe_sum, false, true },
     [OP_CONV] = { "conv", op_run_conv, false },
     [OP_HEAD_QUANT] = { "head_quantize", op_run_head_quant, false },
     [OP_HEAD_MATMUL] = { "head_matmul", op_run_head_matmul, false },
@@ -227,10 +227,23 @@ static bool overlap(const struct value *a, const struct value *b)
     return a->temp && b->temp && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
 }
 
+/* Element-wise ops on little data: sharing them out takes longer than doing them (a barrier and the late comer it waits for: 0.2 to 1.5 us), and one
+ * thread needs no barrier between two of them. 8192 floats are 1 to 2 us of work. */
+static bool op_is_solo(const struct plan *p, const struct op *op)
+{
+    enum { SOLO_MAX = 8192 };
+    int64_t n = 0;
+    if (!op_table[op->kind].small) return false;
+    for (int i = 0; i < OP_SRC; i++)
+        if (op->src[i] != VAL_NONE) n = max_i64(n, tensor_elements(&p->val[op->src[i]].t));
+    return n <= SOLO_MAX;
+}
+
 /* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is
  * written by OP_KV_STORE only and read by OP_ATTN only; a recurrent state by the one op of its layer that reads it. */
 static bool depends(const struct plan *p, const struct op *a, const struct op *b)
 {
+    if (a->solo && b->solo) return false;
     if (a->kind == OP_KV_STORE && b->kind == OP_ATTN) return true;
     for (int i = 0; i < OP_SRC; i++) {
         if (b->src[i] != VAL_NONE && a->dst != VAL_NONE && (b->src[i] == a->dst || overlap(&p->val[b->src[i]], &p->val[a->dst])))
@@ -249,6 +262,7 @@ status plan_finish(struct plan *p, struct err *e)
     }
     int32_t start = 0;
     for (int32_t i = 0; i < p->n_op; i++) {
+        p->op[i].solo = op_is_solo(p, &p->op[i]);
         p->op[i].wait = false;
         for (int32_t j = start; j < i && !p->op[i].wait; j++) p->op[i].wait = depends(p, &p->op[j], &p->op[i]);
         if (p->op[i].wait) start = i;
@@ -264,13 +278,36 @@ void *op_data(const struct op_run *r, val v)
     return x->temp ? r->x->base + x->offset : x->t.data;
 }
 
+/* The start of this thread's part, at its first call for the op. */
+static void share_open(struct plan_share *s, int32_t index, int64_t first)
+{
+    if (atomic_load_explicit(&s->at, memory_order_relaxed) >> 32 != (uint64_t)index + 1)
+        atomic_store_explicit(&s->at, ((uint64_t)index + 1) << 32 | (uint64_t)first, memory_order_relaxed);
+}
+
+/* The next items of a part that ends at `last`. Nothing from a thread that has not come to this op or has gone on from it. */
+static bool share_take(struct plan_share *s, int32_t index, int64_t chunk, int64_t last, int64_t *begin)
+{
+    uint64_t at = atomic_load_explicit(&s->at, memory_order_relaxed);
+    do {
+        *begin = (int64_t)(at & UINT32_MAX);
+        if (at >> 32 != (uint64_t)index + 1 || *begin >= last) return false;
+    } while (!atomic_compare_exchange_weak_explicit(&s->at, &at, at + (uint64_t)min_i64(chunk, last - *begin), memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
 bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end)
 {
-    int64_t b = atomic_fetch_add_explicit(&r->x->next[r->index], chunk, memory_order_relaxed);
-    if (b >= n) return false;
-    *begin = b;
-    *end = min_i64(b + chunk, n);
-    return true;
+    for (int i = 0; i < r->nth; i++) {
+        int ith = (r->ith + i) % r->nth;
+        int64_t first, last;
+        pool_range(n, chunk, ith, r->nth, &first, &last);
+        if (i == 0) share_open(&r->x->share[ith], r->index, first);
+        if (!share_take(&r->x->share[ith], r->index, chunk, last, begin)) continue;
+        *end = min_i64(*begin + chunk, last);
+        return true;
+    }
+    return false;
 }
 
 static int64_t now_ns(void)
@@ -296,11 +333,15 @@ static void run_thread(void *ctx, int ith, int nth)
     struct op_run r = { .x = x, .k = p->k, .ith = ith, .nth = nth, .scratch = x->thread_base + (size_t)ith * x->thread_bytes };
     bool timed = x->op_ns && ith == 0;
     int64_t t0 = timed ? now_ns() : 0;
+    struct op_run alone = r;
+    alone.nth = 1;
     for (r.index = 0; r.index < p->n_op; r.index++) {
+        alone.index = r.index;
         const struct op *op = &p->op[r.index];
         if (op->wait) pool_barrier(x->pool);
         if (x->observe) observe(&r, op);
-        op_table[op->kind].run(&r, op);
+        if (!op->solo) op_table[op->kind].run(&r, op);
+        else if (ith == 0) op_table[op->kind].run(&alone, op);
         if (timed) {
             int64_t t1 = now_ns();
             x->op_ns[op->kind] += t1 - t0;
@@ -311,7 +352,7 @@ static void run_thread(void *ctx, int ith, int nth)
 
 void plan_run(const struct plan_exec *x)
 {
-    for (int32_t i = 0; i < x->plan->n_op; i++) atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
+    for (int i = 0; i < pool_threads(x->pool); i++) atomic_store_explicit(&x->share[i].at, 0, memory_order_relaxed);
     pool_run(x->pool, run_thread, (void *)(uintptr_t)x);
 }
 

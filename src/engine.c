@@ -7,7 +7,6 @@
 #include "src/session_int.h"
 #include <assert.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +22,7 @@ struct engine {
     int64_t shape_rows, shape_out, shape_head; /* what the plans are built for */
     uint8_t *mem;                              /* body scratch | head scratch | thread scratch */
     size_t mem_bytes, body_bytes, head_bytes, thread_bytes;
-    _Atomic int64_t *next;
-    int32_t n_next;
+    struct plan_share *share;
     int32_t *token, *pos, *out; /* [n_batch] */
     int32_t *out_seg, *out_row; /* [n_batch] segment and row in it of each wanted row */
     struct batch_segment *seg;  /* [SEGMENTS_MAX] */
@@ -98,11 +96,9 @@ static status measure(struct engine *en, struct err *e)
     int64_t s = min_i64(SINGLE_ROWS, n), h = min_i64(SINGLE_ROWS, en->head_rows);
     const int64_t shapes[][3] = { { s, s, 1 }, { s, s - 1, 1 }, { s, 1, 1 }, { s, 0, 1 }, { n, n }, { n, n - 1 }, { n, 1 }, { n, 0 }, { 1, 1 }, { 1, 0 } };
     en->body_bytes = en->head_bytes = 0;
-    en->n_next = 0;
     for (int i = 0; i < ARRAY_LEN(shapes); i++) {
         TRY(build_body(en, shapes[i][0], shapes[i][1], shapes[i][2], e));
         if (en->body.bytes > en->body_bytes) en->body_bytes = en->body.bytes;
-        if (en->body.n_op > en->n_next) en->n_next = en->body.n_op;
     }
     const int64_t heads[][2] = { { h, 1 }, { en->head_rows, 0 }, { 1, 0 } };
     for (int i = 0; i < ARRAY_LEN(heads); i++) {
@@ -142,10 +138,10 @@ static status allocate(struct engine *en, struct err *e)
         !add_size(en->body_bytes, en->head_bytes, &en->mem_bytes) || !add_size(en->mem_bytes, threads, &en->mem_bytes))
         return err_oom(e, "scratch", SIZE_MAX);
     en->mem = mem_map(en->mem_bytes);
-    en->next = mem_calloc((size_t)en->n_next, sizeof *en->next);
+    en->share = mem_calloc((size_t)pool_threads(en->pool), sizeof *en->share);
     en->token = mem_calloc(n, 5 * sizeof(int32_t));
     en->seg = mem_calloc(SEGMENTS_MAX, sizeof *en->seg);
-    if (!en->mem || !en->next || !en->token || !en->seg) return err_oom(e, "scratch", en->mem_bytes);
+    if (!en->mem || !en->share || !en->token || !en->seg) return err_oom(e, "scratch", en->mem_bytes);
     en->pos = en->token + n;
     en->out = en->pos + n;
     en->out_seg = en->out + n;
@@ -221,7 +217,7 @@ void engine_close(struct engine *en)
     plan_free(&en->body);
     plan_free(&en->head);
     if (en->mem) mem_unmap(en->mem, en->mem_bytes);
-    mem_free((void *)en->next);
+    mem_free(en->share);
     mem_free(en->token);
     mem_free(en->seg);
     mem_free(en);
@@ -411,7 +407,7 @@ static void run_plan(struct engine *en, const struct plan *p, uint8_t *base, con
         .base = base,
         .thread_base = en->mem + en->body_bytes + en->head_bytes,
         .thread_bytes = en->thread_bytes,
-        .next = en->next,
+        .share = en->share,
         .observe = en->observe,
         .observe_ctx = en->observe_ctx,
         .op_ns = en->profile ? en->op_ns : NULL,

@@ -26,7 +26,7 @@ static void run(val (*record)(struct plan *, void *, int64_t rows), void *ctx, i
     struct kernels k;
     struct pool *pool = NULL;
     struct plan p;
-    _Atomic int64_t next[OPS_MAX];
+    struct plan_share share[8];
     cpu_detect(&cpu);
     kernels_init(&k, cpu.features);
     CHECK(pool_open(&pool, threads, NULL) == OK);
@@ -41,7 +41,7 @@ static void run(val (*record)(struct plan *, void *, int64_t rows), void *ctx, i
     memset(base, 0xff, bytes);
     struct batch b = { .n_rows = rows, .n_out = rows };
     struct plan_exec x = {
-        .plan = &p, .pool = pool, .batch = &b, .base = base, .thread_base = thread_base, .thread_bytes = scratch, .next = next
+        .plan = &p, .pool = pool, .batch = &b, .base = base, .thread_base = thread_base, .thread_bytes = scratch, .share = share
     };
     plan_run(&x);
     memcpy(y, base + p.val[out].offset, (size_t)(p.val[out].t.ne[0] * rows) * sizeof *y);

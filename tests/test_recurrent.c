@@ -37,7 +37,7 @@ static void run_pieces(const struct record *r, const int64_t *piece, int n_piece
     struct kernels k;
     struct pool *pool = NULL;
     struct layer_state state = r->state;
-    _Atomic int64_t next[16];
+    struct plan_share share[8];
     cpu_detect(&cpu);
     kernels_init(&k, cpu.features);
     CHECK(pool_open(&pool, threads, NULL) == OK);
@@ -55,7 +55,7 @@ static void run_pieces(const struct record *r, const int64_t *piece, int n_piece
         uint8_t *base = aligned_alloc(64, (p.bytes + 63) & ~(size_t)63);
         struct batch_segment seg = { 0, piece[i], first, &state };
         struct batch b = { .n_rows = piece[i], .n_out = piece[i], .seg = &seg, .n_seg = 1 };
-        struct plan_exec x = { .plan = &p, .pool = pool, .batch = &b, .base = base, .thread_base = thread_base, .thread_bytes = scratch, .next = next };
+        struct plan_exec x = { .plan = &p, .pool = pool, .batch = &b, .base = base, .thread_base = thread_base, .thread_bytes = scratch, .share = share };
         plan_run(&x);
         memcpy(y + first * r->columns, base + p.val[out].offset, (size_t)(piece[i] * r->columns) * sizeof *y);
         first += piece[i];
