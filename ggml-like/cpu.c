@@ -118,6 +118,8 @@ const struct isa isa_table[] = {
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
 #elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
     { "neon", CPU_NEON, kernels_init_neon },
+    { "dotprod", CPU_NEON | CPU_DOTPROD, kernels_init_dotprod },
+    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM, kernels_init_i8mm },
 #endif
 };
 const int isa_count = ARRAY_LEN(isa_table);

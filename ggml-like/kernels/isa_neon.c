@@ -4,5 +4,7 @@
 
 void kernels_init_neon(struct kernels *k)
 {
+    kernels_init_neon_unpack(k);
+    kernels_init_neon_rowdot(k);
     kernels_init_neon_vec(k);
 }

@@ -72,7 +72,11 @@ static inline void v_load2(const float *p, vf *even, vf *odd)
     *even = v.val[0];
     *odd = v.val[1];
 }
-static inline void v_store2(float *p, vf even, vf odd) { vst2q_f32(p, (float32x4x2_t){ { even, odd } }); }
+static inline void v_store2(float *p, vf even, vf odd)
+{
+    float32x4x2_t v = { { even, odd } };
+    vst2q_f32(p, v);
+}
 
 static inline vf v_set_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p))); }
 static inline vf v_load_f16(const void *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }

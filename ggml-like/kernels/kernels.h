@@ -177,3 +177,5 @@ void kernels_init_ref(struct kernels *k);
 void kernels_init_avx2(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_neon(struct kernels *k);
+void kernels_init_dotprod(struct kernels *k);
+void kernels_init_i8mm(struct kernels *k);
