@@ -108,7 +108,19 @@ struct legacy {
     size_t bytes, qs; /* of a block; where its codes start */
     int bias;         /* panel code = stored code - bias */
     bool has_min, nibbles, high_bits;
+    bool exponent;        /* the scale is a power of two in one byte */
+    const int8_t *levels; /* what nibbles stand for, or NULL */
 };
+
+/* 2^(e - 128) of the lowest bytes */
+INLINE __m512 exponents16(__m512i head)
+{
+    __m512i e = _mm512_and_si512(head, _mm512_set1_epi32(255)), one = _mm512_set1_epi32(1);
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, one), 23), denormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(e, one), denormal, normal));
+}
+
+INLINE __m512i level_table(const int8_t levels[16]) { return _mm512_broadcast_i32x4(load128(levels)); }
 
 /* 0 or 16 in every byte of a lane for the four bits at the bottom of the lane, minus bias */
 INLINE __m512i high_bit_table(int bias)
@@ -127,12 +139,13 @@ INLINE __m512i high_bits(const __m512i head[2], int at, int j, __m512i table)
 INLINE void panel_legacy(struct panel *p, struct rows r, struct ahead a, int64_t nk, const struct legacy f)
 {
     __m512i table = high_bit_table(f.bias), bias = _mm512_set1_epi8((char)f.bias);
+    __m512i levels = f.levels ? level_table(f.levels) : bias;
     for (int64_t b = 0; b < nk / 32; b++, r.w += f.bytes) {
         struct to to = panel_at(p, 32 * b);
         prefetch_lines(&a, PANEL_ROWS * f.bytes);
         __m512i x[4], head[2];
         heads16(r, head);
-        __m512 d = halves_low(head[0]);
+        __m512 d = f.exponent ? exponents16(head[0]) : halves_low(head[0]);
         put_ps(to.scale, 0, d);
         if (f.has_min) put_ps(to.min, 0, _mm512_fmadd_ps(d, _mm512_set1_ps((float)f.bias), halves_high(head[0])));
 UNROLL
@@ -142,7 +155,8 @@ UNROLL
 UNROLL
             for (int j = 0; j < 4; j++) {
                 __m512i v = f.nibbles ? nibble512(x[j], 4 * h) : x[j];
-                if (f.high_bits) v = _mm512_add_epi8(v, high_bits(head, (int)f.qs - 4 + 2 * h, j, table));
+                if (f.levels) v = _mm512_shuffle_epi8(levels, v);
+                else if (f.high_bits) v = _mm512_add_epi8(v, high_bits(head, (int)f.qs - 4 + 2 * h, j, table));
                 else if (f.bias) v = _mm512_sub_epi8(v, bias);
                 sum = put_codes(to, 16 * h + 4 * j, v, sum);
             }
@@ -161,6 +175,35 @@ LEGACY(q4_1, .bytes = 20, .qs = 4, .bias = 8, .nibbles = true, .has_min = true)
 LEGACY(q5_0, .bytes = 22, .qs = 6, .bias = 16, .nibbles = true, .high_bits = true)
 LEGACY(q5_1, .bytes = 24, .qs = 8, .bias = 16, .nibbles = true, .high_bits = true, .has_min = true)
 LEGACY(q8_0, .bytes = 34, .qs = 2)
+LEGACY(iq4_nl, .bytes = 18, .qs = 2, .nibbles = true, .levels = iq4_levels)
+LEGACY(mxfp4, .bytes = 17, .qs = 1, .nibbles = true, .levels = e2m1_levels, .exponent = true)
+
+/* Blocks of 64 in groups of 16: four scales of 8 bits; 8 bytes hold a group, low nibbles first. */
+static void panel_nvfp4(struct panel *p, struct rows r, struct ahead a, int64_t nk)
+{
+    __m512i levels = level_table(e2m1_levels), nan = _mm512_set1_epi32(0x7f);
+    for (int64_t b = 0; b < nk / 64; b++, r.w += sizeof(struct block_nvfp4)) {
+        struct to to = panel_at(p, 64 * b);
+        prefetch_lines(&a, PANEL_ROWS * sizeof(struct block_nvfp4));
+        __m512i x[4], head[2];
+        heads16(r, head);
+UNROLL
+        for (int g = 0; g < 4; g++) {
+            __m512i e = _mm512_and_si512(_mm512_srli_epi32(head[0], 8 * g), _mm512_set1_epi32(0xff));
+            e = _mm512_maskz_slli_epi32(_mm512_cmpneq_epi32_mask(e, nan), _mm512_and_si512(e, nan), 7);
+            __m512 d = _mm512_mul_ps(halves_low(e), _mm512_set1_ps(128.0f)); /* as half floats they are 2^8 too small, and codes are doubled */
+            __m512i sum = _mm512_setzero_si512();
+            put_ps(to.scale, g, d);
+            if (g % 2 == 0) columns16(r, offsetof(struct block_nvfp4, qs) + 8 * (size_t)g, x);
+UNROLL
+            for (int j = 0; j < 4; j++) {
+                __m512i v = nibble512(x[g % 2 * 2 + j % 2], j / 2 * 4);
+                sum = put_codes(to, 16 * g + 4 * j, _mm512_shuffle_epi8(levels, v), sum);
+            }
+            put_csum(to, g, sum, d);
+        }
+    }
+}
 
 /* ---- superblocks ---- */
 
@@ -315,6 +358,28 @@ UNROLL
     put_two_bits(to, r, offsetof(struct block_q3_k, qs), hmask, 4);
 }
 
+static void super_iq4_xs(struct to to, struct rows r)
+{
+    __m512i head[4], levels = level_table(iq4_levels), low = _mm512_set1_epi32(15), high = _mm512_set1_epi32(0x30);
+    columns16(r, 0, head);
+    __m512 d = halves_low(head[0]);
+UNROLL
+    for (int g = 0; g < 8; g++) {
+        __m512i x[4], s = _mm512_and_si512(_mm512_srli_epi32(head[1], 4 * g), low);
+        s = _mm512_or_si512(s, _mm512_and_si512(_mm512_srli_epi32(head[0], 12 + 2 * g), high));
+        __m512 scale = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(s, _mm512_set1_epi32(32))));
+        put_ps(to.scale, g, scale);
+        columns16(r, offsetof(struct block_iq4_xs, qs) + 16 * (size_t)g, x);
+UNROLL
+        for (int h = 0; h < 2; h++) {
+            __m512i sum = _mm512_setzero_si512();
+UNROLL
+            for (int j = 0; j < 4; j++) sum = put_codes(to, 32 * g + 16 * h + 4 * j, _mm512_shuffle_epi8(levels, nibble512(x[j], 4 * h)), sum);
+            put_csum(to, 2 * g + h, sum, scale);
+        }
+    }
+}
+
 #define SUPER(name)                                                                                  \
     static void panel_##name(struct panel *p, struct rows r, struct ahead a, int64_t nk)             \
     {                                                                                                \
@@ -323,13 +388,14 @@ UNROLL
             super_##name(panel_at(p, at), r);                                                        \
         }                                                                                            \
     }
-SUPER(q2_k) SUPER(q3_k) SUPER(q4_k) SUPER(q5_k) SUPER(q6_k)
+SUPER(q2_k) SUPER(q3_k) SUPER(q4_k) SUPER(q5_k) SUPER(q6_k) SUPER(iq4_xs)
 
 /* 16 rows, nk columns from r.w on, a multiple of the block length */
 typedef void panel_fn(struct panel *p, struct rows r, struct ahead a, int64_t nk);
 static panel_fn *const panels[DTYPE_IDS] = {
     [GGUF_Q4_0] = panel_q4_0, [GGUF_Q4_1] = panel_q4_1, [GGUF_Q5_0] = panel_q5_0, [GGUF_Q5_1] = panel_q5_1, [GGUF_Q8_0] = panel_q8_0,
     [GGUF_Q2_K] = panel_q2_k, [GGUF_Q3_K] = panel_q3_k, [GGUF_Q4_K] = panel_q4_k, [GGUF_Q5_K] = panel_q5_k, [GGUF_Q6_K] = panel_q6_k,
+    [GGUF_IQ4_NL] = panel_iq4_nl, [GGUF_IQ4_XS] = panel_iq4_xs, [GGUF_MXFP4] = panel_mxfp4, [GGUF_NVFP4] = panel_nvfp4,
 };
 
 /* ---- any format, any number of rows, through the unpack slot ---- */
