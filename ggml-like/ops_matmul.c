@@ -84,7 +84,7 @@ static void quant_one_row(const struct op_run *r, const float *x, uint8_t *to, i
     int64_t begin, end;
     pool_range(k, 256, r->ith, r->nth, &begin, &end); /* blocks of 32 are independent */
     if (begin == end) return;
-    part = (struct act_row){ .k = end - begin, .y = row.y + begin, .d = row.d + begin / 32, .sum = row.sum + begin / 16 };
+    part = act_row_part(&row, begin, end);
     r->k->quant_row(&part, x + begin, end - begin);
 }
 

@@ -158,7 +158,10 @@ TEST(quant_row_equals_plain_c)
                 act_row_place(&got, a.data, k), act_row_place(&want, b.data, k);
                 l.k.quant_row(&got, x + 1, k), l.ref.quant_row(&want, x + 1, k);
                 CHECK(!memcmp(got.y, want.y, (size_t)k * 2) && !memcmp(got.d, want.d, (size_t)k / 8));
-                CHECK(!memcmp(got.sum, want.sum, (size_t)k / 4));
+                CHECK(!memcmp(got.hi, want.hi, (size_t)k) && !memcmp(got.lo, want.lo, (size_t)k));
+                CHECK(!memcmp(got.sum, want.sum, (size_t)k / 4) && !memcmp(got.sum16, want.sum16, (size_t)k / 4));
+                CHECK(!memcmp(got.sum32, want.sum32, (size_t)k / 8));
+                for (int64_t i = 0; i < k; i++) CHECK(got.y[i] == 256 * got.hi[i] + got.lo[i]);
                 for (int64_t i = 0; i < k; i++) CHECK_NEAR(got.d[i / 32] * (float)got.y[i], x[1 + i], 0.51f * got.d[i / 32] + 1e-32f);
                 buf_end(&a), buf_end(&b);
             }

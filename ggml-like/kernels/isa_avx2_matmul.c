@@ -163,6 +163,25 @@ INLINE __m128 fold_max(__m256 v) { return _mm_max_ps(_mm256_castps256_ps128(v), 
 INLINE __m128 fold_min(__m256 v) { return _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
 INLINE __m128 fold_add(__m256 v) { return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)); }
 
+/* y, its two bytes and its sums for the 32 columns of block b, whose d is set */
+INLINE void store_row_block(struct act_row *row, int64_t b, const __m256i y[2])
+{
+    __m256i low = _mm256_set1_epi16(255), half = _mm256_set1_epi16(128);
+    __m256i lo = _mm256_packus_epi16(_mm256_and_si256(y[0], low), _mm256_and_si256(y[1], low));
+    __m256i hi = _mm256_packs_epi16(_mm256_srai_epi16(_mm256_add_epi16(y[0], half), 8), _mm256_srai_epi16(_mm256_add_epi16(y[1], half), 8));
+    _mm256_storeu_si256((__m256i *)(row->y + 32 * b), y[0]);
+    _mm256_storeu_si256((__m256i *)(row->y + 32 * b + 16), y[1]);
+    _mm256_storeu_si256((__m256i *)(row->lo + 32 * b), _mm256_permute4x64_epi64(lo, 0xd8));
+    _mm256_storeu_si256((__m256i *)(row->hi + 32 * b), _mm256_permute4x64_epi64(hi, 0xd8));
+    __m256i s = _mm256_hadd_epi32(_mm256_madd_epi16(y[0], _mm256_set1_epi16(1)), _mm256_madd_epi16(y[1], _mm256_set1_epi16(1)));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)); /* lanes 0+1, 2+3 */
+    sum = _mm_hadd_epi32(sum, sum);
+    __m128 d = _mm_set1_ps(row->d[b]);
+    _mm_storel_epi64((__m128i *)(row->sum + 2 * b), sum);
+    _mm_storel_pi((__m64 *)(row->sum16 + 2 * b), _mm_mul_ps(d, _mm_cvtepi32_ps(sum)));
+    _mm_store_ss(row->sum32 + b, _mm_mul_ps(d, _mm_cvtepi32_ps(_mm_hadd_epi32(sum, sum))));
+}
+
 static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
@@ -178,16 +197,12 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         h = _mm_max_ps(h, _mm_movehl_ps(h, h));
         float magnitude = _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
         bool flat = magnitude < ACT_RANGE_MIN;
-        __m256 inv = _mm256_set1_ps(flat ? 0.0f : 32767.0f / magnitude);
-        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        __m256 inv = _mm256_set1_ps(flat ? 0.0f : ACT_ROW_MAX / magnitude);
+        row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;
         __m256i q[4], y[2];
-        for (int i = 0; i < 4; i++) q[i] = round_clamped(_mm256_mul_ps(v[i], inv), -32767.0f, 32767.0f);
+        for (int i = 0; i < 4; i++) q[i] = round_clamped(_mm256_mul_ps(v[i], inv), -ACT_ROW_MAX, ACT_ROW_MAX);
         pack_i16(q, y);
-        _mm256_storeu_si256((__m256i *)(row->y + 32 * b), y[0]);
-        _mm256_storeu_si256((__m256i *)(row->y + 32 * b + 16), y[1]);
-        __m256i s = _mm256_hadd_epi32(_mm256_madd_epi16(y[0], _mm256_set1_epi16(1)), _mm256_madd_epi16(y[1], _mm256_set1_epi16(1)));
-        __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)); /* lanes 0+1, 2+3 */
-        _mm_storel_epi64((__m128i *)(row->sum + 2 * b), _mm_hadd_epi32(sum, sum));
+        store_row_block(row, b, y);
     }
 }
 

@@ -20,14 +20,18 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         __m512 m = _mm512_max_ps(_mm512_abs_ps(v1), _mm512_max_ps(_mm512_abs_ps(v0), _mm512_setzero_ps())); /* a NaN leaves the other */
         float magnitude = _mm512_reduce_max_ps(m);
         bool flat = magnitude < ACT_RANGE_MIN;
-        __m512 inv = _mm512_set1_ps(flat ? 0.0f : 32767.0f / magnitude), top = _mm512_set1_ps(32767.0f), bottom = _mm512_set1_ps(-32767.0f);
-        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        __m512 inv = _mm512_set1_ps(flat ? 0.0f : ACT_ROW_MAX / magnitude), top = _mm512_set1_ps(ACT_ROW_MAX), bottom = _mm512_set1_ps(-ACT_ROW_MAX);
+        float d = row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;
         __m512i q0 = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v0, inv), bottom), top)); /* NaN: bottom */
         __m512i q1 = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v1, inv), bottom), top));
-        _mm256_storeu_si256((__m256i *)(row->y + 32 * b), _mm512_cvtepi32_epi16(q0));
-        _mm256_storeu_si256((__m256i *)(row->y + 32 * b + 16), _mm512_cvtepi32_epi16(q1));
-        row->sum[2 * b] = _mm512_reduce_add_epi32(q0);
-        row->sum[2 * b + 1] = _mm512_reduce_add_epi32(q1);
+        __m512i y = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(q0)), _mm512_cvtepi32_epi16(q1), 1);
+        _mm512_storeu_si512(row->y + 32 * b, y);
+        _mm256_storeu_si256((__m256i *)(row->lo + 32 * b), _mm512_cvtepi16_epi8(y));
+        _mm256_storeu_si256((__m256i *)(row->hi + 32 * b), _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(y, _mm512_set1_epi16(128)), 8)));
+        int32_t s0 = _mm512_reduce_add_epi32(q0), s1 = _mm512_reduce_add_epi32(q1);
+        row->sum[2 * b] = s0, row->sum[2 * b + 1] = s1;
+        row->sum16[2 * b] = d * (float)s0, row->sum16[2 * b + 1] = d * (float)s1;
+        row->sum32[b] = d * (float)(s0 + s1);
     }
 }
 

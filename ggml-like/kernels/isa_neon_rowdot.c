@@ -35,20 +35,23 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         for (int i = 0; i < 8; i++) v[i] = vld1q_f32(x + 4 * i), top = vmaxnmq_f32(top, vabsq_f32(v[i]));
         float magnitude = vmaxnmvq_f32(top);
         bool flat = !(magnitude >= ACT_RANGE_MIN);
-        float inv = flat ? 0.0f : 32767.0f / magnitude;
-        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        float inv = flat ? 0.0f : ACT_ROW_MAX / magnitude, d = row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;
         UNROLL
         for (int h = 0; h < 2; h++) {
             int16x8_t q[2];
             UNROLL
             for (int i = 0; i < 2; i++) {
-                int32x4_t low = round_clamped(vmulq_n_f32(v[4 * h + 2 * i], inv), 32767.0f);
-                int32x4_t high = round_clamped(vmulq_n_f32(v[4 * h + 2 * i + 1], inv), 32767.0f);
+                int32x4_t low = round_clamped(vmulq_n_f32(v[4 * h + 2 * i], inv), ACT_ROW_MAX);
+                int32x4_t high = round_clamped(vmulq_n_f32(v[4 * h + 2 * i + 1], inv), ACT_ROW_MAX);
                 q[i] = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
                 vst1q_s16(row->y + 32 * b + 16 * h + 8 * i, q[i]);
+                vst1_s8(row->lo + 32 * b + 16 * h + 8 * i, vmovn_s16(q[i]));
+                vst1_s8(row->hi + 32 * b + 16 * h + 8 * i, vshrn_n_s16(vaddq_s16(q[i], vdupq_n_s16(128)), 8));
             }
-            row->sum[2 * b + h] = vaddvq_s32(vaddq_s32(vpaddlq_s16(q[0]), vpaddlq_s16(q[1])));
+            int32_t sum = vaddvq_s32(vaddq_s32(vpaddlq_s16(q[0]), vpaddlq_s16(q[1])));
+            row->sum[2 * b + h] = sum, row->sum16[2 * b + h] = d * (float)sum;
         }
+        row->sum32[b] = d * (float)(row->sum[2 * b] + row->sum[2 * b + 1]);
     }
 }
 

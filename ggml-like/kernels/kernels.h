@@ -6,7 +6,8 @@
  * y[t][r] = sum_k W[r][k] * x[t][k].  W is a GGUF matrix that stays in the mapping in its file layout.
  *
  * One token (decode): activations become int16 with one scale per 32 (struct act_row); rowdot[] multiplies a file row in registers.
- *   The 15-bit activations cost nothing extra where 4..6-bit codes are widened to int16 anyway, and make decode nearly exact.
+ *   15 bits make decode nearly exact. They cost nothing where 4..6-bit codes are widened to int16 anyway; where bytes are multiplied (VNNI)
+ *   they are two signed bytes, and a second multiplication is cheaper than widening.
  *
  * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of int8 codes and float scales;
  *   activations are quantized once per matmul input to u8 with a scale AND an offset per 16: on the inputs of four real models that has a
@@ -29,6 +30,7 @@ enum {
     PANEL_ROWS = 16,     /* weight rows side by side */
     PANEL_K = 2048,      /* columns in one panel: 32 KiB of codes stays in L1/L2 while all tokens pass */
     TILE_TOKENS_MAX = 16,
+    ACT_ROW_MAX = 127 * 256 + 127,
 };
 
 /* Weights of up to 16 rows x nk columns. Buffers are the caller's (panel_bytes, panel_place). Rows past n_rows are zero.
@@ -60,11 +62,15 @@ struct act_panel {
 };
 
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
- *   y int16 [k], |y| <= 32767      d f32 [k/32]      sum int32 [k/16]  sums of y over 16      f32 [k] for float weights: the input itself */
+ *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes    d  f32 [k/32]
+ *   sum  int32 [k/16] sums of y over 16    sum16  f32 [k/16], sum32  f32 [k/32]: the sums of y times d, for constants and mins of the weights
+ *   f32 [k] for float weights: the input itself
+ * The arrays of act_row_place may be read up to the next multiple of 256 columns; what lies past k is undefined. */
 struct act_row {
     int64_t k;
     int16_t *y;
-    float *d;
+    int8_t *hi, *lo;
+    float *d, *sum16, *sum32;
     int32_t *sum;
     const float *f32;
 };
@@ -130,7 +136,7 @@ struct kernels {
     void (*from_f32)(const struct dtype *t, const float *src, void *dst, int64_t n);
 
     /* ---- matmul, one token ---- */
-    /* fills y, d, sum of `row` (buffers of act_row_bytes) from x [k], k % 32 == 0. d = max|x| / 32767 per 32 (0 when all zero) */
+    /* fills all arrays of `row` but f32 from x [k], k % 32 == 0. d = max|x| / ACT_ROW_MAX per 32 (0 when all zero) */
     void (*quant_row)(struct act_row *row, const float *x, int64_t k);
     /* sum_k W[row][k] * x[k] for one row of `k` elements at w (file bytes, unaligned). Integer parts exact; float terms summed in an order that
      * depends on k only. May read ahead of the row by prefetch instructions only. Never NULL after kernels_init for rows of the dtype list. */
@@ -170,6 +176,7 @@ size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, 
 void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, bool f32);
 size_t act_row_bytes(int64_t cols);
 void act_row_place(struct act_row *r, void *buf, int64_t cols);
+struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end); /* columns begin (a multiple of 32) .. end */
 size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_ROWS rows, the largest of all ISA levels */
 
 /* One init per ISA level; each overwrites the slots it improves. Called by kernels_init only. */

@@ -22,16 +22,18 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         for (int i = 0; i < 32; i++)
             if (fabsf(x[i]) > magnitude) magnitude = fabsf(x[i]);
         bool flat = !(magnitude >= ACT_RANGE_MIN);
-        float inv = flat ? 0.0f : 32767.0f / magnitude;
-        row->d[b] = flat ? 0.0f : magnitude / 32767.0f;
+        float inv = flat ? 0.0f : (float)ACT_ROW_MAX / magnitude;
+        row->d[b] = flat ? 0.0f : magnitude / (float)ACT_ROW_MAX;
         int32_t sum[2] = { 0, 0 };
         for (int i = 0; i < 32; i++) {
-            int16_t q = (int16_t)lrintf(clampf(x[i] * inv, -32767.0f, 32767.0f));
-            row->y[b * 32 + i] = q;
+            int q = (int)lrintf(clampf(x[i] * inv, -(float)ACT_ROW_MAX, (float)ACT_ROW_MAX)), low = (q & 255) - (q & 128) * 2;
+            row->y[b * 32 + i] = (int16_t)q;
+            row->lo[b * 32 + i] = (int8_t)low;
+            row->hi[b * 32 + i] = (int8_t)((q - low) / 256);
             sum[i / 16] += q;
         }
-        row->sum[2 * b] = sum[0];
-        row->sum[2 * b + 1] = sum[1];
+        for (int i = 0; i < 2; i++) row->sum[2 * b + i] = sum[i], row->sum16[2 * b + i] = row->d[b] * (float)sum[i];
+        row->sum32[b] = row->d[b] * (float)(sum[0] + sum[1]);
     }
 }
 
