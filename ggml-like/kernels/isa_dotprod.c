@@ -5,4 +5,5 @@
 void kernels_init_dotprod(struct kernels *k)
 {
     kernels_init_dotprod_rowdot(k);
+    kernels_init_dotprod_tile(k);
 }

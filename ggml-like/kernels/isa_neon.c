@@ -5,6 +5,8 @@
 void kernels_init_neon(struct kernels *k)
 {
     kernels_init_neon_unpack(k);
+    kernels_init_neon_matmul(k);
     kernels_init_neon_rowdot(k);
+    kernels_init_neon_tile(k);
     kernels_init_neon_vec(k);
 }

@@ -1,7 +1,7 @@
 /* arch: aarch64  cflags: -march=armv8-a */
 /* isa_neon_vec - the vector and attention slots for the base architecture (ASIMD, ARMv8.0): primitives here, bodies in the templates. */
 #include "ggml-like/kernels/levels.h"
-#include <arm_neon.h>
+#include "ggml-like/kernels/neon.h"
 #include <stdint.h>
 #include <string.h>
 
@@ -58,13 +58,7 @@ static inline float v_sum(vf x)
     return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
 }
 
-static inline void v_transpose(vf x[4])
-{
-    float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
-    float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
-    x[0] = vreinterpretq_f32_f64(vzip1q_f64(a, c)), x[1] = vreinterpretq_f32_f64(vzip1q_f64(b, d));
-    x[2] = vreinterpretq_f32_f64(vzip2q_f64(a, c)), x[3] = vreinterpretq_f32_f64(vzip2q_f64(b, d));
-}
+static inline void v_transpose(vf x[4]) { transpose4(x); }
 
 static inline void v_load2(const float *p, vf *even, vf *odd)
 {
@@ -115,6 +109,7 @@ static inline vd2 vd2_add_sq(vd2 s, vf x)
 }
 static inline double vd2_sum(vd2 s) { return vaddvq_f64(vaddq_f64(s.a, s.b)); }
 
+#undef UNROLL
 #include "ggml-like/kernels/vec_tmpl.h"
 #include "ggml-like/kernels/attn_tmpl.h"
 

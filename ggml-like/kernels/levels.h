@@ -15,11 +15,15 @@ void kernels_init_avx512_panel(struct kernels *k);
 void kernels_init_avx512_rowdot(struct kernels *k);
 void kernels_init_avx512_rowdot_iq(struct kernels *k);
 void kernels_init_avx512_tile(struct kernels *k);
+void kernels_init_neon_matmul(struct kernels *k);
 void kernels_init_neon_rowdot(struct kernels *k);
+void kernels_init_neon_tile(struct kernels *k);
 void kernels_init_neon_unpack(struct kernels *k);
 void kernels_init_neon_vec(struct kernels *k);
 void kernels_init_dotprod_rowdot(struct kernels *k);
+void kernels_init_dotprod_tile(struct kernels *k);
 void kernels_init_i8mm_rowdot(struct kernels *k);
+void kernels_init_i8mm_tile(struct kernels *k);
 
 /* The arrays of one tile from column k0 on (k0 % 32 == 0), nt = tile_tokens:
  *   a [..][nt][4] per 4 columns     d, o, sum [..][nt] per 16 */

@@ -6,15 +6,8 @@
 #pragma once
 #include "ggml-like/base.h"
 #include "ggml-like/formats/formats.h"
-#include <arm_neon.h>
+#include "ggml-like/kernels/neon.h"
 #include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 struct codes32 { int8x16_t low, high; };
 
@@ -64,7 +57,6 @@ INLINE uint64_t load_u64(const void *p)
     memcpy(&v, p, sizeof v);
     return v;
 }
-INLINE uint8x16_t all_u8(uint8_t v) { return vdupq_n_u8(v); }
 INLINE struct codes32 codes32(uint8x16_t low, uint8x16_t high)
 {
     return (struct codes32){ vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high) };
