@@ -25,4 +25,4 @@ if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o 2>/dev/null | 
     echo "simde.sh: AVX-512 instructions are left" >&2
     exit 1
 fi
-exec "$build/test" kernels_matmul quant_search
+exec "$build/test" kernels_matmul kernels_vec quant_search

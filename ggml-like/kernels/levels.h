@@ -24,6 +24,7 @@ void kernels_init_dotprod_rowdot(struct kernels *k);
 void kernels_init_dotprod_tile(struct kernels *k);
 void kernels_init_i8mm_rowdot(struct kernels *k);
 void kernels_init_i8mm_tile(struct kernels *k);
+void kernels_init_avx512_vec(struct kernels *k);
 
 /* The arrays of one tile from column k0 on (k0 % 32 == 0), nt = tile_tokens:
  *   a [..][nt][4] per 4 columns     d, o, sum [..][nt] per 16 */

@@ -81,6 +81,40 @@ static inline __m512i shim_mulhi_epu16(__m512i a, __m512i b)
     return a;
 }
 
+static inline __m256i shim_cvtps_ph(__m512 v)
+{
+    __m256 half[2];
+    memcpy(half, &v, sizeof half);
+    return _mm256_set_m128i(_mm256_cvtps_ph(half[1], _MM_FROUND_TO_NEAREST_INT), _mm256_cvtps_ph(half[0], _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline __m512d shim_cvtps_pd(__m256 v)
+{
+    float in[8];
+    double out[8];
+    __m512d r;
+    memcpy(in, &v, sizeof in);
+    for (int i = 0; i < 8; i++) out[i] = (double)in[i];
+    memcpy(&r, out, sizeof out);
+    return r;
+}
+
+/* SIMDe keeps three bits of the fraction */
+static inline __m512 shim_round_to_zero(__m512 v)
+{
+    __m256 half[2];
+    memcpy(half, &v, sizeof half);
+    for (int i = 0; i < 2; i++) half[i] = _mm256_round_ps(half[i], _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    memcpy(&v, half, sizeof v);
+    return v;
+}
+
+#undef _mm512_roundscale_ps
+#define _mm512_roundscale_ps(v, how) ((how) == (_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC) ? shim_round_to_zero(v) : _mm512_setzero_ps())
+#undef _mm512_cvtps_ph
+#undef _mm512_cvtps_pd
+#define _mm512_cvtps_pd shim_cvtps_pd
+#define _mm512_cvtps_ph(v, rounding) shim_cvtps_ph(v)
 #define _mm512_cvtepi32_epi16 shim_cvtepi32_epi16
 #define _mm512_cvtepi8_epi32 shim_cvtepi8_epi32
 #define _mm512_cvtepu8_epi32 shim_cvtepu8_epi32
