@@ -2,7 +2,7 @@
 #include "tests/test.h"
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
-#include "tools/limits.h"
+#include "tools/bench.h"
 #include "tools/ppl.h"
 #include "tools/ranges.h"
 #include "tools/report.h"
@@ -202,9 +202,68 @@ TEST(limits_share_never_exceeds_what_was_reached)
     CHECK_NEAR(s.percent, 80, 1e-9);
 }
 
+/* Mann and Whitney's test by trying all ways to deal the samples out. */
+static double brute_p(const double *v, int n, int n_a)
+{
+    double rank[16], sum = 0, middle = n_a * (n + 1) / 2.0, far = 0, all = 0;
+    for (int i = 0; i < n; i++) {
+        rank[i] = 1;
+        for (int j = 0; j < n; j++) rank[i] += v[j] < v[i] ? 1 : v[j] == v[i] && j != i ? 0.5 : 0;
+        sum += i < n_a ? rank[i] : 0;
+    }
+    for (int set = 0; set < 1 << n; set++) {
+        double s = 0;
+        int k = 0;
+        for (int i = 0; i < n; i++)
+            if (set >> i & 1) s += rank[i], k++;
+        if (k != n_a) continue;
+        all++;
+        far += fabs(s - middle) >= fabs(sum - middle);
+    }
+    return far / all;
+}
+
+TEST(bench_compare_counts_all_ways_to_deal_the_samples)
+{
+    CHECK_NEAR(compare_p((double[]){ 1, 2, 3, 4, 5 }, 5, (double[]){ 6, 7, 8, 9, 10 }, 5), 2.0 / 252, 1e-12);
+    CHECK_NEAR(compare_p((double[]){ 3, 4 }, 2, (double[]){ 1, 2 }, 2), 1.0 / 3, 1e-12);
+    CHECK_NEAR(compare_p((double[]){ 7 }, 1, (double[]){ 7, 7 }, 2), 1, 1e-12);
+    CHECK_NEAR(compare_p(NULL, 0, (double[]){ 7 }, 1), 1, 0);
+    for (int n = 2; n <= 11; n++)
+        for (int n_a = 1; n_a < n; n_a++) {
+            double v[16];
+            for (int i = 0; i < n; i++) v[i] = (double)((i * 7 + n_a * 3 + i * i) % 9) + (i < n_a ? 2 : 0); /* with ties */
+            CHECK_NEAR(compare_p(v, n_a, v + n_a, n - n_a), brute_p(v, n, n_a), 1e-9);
+        }
+}
+
+/* 60 samples are dealt out exactly, 61 by the normal approximation: no jump between them. */
+TEST(bench_compare_of_many_samples_joins_the_exact_one)
+{
+    double a[40], b[40];
+    for (int i = 0; i < 40; i++) a[i] = i % 20 + 0.5 * (i / 20), b[i] = a[i] + 3.1;
+    for (int shift = 0; shift < 3; shift++) {
+        for (int i = 0; i < 40; i++) b[i] += shift;
+        double exact = compare_p(a, 30, b, 30), normal = compare_p(a, 30, b, 31);
+        CHECK(exact > 0 && exact < 0.2);
+        CHECK(normal > 0.5 * exact && normal < 2 * exact);
+    }
+}
+
+TEST(bench_gates_are_names_and_ratios)
+{
+    struct bench_gate g;
+    struct err e = { 0 };
+    CHECK(bench_gate_parse(&g, "pp512 @ d4096 <= 0.95", &e) == OK);
+    CHECK(g.less && g.equal && g.limit == 0.95 && g.name_len == 14);
+    CHECK(bench_gate_parse(&g, "all>2", &e) == OK && !g.less && !g.equal && g.limit == 2);
+    CHECK(bench_gate_parse(&g, "pp512<nan", &e) == ERR_USAGE);
+}
+
 SUITE(measure, T(ppl_windows_are_those_of_llama_perplexity), T(ppl_refuses_a_text_shorter_than_two_contexts),
       T(ppl_of_a_uniform_guess_is_the_number_of_choices), T(ppl_nll_agrees_with_double_precision_and_keeps_far_tokens),
       T(ppl_error_is_the_standard_error_times_ppl), T(kld_rows_read_back_to_log_probabilities), T(kld_row_of_equal_logits_has_scale_zero),
       T(ranges_expand_in_order), T(ranges_refuse_what_is_no_list), T(pairs_need_two_numbers_each), T(stddev_is_that_of_a_sample),
       T(field_text_writes_numbers_and_leaves_nan_empty), T(limits_share_names_the_nearer_limit),
-      T(limits_share_never_exceeds_what_was_reached));
+      T(limits_share_never_exceeds_what_was_reached), T(bench_compare_counts_all_ways_to_deal_the_samples),
+      T(bench_compare_of_many_samples_joins_the_exact_one), T(bench_gates_are_names_and_ratios));

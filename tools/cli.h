@@ -41,6 +41,7 @@ struct cli {
     const char *n_prompt, *n_gen, *depth, *threads_list;  /* lists and ranges, llama-bench style */
     bool no_warmup, all, no_limits;
     const char *pg, *save_logits;    /* bench: "512,128;..." pairs; perplexity: file */
+    const char *n_parallel, *kernels, *compare; bool ops, threads_sweep; /* bench; kernels: formats, "" = the model's */
     bool no_history;                 /* chat */
     int64_t beams, n_best; float length_penalty; const char *beam_stop; /* beams 0: no search */
     int64_t lookup;                  /* tokens guessed at a time; 0: none */

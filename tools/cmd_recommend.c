@@ -152,7 +152,7 @@ static void try_running(struct job *j)
 
 static status rate_of(struct job *j, const struct dtype *t, double *rate, struct err *e)
 {
-    if (j->rate[t->gguf_id] == 0) TRY(limits_decode(&j->rate[t->gguf_id], j->r.engine, t, e));
+    if (j->rate[t->gguf_id] == 0) TRY(limits_decode(&j->rate[t->gguf_id], j->r.engine, t, true, e));
     *rate = j->rate[t->gguf_id];
     return OK;
 }

@@ -7,67 +7,113 @@
 #include "tools/cli.h"
 
 enum {
+    THREADS_MAX = 512,
     READ_MAX = 512 << 20,
-    SLICE = 8 << 20,    /* one timed read per thread: long against a barrier, short enough to fall between two disturbances */
     LINE = 64,          /* bytes that memory hands over at a time */
-    STREAMS = 8,
     TILE_K = 512,       /* 8 KiB of codes and as much of activations: with scales half of a 32 KiB cache */
     TILE_CALLS = 512,   /* between two looks at the clock, 0.1 to 1 ms */
     BARRIERS = 200,
     DECODE_K = 2048,    /* columns of a row: whole blocks of every format */
-    DECODE_SLICE = 1 << 20,
+    DECODE_MAX = 192 << 20,
+    FRESH_BYTES = 24 << 20,  /* first touched: 5 to 20 ms */
+    FAULT_BYTES = 128 << 20, /* mapped anew and looked at, one byte a page */
+    CLOCK_STEPS = 100000,    /* 30 us: shorter than the time between two interrupts */
 };
 #define BEST_OF_SECONDS 0.08
 #define DECODE_SECONDS 0.05
+
+/* ---- passes over the weights ---- */
+
+/* Timed passes over bytes of the mapping, shared by n threads of a pool. */
+struct pass {
+    struct pool *pool;
+    int n_threads;       /* that work; the others of the pool only come to the barrier */
+    size_t bytes, grain; /* shared out in whole grains */
+    void (*part)(void *ctx, int ith, size_t begin, size_t end);
+    void *ctx;
+    struct { double start, stop; size_t bytes; } by[THREADS_MAX];
+};
+
+static void pass_share(void *ctx, int ith, int nth)
+{
+    struct pass *p = ctx;
+    int64_t begin, end;
+    if (nth > 1) pool_barrier(p->pool);
+    if (ith >= p->n_threads) return;
+    pool_range((int64_t)p->bytes, (int64_t)p->grain, ith, p->n_threads, &begin, &end);
+    p->by[ith].start = now_seconds();
+    p->part(p->ctx, ith, (size_t)begin, (size_t)end);
+    p->by[ith].stop = now_seconds();
+    p->by[ith].bytes = (size_t)(end - begin);
+}
+
+/* Bytes per second of one pass. Threads that worked side by side count with their own rates, because the engine shares work out as threads become
+ * free; where they did not (a thread came late), all bytes from the first start to the last stop. */
+static double pass_rate(const struct pass *p)
+{
+    double first = p->by[0].start, last = p->by[0].stop, from = first, to = last, bytes = 0, rates = 0;
+    for (int i = 0; i < p->n_threads; i++) {
+        double start = p->by[i].start, stop = p->by[i].stop;
+        first = start < first ? start : first, from = start > from ? start : from;
+        last = stop > last ? stop : last, to = stop < to ? stop : to;
+        bytes += (double)p->by[i].bytes;
+        if (p->by[i].bytes) rates += (double)p->by[i].bytes / (stop - start);
+    }
+    return to - from > 0.9 * (last - first) ? rates : bytes / (last - first);
+}
+
+static double one_pass(struct pass *p)
+{
+    if (p->n_threads > 1) pool_run(p->pool, pass_share, p);
+    else pass_share(p, 0, 1);
+    return pass_rate(p) * 1e-9;
+}
 
 /* ---- reading ---- */
 
 struct reading {
     const uint8_t *data;
-    size_t begin, end;   /* the slice of data that is read */
-    uint64_t sum[512];   /* one per thread: the loads cannot be left out */
+    int turn;                  /* which loop */
+    uint64_t sum[THREADS_MAX]; /* the loads cannot be left out */
 };
 
 /* One word of every line: the line travels as a whole, and the loop is not what limits. Adding up every byte halves the rate (two threads of a
- * Xeon, median of 54 slices: 14 instead of 28 GB/s), and a decode could then pass its "limit". Several streams side by side add at most a tenth. */
-static uint64_t read_span(const uint8_t *p, size_t n)
+ * Xeon, median of 54 slices: 14 instead of 28 GB/s), and a decode could then pass its "limit". How many streams side by side are best depends on the
+ * machine: two threads of a Zen 5 read 80 GB/s in 1 or 2 streams, 77 in 4, 67 in 8; wide loads and prefetches change less than 3 %. So the loops take turns. */
+static inline __attribute__((always_inline)) uint64_t read_streams(const uint8_t *p, size_t n, int streams)
 {
-    uint64_t a[STREAMS] = { 0 }, all = 0;
-    size_t part = n / STREAMS / LINE * LINE;
+    uint64_t a[4] = { 0 }, all = 0;
+    size_t part = n / (size_t)streams / LINE * LINE;
     for (size_t i = 0; i < part; i += LINE)
-        for (int j = 0; j < STREAMS; j++) {
+        for (int j = 0; j < streams; j++) {
             uint64_t v;
             memcpy(&v, p + (size_t)j * part + i, sizeof v);
             a[j] += v;
         }
-    for (int j = 0; j < STREAMS; j++) all ^= a[j];
+    for (int j = 0; j < streams; j++) all ^= a[j];
     return all;
 }
+static uint64_t read_1(const uint8_t *p, size_t n) { return read_streams(p, n, 1); }
+static uint64_t read_2(const uint8_t *p, size_t n) { return read_streams(p, n, 2); }
+static uint64_t read_4(const uint8_t *p, size_t n) { return read_streams(p, n, 4); }
+static uint64_t (*const read_loops[])(const uint8_t *p, size_t n) = { read_2, read_1, read_4 };
 
-static void read_share(void *ctx, int ith, int nth)
+static void read_part(void *ctx, int ith, size_t begin, size_t end)
 {
     struct reading *r = ctx;
-    int64_t begin, end;
-    pool_range((int64_t)(r->end - r->begin), 4096, ith, nth, &begin, &end);
-    r->sum[ith] ^= read_span(r->data + r->begin + begin, (size_t)(end - begin));
+    r->sum[ith] ^= read_loops[r->turn](r->data + begin, end - begin);
 }
 
-/* The fastest slice in GB/s: all threads of the pool, or this thread alone when pool is NULL. Walks over all weights again and again,
- * so that a slice comes from where a token's weights come from: memory, or the last-level cache when the model fits there. */
-static double best_read(struct reading *r, struct pool *pool, size_t bytes)
+/* The fastest pass in GB/s. Whole passes, as a token makes them: parts of a small model stay in the last-level cache, and the fastest part alone
+ * would promise a third too much (92 MB beside 32 MB of cache: 54 instead of 41 GB/s). */
+static double best_read(struct pass *p, struct reading *r)
 {
-    double best = 0, begin = now_seconds(), t0 = begin;
-    size_t slice = (size_t)SLICE * (size_t)(pool ? pool_threads(pool) : 1);
+    double best = 0, begin = now_seconds();
     do {
-        for (r->begin = 0; r->begin < bytes; r->begin = r->end) {
-            r->end = bytes - r->begin < 2 * slice ? bytes : r->begin + slice;
-            if (pool) pool_run(pool, read_share, r);
-            else read_share(r, 0, 1);
-            double t1 = now_seconds(), rate = (double)(r->end - r->begin) / (t1 - t0) * 1e-9;
-            if (rate > best) best = rate;
-            t0 = t1;
-        }
-    } while (t0 - begin < BEST_OF_SECONDS);
+        double rate = one_pass(p);
+        if (rate > best) best = rate;
+        r->turn = (r->turn + 1) % ARRAY_LEN(read_loops);
+    } while (now_seconds() - begin < BEST_OF_SECONDS);
     return best;
 }
 
@@ -86,23 +132,43 @@ static size_t weights_of(const struct gguf *g, const uint8_t **data)
     return to - from < READ_MAX ? (size_t)(to - from) : READ_MAX;
 }
 
-static void measure_reading(struct limits *l, struct engine *en)
+/* 1, 2, 3, 4, then every power of two, then all: at most LIMITS_READS steps up to THREADS_MAX. */
+static int next_threads(int n, int all)
 {
-    struct reading r = { 0 };
-    struct pool *pool = engine_pool(en);
-    r.end = l->read_bytes = weights_of(model_gguf(engine_model(en)), &r.data);
-    pool_run(pool, read_share, &r); /* page faults are not bandwidth */
-    l->read_gbps_1 = best_read(&r, NULL, l->read_bytes);
-    l->read_gbps_n = pool_threads(pool) > 1 ? best_read(&r, pool, l->read_bytes) : l->read_gbps_1;
+    int next = n < 4 ? n + 1 : 2 * n;
+    return next < all ? next : all;
 }
 
-void limits_again(struct limits *l, struct engine *en)
+/* Only the first and the last step when `ends`. Keeps the better of old and new figures. */
+static void measure_reading(struct limits *l, struct engine *en, bool ends)
 {
-    struct limits now = *l;
-    measure_reading(&now, en);
-    if (now.read_gbps_1 > l->read_gbps_1) l->read_gbps_1 = now.read_gbps_1;
-    if (now.read_gbps_n > l->read_gbps_n) l->read_gbps_n = now.read_gbps_n;
+    struct reading r = { 0 };
+    struct pass p = { .pool = engine_pool(en), .grain = 4096, .part = read_part, .ctx = &r };
+    l->read_bytes = p.bytes = weights_of(model_gguf(engine_model(en)), &r.data);
+    l->n_reads = 0;
+    for (int n = 1;; n = next_threads(n, l->n_threads)) {
+        int i = l->n_reads++;
+        l->read_threads[i] = n;
+        if (!ends || n == 1 || n == l->n_threads) {
+            p.n_threads = n;
+            double rate = best_read(&p, &r);
+            if (rate > l->read_gbps[i]) l->read_gbps[i] = rate;
+        }
+        if (n == l->n_threads) break;
+    }
+    l->read_gbps_1 = l->read_gbps[0];
+    if (l->read_gbps[l->n_reads - 1] > l->read_gbps_n) l->read_gbps_n = l->read_gbps[l->n_reads - 1];
 }
+
+static void touch_weights(struct engine *en) /* page faults are not bandwidth */
+{
+    struct reading r = { 0 };
+    struct pass p = { .pool = engine_pool(en), .n_threads = pool_threads(engine_pool(en)), .grain = 4096, .part = read_part, .ctx = &r };
+    p.bytes = weights_of(model_gguf(engine_model(en)), &r.data);
+    one_pass(&p);
+}
+
+void limits_again(struct limits *l, struct engine *en) { measure_reading(l, en, true); }
 
 /* ---- tiles ---- */
 
@@ -169,57 +235,49 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
 struct decoding {
     const uint8_t *data;
     size_t row_bytes;
-    int64_t begin, end;  /* rows of the slice */
     float (*dot)(const void *w, const struct act_row *x, int64_t k);
     struct act_row x;
-    float sum[512];      /* one per thread */
+    float sum[THREADS_MAX];
 };
 
-static void decode_share(void *ctx, int ith, int nth)
+static void decode_part(void *ctx, int ith, size_t begin, size_t end)
 {
     struct decoding *d = ctx;
-    int64_t begin, end;
     float sum = 0;
-    pool_range(d->end - d->begin, 16, ith, nth, &begin, &end);
-    for (int64_t i = d->begin + begin; i < d->begin + end; i++) sum += d->dot(d->data + (size_t)i * d->row_bytes, &d->x, d->x.k);
+    for (size_t i = begin; i < end; i += d->row_bytes) sum += d->dot(d->data + i, &d->x, d->x.k);
     d->sum[ith] += sum;
 }
 
-/* Walks over the weights as best_read does, so that a slice comes from where a token's weights come from. */
-static double best_decode(struct decoding *d, struct pool *pool, int64_t rows)
+static double best_decode(struct decoding *d, struct pool *pool, size_t bytes)
 {
-    double best = 0, begin = now_seconds(), t0 = begin;
-    int64_t slice = max_i64(1, (int64_t)((size_t)DECODE_SLICE / d->row_bytes)) * pool_threads(pool);
+    double best = 0, begin = now_seconds();
+    struct pass p = { .pool = pool, .n_threads = pool ? pool_threads(pool) : 1, .part = decode_part, .ctx = d, .grain = d->row_bytes };
+    p.bytes = (bytes < DECODE_MAX ? bytes : DECODE_MAX) / d->row_bytes * d->row_bytes;
+    if (p.bytes == 0) return 0;
     do {
-        for (d->begin = 0; d->begin < rows; d->begin = d->end) {
-            d->end = rows - d->begin < 2 * slice ? rows : d->begin + slice;
-            pool_run(pool, decode_share, d);
-            double t1 = now_seconds(), rate = (double)(d->end - d->begin) * (double)d->row_bytes / (t1 - t0) * 1e-9;
-            if (rate > best) best = rate;
-            t0 = t1;
-            if (t1 - begin > DECODE_SECONDS) break;
-        }
-    } while (t0 - begin < DECODE_SECONDS);
+        double rate = one_pass(&p);
+        if (rate > best) best = rate;
+    } while (now_seconds() - begin < DECODE_SECONDS);
     return best;
 }
 
-status limits_decode(double *gbps, struct engine *en, const struct dtype *t, struct err *e)
+status limits_decode(double *gbps, struct engine *en, const struct dtype *t, bool all_threads, struct err *e)
 {
     const struct kernels *k = engine_kernels(en);
     struct arena a;
     struct decoding d = { .row_bytes = dtype_row_bytes(t, DECODE_K), .dot = k->rowdot[t->gguf_id], .x = { .k = DECODE_K } };
-    int64_t rows = (int64_t)(weights_of(model_gguf(engine_model(en)), &d.data) / d.row_bytes);
+    size_t bytes = weights_of(model_gguf(engine_model(en)), &d.data);
     arena_init(&a, 0);
     float *x = arena_zalloc(&a, DECODE_K, sizeof *x);
     void *buf = arena_zalloc(&a, 1, act_row_bytes(DECODE_K));
     status st = x && buf ? OK : err_oom(e, "one token", act_row_bytes(DECODE_K));
     *gbps = 0;
-    if (st == OK && rows > 0) {
+    if (st == OK) {
         for (int i = 0; i < DECODE_K; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
         act_row_place(&d.x, buf, DECODE_K);
         k->quant_row(&d.x, x, DECODE_K);
         d.x.f32 = x;
-        *gbps = best_decode(&d, engine_pool(en), rows);
+        *gbps = best_decode(&d, all_threads && pool_threads(engine_pool(en)) > 1 ? engine_pool(en) : NULL, bytes);
     }
     arena_free(&a);
     return st;
@@ -244,6 +302,57 @@ static double best_barrier(struct pool *pool)
     return best / BARRIERS * 1e9;
 }
 
+/* ---- clock and pages ---- */
+
+/* Additions that wait for each other take one cycle each, on every CPU; the empty asm keeps the compiler from adding them up. */
+double limits_clock(void)
+{
+    double best = 0, begin = now_seconds(), t0 = begin;
+    uint64_t x = 0, y = 3;
+    do {
+        for (int i = 0; i < CLOCK_STEPS / 8; i++)
+            for (int j = 0; j < 8; j++) {
+                x += y;
+                __asm__ volatile("" : "+r"(x), "+r"(y));
+            }
+        double t1 = now_seconds(), rate = CLOCK_STEPS / (t1 - t0) * 1e-9;
+        if (rate > best) best = rate;
+        t0 = t1;
+    } while (t0 - begin < 0.005);
+    return best;
+}
+
+/* Seconds to look at one byte of every page. */
+static double touch_pages(volatile uint8_t *p, size_t bytes, size_t page, bool write)
+{
+    double start = now_seconds();
+    for (size_t i = 0; i < bytes; i += page)
+        if (write) p[i] = 1;
+        else (void)p[i];
+    return now_seconds() - start;
+}
+
+status limits_pages(struct limits *l, const char *path, size_t page, struct err *e)
+{
+    struct file f;
+    if (page == 0) page = 4096;
+    for (int i = 0; i < 3; i++) {
+        uint8_t *fresh = mem_map(FRESH_BYTES);
+        if (!fresh) return err_oom(e, "fresh pages", FRESH_BYTES);
+        double seconds = touch_pages(fresh, FRESH_BYTES, page, true), rate = FRESH_BYTES / seconds * 1e-9;
+        if (rate > l->fresh_gbps) l->fresh_gbps = rate;
+        mem_unmap(fresh, FRESH_BYTES);
+        TRY(file_open(&f, path, true, e));
+        size_t bytes = f.size < FAULT_BYTES ? f.size : FAULT_BYTES;
+        if (f.mapped && bytes > 0) {
+            double ns = touch_pages((uint8_t *)(uintptr_t)f.data, bytes, page, false) * 1e9 / (double)((bytes + page - 1) / page);
+            if (l->fault_ns == 0 || ns < l->fault_ns) l->fault_ns = ns;
+        }
+        file_close(&f);
+    }
+    return OK;
+}
+
 status limits_measure(struct limits *l, struct engine *en, struct err *e)
 {
     struct arena a;
@@ -252,8 +361,10 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e)
     status st = measure_tiles(l, en, &a, e);
     arena_free(&a);
     if (st != OK) return st;
-    measure_reading(l, en);
+    touch_weights(en);
+    measure_reading(l, en, false);
     l->barrier_ns = best_barrier(engine_pool(en));
+    l->clock_ghz = limits_clock();
     return OK;
 }
 

@@ -1,24 +1,36 @@
 /* limits - what this machine can do at best, measured with the engine's own loops: how fast weights can be read where they lie, how fast
- * the inner tile multiplies when everything is in the first cache, what one barrier costs. About half a second in all. */
+ * the inner tile multiplies when everything is in the first cache, what one barrier costs. No figure takes 100 ms. */
 #pragma once
 #include "src/cuanto.h"
 
+enum { LIMITS_READS = 12 };
 struct limits {
     double read_gbps_1, read_gbps_n; /* 10^9 bytes per second over the mapped weights: one thread, all threads */
+    double read_gbps[LIMITS_READS];  /* and read_threads[i] threads, rising, [n_reads] */
+    int read_threads[LIMITS_READS], n_reads;
     double int8_gmacs_1;             /* 10^9 multiply-adds per second of one thread: int8 tile on the dominant type; 0 for float models */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
     double barrier_ns;
+    double clock_ghz;                /* of the calling thread's core while it works */
+    double fresh_gbps;               /* limits_pages: first touch of anonymous memory by one thread */
+    double fault_ns;                 /* limits_pages: first look at a page of a newly mapped file that is in memory; 0 not known */
     size_t read_bytes;               /* weights that one reading pass covers, at most 512 MiB */
     int n_threads;
 };
 status limits_measure(struct limits *l, struct engine *en, struct err *e) MUST_USE;
 
+/* limits_clock - cycles per nanosecond of this core. 5 ms. */
+double limits_clock(void);
+/* limits_pages - fills in what new pages cost: of memory, and of a mapping of the model's file. page: bytes, 0 = 4096. */
+status limits_pages(struct limits *l, const char *path, size_t page, struct err *e) MUST_USE;
+
 /* limits_again - reads once more, after a test, and keeps the better figures: other work on the machine may have slowed the first look. */
 void limits_again(struct limits *l, struct engine *en);
 
-/* limits_decode - 10^9 bytes of weights of one format per second that all threads multiply with one token, each row in registers as decoding does: memory and
- * arithmetic together. The bytes are those of the mapped model whatever they mean, so that it works for formats that the model does not have. About 60 ms. */
-status limits_decode(double *gbps, struct engine *en, const struct dtype *t, struct err *e) MUST_USE;
+/* limits_decode - 10^9 bytes of weights of one format per second that one thread, or all, multiply with one token, each row in registers as decoding
+ * does: memory and arithmetic together. The bytes are those of the mapped model whatever they mean, so that it works for formats that the model does
+ * not have. About 60 ms. */
+status limits_decode(double *gbps, struct engine *en, const struct dtype *t, bool all_threads, struct err *e) MUST_USE;
 
 /* limits_memory - bytes that a session of n_ctx positions takes besides the weights: its KV cache and the engine's scratch. 0: no number holds it. */
 uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtype *kv_type);
