@@ -11,7 +11,7 @@
 
 enum {
     K = 2048,              /* whole blocks of every format, one panel */
-    CACHE_BYTES = 192 << 10, /* rows that are multiplied again and again: in the second cache */
+    CACHE_BYTES = 256 << 10, /* rows that are multiplied again and again: in the second cache; 16 of the widest format */
     N_COUNTS = 6, N_MAX = 512,
 };
 #define SECONDS 0.02
