@@ -193,6 +193,21 @@ TEST(limits_share_names_the_nearer_limit)
     CHECK_NEAR(s.percent, 75, 1e-9);
 }
 
+/* Passes of one row: 20 GMAC/s per thread row by row, so 30 GMAC in a second are three quarters; half of them through the tile need less. */
+TEST(limits_share_knows_rows_from_tiles)
+{
+    struct limits l = { .read_gbps_n = 10, .int8_gmacs_1 = 100, .dot_gmacs_1 = 20, .n_threads = 2 };
+    struct share s = limits_share(&l, &(struct load){ 5e9, 30e9, 1, 1, 30e9 });
+    CHECK_NEAR(s.percent, 75, 1e-9);
+    CHECK_STR(s.bound, "compute");
+    s = limits_share(&l, &(struct load){ 5e9, 60e9, 1, 1, 10e9 });
+    CHECK_NEAR(s.compute, 50, 1e-9);
+    CHECK_NEAR(s.bandwidth, 50, 1e-9);
+    s = limits_share(&l, &(struct load){ 5e9, 80e9, 1.25, 1, 80e9 }); /* faster than the limit: it rises */
+    CHECK_NEAR(l.dot_gmacs_1, 40, 1e-9);
+    CHECK_NEAR(s.compute, 80, 1e-9);
+}
+
 /* A limit measured while something else slowed the machine: the fastest run shows what is possible. */
 TEST(limits_share_never_exceeds_what_was_reached)
 {
@@ -265,5 +280,5 @@ SUITE(measure, T(ppl_windows_are_those_of_llama_perplexity), T(ppl_refuses_a_tex
       T(ppl_error_is_the_standard_error_times_ppl), T(kld_rows_read_back_to_log_probabilities), T(kld_row_of_equal_logits_has_scale_zero),
       T(ranges_expand_in_order), T(ranges_refuse_what_is_no_list), T(pairs_need_two_numbers_each), T(stddev_is_that_of_a_sample),
       T(field_text_writes_numbers_and_leaves_nan_empty), T(limits_share_names_the_nearer_limit),
-      T(limits_share_never_exceeds_what_was_reached), T(bench_compare_counts_all_ways_to_deal_the_samples),
+      T(limits_share_knows_rows_from_tiles), T(limits_share_never_exceeds_what_was_reached), T(bench_compare_counts_all_ways_to_deal_the_samples),
       T(bench_compare_of_many_samples_joins_the_exact_one), T(bench_gates_are_names_and_ratios));

@@ -85,6 +85,8 @@ static int collect(const struct bench *b, const struct result *r, const double *
         { "stddev_ns", FIELD_INT, .i = (int64_t)stddev_of(ns, r->n) },
         { "avg_ts", FIELD_REAL, .f = mean_of(speed, r->n) },
         { "stddev_ts", FIELD_REAL, .f = stddev_of(speed, r->n) },
+        { "percent_of_bandwidth", FIELD_REAL, .f = r->share.bandwidth },
+        { "percent_of_compute", FIELD_REAL, .f = r->share.compute },
         { "percent_of_limit", FIELD_REAL, .f = r->share.percent },
         { "bound", FIELD_STR, .str = r->share.bound },
         { "speedup", FIELD_REAL, .f = r->speedup },
@@ -122,7 +124,8 @@ static void limits_json(const struct bench *b, struct json_out *o)
     const struct field f[] = {
         { "read_gbps_1", FIELD_REAL, .f = l->read_gbps_1 },     { "read_gbps_n", FIELD_REAL, .f = l->read_gbps_n },
         { "int8_gmacs_1", FIELD_REAL, .f = l->int8_gmacs_1 },   { "f32_gflops_1", FIELD_REAL, .f = l->f32_gflops_1 },
-        { "clock_ghz", FIELD_REAL, .f = l->clock_ghz },         { "barrier_ns", FIELD_REAL, .f = l->barrier_ns },
+        { "dot_gmacs_1", FIELD_REAL, .f = l->dot_gmacs_1 },     { "clock_ghz", FIELD_REAL, .f = l->clock_ghz },
+        { "barrier_ns", FIELD_REAL, .f = l->barrier_ns },
         { "fresh_gbps", FIELD_REAL, .f = l->fresh_gbps },       { "fault_ns", FIELD_REAL, .f = l->fault_ns > 0 ? l->fault_ns : NAN },
         { "read_bytes", FIELD_INT, .i = (int64_t)l->read_bytes },
     };
@@ -225,7 +228,7 @@ void bench_ops(const struct bench *b, const struct result *r, bool to_stdout)
 
 /* ---- limits ---- */
 
-/* After the tests of one thread count: what the machine allows. To stderr, so that stdout holds one table only. */
+/* After the tests of one thread count: what the machine allows, and the share of it that each got. To stderr, so that stdout holds one table only. */
 void bench_limits(const struct bench *b, int first)
 {
     const struct limits *l = &b->limits;
@@ -242,11 +245,14 @@ void bench_limits(const struct bench *b, int first)
     for (int i = 0; i < l->n_reads; i++) fprintf(stderr, "%s %d", i ? " /" : "", l->read_threads[i]);
     fprintf(stderr, " over %s of weights\n  one thread:", size_text(l->read_bytes, size));
     if (l->int8_gmacs_1 > 0) fprintf(stderr, " int8 tile %.0f GMAC/s (%.0f a cycle),", l->int8_gmacs_1, l->int8_gmacs_1 / l->clock_ghz);
-    fprintf(stderr, " f32 tile %.0f GFLOP/s (%.0f MAC a cycle)\n", l->f32_gflops_1, l->f32_gflops_1 / 2 / l->clock_ghz);
+    fprintf(stderr, " f32 tile %.0f GFLOP/s (%.0f MAC a cycle)", l->f32_gflops_1, l->f32_gflops_1 / 2 / l->clock_ghz);
+    if (l->dot_gmacs_1 > 0) fprintf(stderr, ", row-dot %.1f GMAC/s (%.1f a cycle)", l->dot_gmacs_1, l->dot_gmacs_1 / l->clock_ghz);
+    fputs("\n", stderr);
     fprintf(stderr, "  barrier %.0f ns", l->barrier_ns);
     if (l->fresh_gbps > 0) fprintf(stderr, ", fresh memory %.2f GB/s", l->fresh_gbps);
     if (l->fault_ns > 0) fprintf(stderr, ", a page of the mapped file %.0f ns", l->fault_ns);
     fputs("\n", stderr);
     for (int i = first; i < b->n_results; i++)
-        fprintf(stderr, "  %-24s %5.1f %% of %s\n", case_name(&b->result[i].t, name), b->result[i].share.percent, b->result[i].share.bound);
+        fprintf(stderr, "  %-24s %5.1f %% of bandwidth, %5.1f %% of compute\n", case_name(&b->result[i].t, name), b->result[i].share.bandwidth,
+                b->result[i].share.compute);
 }

@@ -131,8 +131,11 @@ static struct load load_of(const struct bench *b, const struct result *r)
     double row = (double)session_bytes(b->r.session) / (double)session_n_ctx(b->r.session);
     double rows = rows_read(t->n_depth, t->n_prompt, n_batch) + rows_read(t->n_depth + t->n_prompt, t->n_gen, 1), best = r->seconds[0];
     for (int i = 1; i < r->n; i++) best = r->seconds[i] < best ? r->seconds[i] : best;
-    return (struct load){ (double)passes * (double)b->info.token_bytes + row * rows * (double)t->n_seq,
-                          (double)case_tokens(t) * (double)b->info.token_macs, mean_of(r->seconds, r->n), best };
+    double head = (double)b->info.n_vocab * (double)b->info.n_embd, macs = (double)b->info.token_macs; /* a prompt needs one row of logits */
+    double gen_macs = (double)(t->n_seq * t->n_gen) * macs, prompt_macs = t->n_prompt ? (double)t->n_seq * ((double)t->n_prompt * (macs - head) + head) : 0;
+    return (struct load){ .bytes = (double)passes * (double)b->info.token_bytes + row * rows * (double)t->n_seq, .macs = gen_macs + prompt_macs,
+                          .seconds = mean_of(r->seconds, r->n), .best_seconds = best,
+                          .dot_macs = (t->n_seq == 1 ? gen_macs : 0) + (t->n_seq * t->n_prompt == 1 ? prompt_macs : 0) };
 }
 
 static double speedup_of(const struct bench *b, const struct result *r)
@@ -176,7 +179,7 @@ static status measure(struct bench *b, struct result *r, struct err *e)
 
 status bench_test(struct bench *b, const struct bench_case *t, struct err *e)
 {
-    struct result r = { .t = *t, .threads = pool_threads(engine_pool(b->r.engine)), .n = (int)b->c->reps, .share = { NAN, NULL } };
+    struct result r = { .t = *t, .threads = pool_threads(engine_pool(b->r.engine)), .n = (int)b->c->reps, .share = { NAN, NULL, NAN, NAN } };
     r.seconds = mem_calloc((size_t)r.n, sizeof *r.seconds);
     if (!r.seconds) return err_oom(e, "samples", (size_t)r.n * sizeof *r.seconds);
     status st = measure(b, &r, e);

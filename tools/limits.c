@@ -13,6 +13,7 @@ enum {
     TILE_K = 512,       /* 8 KiB of codes and as much of activations: with scales half of a 32 KiB cache */
     TILE_CALLS = 512,   /* between two looks at the clock, 0.1 to 1 ms */
     BARRIERS = 200,
+    DOT_BYTES = 256 << 10,
     DECODE_K = 2048,    /* columns of a row: whole blocks of every format */
     DECODE_MAX = 192 << 20,
     FRESH_BYTES = 24 << 20,  /* first touched: 5 to 20 ms */
@@ -172,16 +173,15 @@ void limits_again(struct limits *l, struct engine *en) { measure_reading(l, en, 
 
 /* ---- tiles ---- */
 
-/* A weight of the type that takes most bytes and has whole panels; NULL when there is none. */
+/* A weight of the type that takes most bytes, of 16 rows or more; NULL when there is none. */
 static const struct tensor *dominant_weight(const struct model *m)
 {
     struct model_info info;
     const struct gguf *g = model_gguf(m);
     model_info(m, &info);
     const struct dtype *type = dtype_by_name(info.type);
-    for (int64_t i = 0; type && type->unpack && i < g->n_tensors; i++)
-        if (g->tensor[i].type == type && g->tensor[i].ne[1] >= PANEL_ROWS && g->tensor[i].ne[0] >= TILE_K && TILE_K % type->block_len == 0)
-            return &g->tensor[i];
+    for (int64_t i = 0; type && i < g->n_tensors; i++)
+        if (g->tensor[i].type == type && g->tensor[i].ne[1] >= PANEL_ROWS) return &g->tensor[i];
     return NULL;
 }
 
@@ -214,7 +214,7 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
     if (!panel_buf || !act_buf || !f32_buf || !x || !y) return err_oom(e, "tiles", panel_size + act_size + f32_size);
     for (int i = 0; i < TILE_K; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = x;
-    if (w) {
+    if (w && w->type->unpack && w->ne[0] >= TILE_K && TILE_K % w->type->block_len == 0) {
         panel_place(&p, panel_buf, TILE_K);
         k->panel_build(k, &p, w->type, w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
         act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, false);
@@ -231,6 +231,32 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
 }
 
 /* ---- decoding ---- */
+
+/* One token times rows of w, in the second cache. */
+static status measure_rowdot(struct limits *l, struct engine *en, struct arena *a, struct err *e)
+{
+    const struct kernels *k = engine_kernels(en);
+    const struct tensor *w = dominant_weight(engine_model(en));
+    if (!w || w->ne[0] % 32 != 0 || !k->rowdot[w->type->gguf_id]) return OK;
+    int64_t cols = w->ne[0], rows = max_i64(PANEL_ROWS, min_i64(w->ne[1], (int64_t)(DOT_BYTES / w->nb[1])));
+    float *x = arena_zalloc(a, (size_t)cols, sizeof *x), sum = 0;
+    void *buf = arena_zalloc(a, 1, act_row_bytes(cols));
+    struct act_row row;
+    if (!x || !buf) return err_oom(e, "one token", act_row_bytes(cols));
+    for (int64_t i = 0; i < cols; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
+    act_row_place(&row, buf, cols);
+    k->quant_row(&row, x, cols);
+    row.f32 = x;
+    double begin = now_seconds(), t0 = begin;
+    do {
+        for (int64_t i = 0; i < rows; i++) sum += k->rowdot[w->type->gguf_id]((const uint8_t *)w->data + (size_t)i * w->nb[1], &row, cols);
+        double t1 = now_seconds(), rate = (double)(rows * cols) / (t1 - t0) * 1e-9;
+        if (rate > l->dot_gmacs_1) l->dot_gmacs_1 = rate;
+        t0 = t1;
+    } while (t0 - begin < BEST_OF_SECONDS / 2);
+    x[0] = sum; /* the rows cannot be left out */
+    return OK;
+}
 
 struct decoding {
     const uint8_t *data;
@@ -359,6 +385,7 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e)
     *l = (struct limits){ .n_threads = pool_threads(engine_pool(en)) };
     arena_init(&a, 0);
     status st = measure_tiles(l, en, &a, e);
+    if (st == OK) st = measure_rowdot(l, en, &a, e);
     arena_free(&a);
     if (st != OK) return st;
     touch_weights(en);
@@ -376,9 +403,14 @@ uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtyp
 
 struct share limits_share(struct limits *l, const struct load *w)
 {
+    double tile = l->int8_gmacs_1 > 0 ? l->int8_gmacs_1 : l->f32_gflops_1 / 2, tile_macs = w->macs - w->dot_macs;
     if (w->bytes > w->best_seconds * l->read_gbps_n * 1e9) l->read_gbps_n = w->bytes / w->best_seconds * 1e-9;
-    double tile = l->int8_gmacs_1 > 0 ? l->int8_gmacs_1 : l->f32_gflops_1 / 2;
-    double bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100;
-    double compute = w->macs / w->seconds / (l->n_threads * tile * 1e9) * 100;
-    return bandwidth >= compute ? (struct share){ bandwidth, "bandwidth" } : (struct share){ compute, "compute" };
+    double dot_seconds = w->best_seconds * l->n_threads - (tile_macs > 0 ? tile_macs / (tile * 1e9) : 0);
+    if (w->dot_macs > 0 && dot_seconds > 0 && w->dot_macs > dot_seconds * l->dot_gmacs_1 * 1e9) l->dot_gmacs_1 = w->dot_macs / dot_seconds * 1e-9;
+    struct share s = { .bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100 };
+    double seconds = (tile_macs > 0 ? tile_macs / (tile * 1e9) : 0) + (w->dot_macs > 0 ? w->dot_macs / (l->dot_gmacs_1 * 1e9) : 0);
+    s.compute = seconds / l->n_threads / w->seconds * 100;
+    s.bound = s.bandwidth >= s.compute ? "bandwidth" : "compute";
+    s.percent = s.bandwidth >= s.compute ? s.bandwidth : s.compute;
+    return s;
 }

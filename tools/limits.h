@@ -10,6 +10,7 @@ struct limits {
     int read_threads[LIMITS_READS], n_reads;
     double int8_gmacs_1;             /* 10^9 multiply-adds per second of one thread: int8 tile on the dominant type; 0 for float models */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
+    double dot_gmacs_1;              /* 10^9 multiply-adds per second of one thread: one token times rows of the dominant type, in the second cache */
     double barrier_ns;
     double clock_ghz;                /* of the calling thread's core while it works */
     double fresh_gbps;               /* limits_pages: first touch of anonymous memory by one thread */
@@ -35,8 +36,9 @@ status limits_decode(double *gbps, struct engine *en, const struct dtype *t, boo
 /* limits_memory - bytes that a session of n_ctx positions takes besides the weights: its KV cache and the engine's scratch. 0: no number holds it. */
 uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtype *kv_type);
 
-/* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. */
-struct load { double bytes, macs, seconds, best_seconds; };
-struct share { double percent; const char *bound; }; /* bound: "bandwidth" or "compute", whichever is nearer to its limit */
-/* limits_share - a test whose fastest run read faster than anything before raises the limit: what was reached is possible. */
+/* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. dot_macs: of macs, those of passes of one row,
+ * which go row by row and not through the tile. */
+struct load { double bytes, macs, seconds, best_seconds, dot_macs; };
+struct share { double percent; const char *bound; double bandwidth, compute; }; /* percent of the bound, the nearer limit: "bandwidth" or "compute" */
+/* limits_share - a test whose fastest run read or multiplied faster than anything before raises the limit: what was reached is possible. */
 struct share limits_share(struct limits *l, const struct load *w);

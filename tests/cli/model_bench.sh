@@ -7,7 +7,7 @@ echo "- formats"
 cuanto bench $m -p 8 -n 0 -r 2 -t 1 --no-limits -q --format csv | head -n 1
 cuanto bench $m -p 8 -n 0 -r 2 -t 1 -q --json --no-warmup | keys
 cuanto bench $m -p 8 -n 2 -r 1 -t 1 -q --format jsonl --no-limits | grep -c '"samples_ns":\[[0-9]*\],"samples_ts":\[[0-9.e+]*\],"limits":null}$'
-cuanto bench $m -p 8 -n 0 -r 1 -t 1 2>&1 >/dev/null | sed 's/[0-9][0-9.]*/N/g; s/^[^|]*| SIMD [a-zN]*/CPU | SIMD LEVEL/; s/compute\|bandwidth/LIMIT/' | tail -n +2
+cuanto bench $m -p 8 -n 0 -r 1 -t 1 2>&1 >/dev/null | sed 's/[0-9][0-9.]*/N/g; s/  */ /g; s/^[^|]*| SIMD [a-zN]*/CPU | SIMD LEVEL/' | tail -n +2
 echo "- sweep"
 cuanto bench $m -p 4 -n 0 -r 1 -t 2 --threads-sweep -q --no-warmup | cut -d '|' -f 6-7,9-11 | sed '3,$s/[0-9.]* | *[0-9.]* % | *[0-9.]* % [a-z]*/V/'
 echo "- ops"
