@@ -83,7 +83,7 @@ fuzz:
 	  $(filter-out ggml-like/kernels/isa_% quant/isa_%,$(LIB)) $(LIBS)
 	build/fuzz/$(T) -max_total_time=$(S) -timeout=10 build/fuzz/corpus_$(T) $(wildcard tests/fuzz/corpus/$(T))
 ## make oracle         the programs that tests/oracle/*.py compare with other engines
-oracle: $(B)/logits $(B)/tokens $(B)/samplers $(B)/grammars $(B)/schemas $(B)/checkpoint $(B)/convert_tokenizer $(B)/templates
+oracle: $(B)/speed $(B)/logits $(B)/tokens $(B)/samplers $(B)/grammars $(B)/schemas $(B)/checkpoint $(B)/convert_tokenizer $(B)/templates
 ## make install        PREFIX=/usr/local DESTDIR=
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
