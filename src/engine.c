@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 40 << 20, HEAD_BYTES = 32 << 20, SEGMENTS_MAX = 256 };
+enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, HEAD_BYTES = 32 << 20, SEGMENTS_MAX = 256 };
 
 struct engine {
     const struct model *m;
@@ -245,6 +245,11 @@ const char *engine_adapter_names(const struct engine *en, char *buf, size_t cap)
     return buf;
 }
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
+int64_t engine_pass_rows(const struct engine *en, int64_t left)
+{
+    int64_t passes = max_i64(1, (left + en->n_batch - 1) / en->n_batch);
+    return (left + passes - 1) / passes;
+}
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
 
 void engine_profile(struct engine *en, bool on)
@@ -490,7 +495,7 @@ status session_feed(struct session *s, const int32_t *tokens, int64_t n, bool (*
         return err_set(e, ERR_USAGE, "context is full: %lld of %lld tokens used, %lld more do not fit", (long long)s->pos,
                        (long long)s->n_ctx, (long long)n);
     for (int64_t done = 0; done < n;) {
-        int64_t m = min_i64(s->en->n_batch, n - done);
+        int64_t m = engine_pass_rows(s->en, n - done);
         struct segment g = { .session = s, .tokens = tokens + done, .n = m, .want_from = done + m == n ? m - 1 : m };
         TRY(engine_forward(s->en, &g, 1, NULL, NULL, e));
         done += m;

@@ -20,7 +20,7 @@ typedef void (*observe_fn)(void *ctx, const struct tensor *w, int64_t mat, const
 
 struct engine_options {
     int n_threads;   /* 0 = cpu_info.n_threads_default */
-    int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 40 MiB */
+    int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 48 MiB */
     const char *isa; /* use no ISA level above this one ("scalar", "avx2", ...); NULL = the strongest */
     bool precise;              /* passes of more than 64 rows too keep 15 bits of the activations, for about twice the time */
     observe_fn observe;
@@ -34,6 +34,9 @@ const struct model *engine_model(const struct engine *en);
 const struct kernels *engine_kernels(const struct engine *en);
 struct pool *engine_pool(struct engine *en);
 int64_t engine_n_batch(const struct engine *en);
+/* engine_pass_rows - rows of the next pass when `left` are to come: passes of nearly equal size, since a short last one (512 = 448 + 64) unpacks all weights for
+ * little work. */
+int64_t engine_pass_rows(const struct engine *en, int64_t left);
 size_t engine_bytes(const struct engine *en); /* scratch memory, without sessions */
 
 /* engine_profile - starts (from zero) or stops counting time by kind of op, as thread 0 sees it, waiting included. engine_op_time - name
