@@ -61,7 +61,7 @@ static status feed(struct bench *b, int64_t n_seq, int64_t n, int64_t at_a_time,
         struct segment seg[BENCH_SEQ];
         int64_t rows = 0;
         int n_seg = 0;
-        step = min_i64(at_a_time, n - done);
+        step = min_i64(at_a_time, engine_pass_rows(b->r.engine, n - done));
         for (int64_t s = 0; s < n_seq; s++) {
             if (rows + step > n_batch) {
                 TRY(engine_forward(b->r.engine, seg, n_seg, NULL, NULL, e));
