@@ -34,8 +34,8 @@ const struct model *engine_model(const struct engine *en);
 const struct kernels *engine_kernels(const struct engine *en);
 struct pool *engine_pool(struct engine *en);
 int64_t engine_n_batch(const struct engine *en);
-/* engine_pass_rows - rows of the next pass when `left` are to come: passes of nearly equal size, since a short last one (512 = 448 + 64) unpacks all weights for
- * little work. */
+/* engine_pass_rows - rows of the next pass when `left` are to come: passes of nearly equal size, since a short last one (512 = 448 + 64) unpacks all weights
+ * for little work. */
 int64_t engine_pass_rows(const struct engine *en, int64_t left);
 size_t engine_bytes(const struct engine *en); /* scratch memory, without sessions */
 
