@@ -55,7 +55,7 @@ static const struct cpuid_bit cpuid_bits[] = {
 };
 
 #if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: the AVX-512 level made of other instructions */
-enum { EMULATED = CPU_AVX512 | CPU_AVX512_VNNI };
+enum { EMULATED = CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI };
 #else
 enum { EMULATED = 0 };
 #endif
@@ -116,6 +116,7 @@ const struct isa isa_table[] = {
 #if defined(__x86_64__) && !defined(CUANTO_SCALAR)
     { "avx2", CPU_AVX2 | CPU_FMA | CPU_F16C, kernels_init_avx2 },
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
+    { "avx512vbmi", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI, kernels_init_avx512vbmi },
 #elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
     { "neon", CPU_NEON, kernels_init_neon },
     { "dotprod", CPU_NEON | CPU_DOTPROD, kernels_init_dotprod },

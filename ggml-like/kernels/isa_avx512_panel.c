@@ -190,8 +190,9 @@ static void panel_nvfp4(struct panel *p, struct rows r, struct ahead a, int64_t 
 UNROLL
         for (int g = 0; g < 4; g++) {
             __m512i e = _mm512_and_si512(_mm512_srli_epi32(head[0], 8 * g), _mm512_set1_epi32(0xff));
-            e = _mm512_maskz_slli_epi32(_mm512_cmpneq_epi32_mask(e, nan), _mm512_and_si512(e, nan), 7);
-            __m512 d = _mm512_mul_ps(halves_low(e), _mm512_set1_ps(128.0f)); /* as half floats they are 2^8 too small, and codes are doubled */
+            __m512i half = _mm512_slli_epi32(_mm512_and_si512(e, nan), 7);
+            half = _mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(e, nan), half, _mm512_setzero_si512());
+            __m512 d = _mm512_mul_ps(halves_low(half), _mm512_set1_ps(128.0f)); /* as half floats they are 2^8 too small, and codes are doubled */
             __m512i sum = _mm512_setzero_si512();
             put_ps(to.scale, g, d);
             if (g % 2 == 0) columns16(r, offsetof(struct block_nvfp4, qs) + 8 * (size_t)g, x);

@@ -183,6 +183,7 @@ size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_RO
 void kernels_init_ref(struct kernels *k);
 void kernels_init_avx2(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
+void kernels_init_avx512vbmi(struct kernels *k);
 void kernels_init_neon(struct kernels *k);
 void kernels_init_dotprod(struct kernels *k);
 void kernels_init_i8mm(struct kernels *k);
