@@ -67,9 +67,10 @@ chat: all
 ## make bench          speed of the models in models/, with the machine's limits
 bench: all
 	@for m in models/*.gguf; do test -f "$$m" || { echo "no model in models/: run models/get_model" >&2; exit 1; }; $(B)/cuanto bench "$$m"; done
-## make arm            cross-compile for aarch64 and run the tests under qemu-user
+## make arm            cross-compile for aarch64 and run the tests under qemu-user; kernels also on CPUs that lack the upper levels
 arm:
 	@$(MAKE) config=arm test
+	@for cpu in cortex-a72 neoverse-n1; do qemu-aarch64 -cpu $$cpu build/arm/test cpu kernels_matmul kernels_vec || exit 1; done
 ## make lint           include direction, sizes, banned calls
 lint:
 	@sh tests/lint.sh

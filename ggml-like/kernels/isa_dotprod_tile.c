@@ -1,4 +1,4 @@
-/* arch: aarch64  cflags: -march=armv8.2-a+dotprod */
+/* arch: aarch64  cflags: -march=armv8.2-a+dotprod -fno-schedule-insns -Wno-ignored-optimization-argument */
 /* isa_dotprod_tile - the int8 tile over sdot by element: activations - 128 are signed bytes, and the dots begin at 128 times the
  * sums of the codes. */
 #include "ggml-like/kernels/neon.h"

@@ -4,6 +4,5 @@
 
 void kernels_init_i8mm(struct kernels *k)
 {
-    kernels_init_i8mm_rowdot(k);
     kernels_init_i8mm_tile(k);
 }

@@ -1,4 +1,4 @@
-/* arch: aarch64  cflags: -march=armv8.2-a+dotprod+i8mm */
+/* arch: aarch64  cflags: -march=armv8.2-a+dotprod+i8mm -fno-schedule-insns -Wno-ignored-optimization-argument */
 /* isa_i8mm_tile - the int8 tile over sudot by element: signed codes by unsigned activations. */
 #include "ggml-like/kernels/neon.h"
 

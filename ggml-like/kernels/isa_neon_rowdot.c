@@ -1,10 +1,8 @@
-/* arch: aarch64  cflags: -march=armv8-a */
+/* arch: aarch64  cflags: -march=armv8-a -fno-schedule-insns -Wno-ignored-optimization-argument */
 /* isa_neon_rowdot - one file row times one token for the base architecture: codes are widened to int16. And quant_row. */
 #include "ggml-like/kernels/levels.h"
 #include "ggml-like/kernels/neon_formats.h"
 #include <assert.h>
-
-#define DOT_BIAS(kind) 0
 
 INLINE int32x4_t add16(int32x4_t s, int8x16_t c, const int16_t *y)
 {
@@ -12,8 +10,8 @@ INLINE int32x4_t add16(int32x4_t s, int8x16_t c, const int16_t *y)
     s = vmlal_high_s16(vmlal_s16(s, vget_low_s16(low), vget_low_s16(y0)), low, y0);
     return vmlal_high_s16(vmlal_s16(s, vget_low_s16(high), vget_low_s16(y1)), high, y1);
 }
-INLINE int32x4_t dot16(int8x16_t c, const int16_t *y, enum code_kind kind) { return add16(vdupq_n_s32(0), c, y); }
-INLINE int32x4_t dot32(struct codes32 c, const int16_t *y, enum code_kind kind) { return add16(dot16(c.low, y, kind), c.high, y + 16); }
+INLINE int32x4_t dot16(int8x16_t c, const struct act_row *x, int at) { return add16(vdupq_n_s32(0), c, x->y + at); }
+INLINE int32x4_t dot32(struct codes32 c, const struct act_row *x, int at) { return add16(dot16(c.low, x, at), c.high, x->y + at + 16); }
 
 #include "ggml-like/kernels/neon_rowdot_tmpl.h"
 

@@ -1,4 +1,4 @@
-/* arch: aarch64  cflags: -march=armv8-a */
+/* arch: aarch64  cflags: -march=armv8-a -fno-schedule-insns -Wno-ignored-optimization-argument */
 /* isa_neon_tile - the int8 tile for the base architecture: activations - 128 (never below -127) by codes, chained in int16. Four products
  * of codes up to 6 bits, and the sum of two such chains, stay below 2^15 (8 * 32 * 127 = 32512); of 8-bit codes two products do. */
 #include "ggml-like/kernels/neon.h"

@@ -22,7 +22,6 @@ void kernels_init_neon_unpack(struct kernels *k);
 void kernels_init_neon_vec(struct kernels *k);
 void kernels_init_dotprod_rowdot(struct kernels *k);
 void kernels_init_dotprod_tile(struct kernels *k);
-void kernels_init_i8mm_rowdot(struct kernels *k);
 void kernels_init_i8mm_tile(struct kernels *k);
 void kernels_init_avx512_vec(struct kernels *k);
 

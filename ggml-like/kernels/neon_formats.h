@@ -11,37 +11,31 @@
 
 struct codes32 { int8x16_t low, high; };
 
-/* What a multiplication may assume of the codes: 0..127, -63..63, any */
-enum code_kind { CODES_UNSIGNED, CODES_SMALL, CODES_BYTES };
-
 /* What the loops need to know about a format; all constants after inlining. */
 struct neon_format {
     int chunk, block_len, block_bytes;
     int group, bias;
     bool has_min;
-    enum code_kind kind;
     struct codes32 (*codes)(const uint8_t *w, int g);
     void (*scales)(const uint8_t *w, float32x4_t *s, float32x4_t *m);
 };
 
-/* X(enum name, name, chunk, block, group, bias, has_min, kind) */
-#define NEON_FORMATS(X)                                                                                                       \
-    X(GGUF_Q4_0, q4_0, 128, 32, 32, -8, false, CODES_UNSIGNED) X(GGUF_Q4_1, q4_1, 128, 32, 32, 0, true, CODES_UNSIGNED)       \
-    X(GGUF_Q5_0, q5_0, 128, 32, 32, -16, false, CODES_UNSIGNED) X(GGUF_Q5_1, q5_1, 128, 32, 32, 0, true, CODES_UNSIGNED)      \
-    X(GGUF_Q8_0, q8_0, 128, 32, 32, 0, false, CODES_BYTES) X(GGUF_Q2_K, q2_k, 256, 256, 16, 0, true, CODES_UNSIGNED)          \
-    X(GGUF_Q3_K, q3_k, 256, 256, 16, -4, false, CODES_UNSIGNED) X(GGUF_Q4_K, q4_k, 256, 256, 32, 0, true, CODES_UNSIGNED)     \
-    X(GGUF_Q5_K, q5_k, 256, 256, 32, 0, true, CODES_UNSIGNED) X(GGUF_Q6_K, q6_k, 256, 256, 16, -32, false, CODES_UNSIGNED)    \
-    X(GGUF_Q8_K, q8_k, 256, 256, 32, 0, false, CODES_BYTES) X(GGUF_IQ1_S, iq1_s, 256, 256, 32, 0, false, CODES_SMALL)         \
-    X(GGUF_IQ1_M, iq1_m, 256, 256, 16, 0, false, CODES_SMALL) X(GGUF_IQ2_XXS, iq2_xxs, 256, 256, 32, 0, false, CODES_SMALL)   \
-    X(GGUF_IQ2_XS, iq2_xs, 256, 256, 16, 0, false, CODES_SMALL) X(GGUF_IQ2_S, iq2_s, 256, 256, 16, 0, false, CODES_SMALL)     \
-    X(GGUF_IQ3_XXS, iq3_xxs, 256, 256, 32, 0, false, CODES_SMALL) X(GGUF_IQ3_S, iq3_s, 256, 256, 32, 0, false, CODES_SMALL)   \
-    X(GGUF_IQ4_NL, iq4_nl, 128, 32, 32, 0, false, CODES_BYTES) X(GGUF_IQ4_XS, iq4_xs, 256, 256, 32, 0, false, CODES_BYTES)    \
-    X(GGUF_MXFP4, mxfp4, 128, 32, 32, -12, false, CODES_UNSIGNED) X(GGUF_NVFP4, nvfp4, 128, 64, 16, -12, false, CODES_UNSIGNED) \
-    X(GGUF_TQ1_0, tq1_0, 256, 256, 32, -1, false, CODES_UNSIGNED) X(GGUF_TQ2_0, tq2_0, 256, 256, 32, -1, false, CODES_UNSIGNED) \
-    X(GGUF_Q1_0, q1_0, 128, 128, 32, -1, false, CODES_UNSIGNED) X(GGUF_Q2_0, q2_0, 128, 64, 32, -1, false, CODES_UNSIGNED)
-#define NEON_FORMAT(name, chunk_, block, group_, bias_, has_min_, kind_)                                                              \
+/* X(enum name, name, chunk, block, group, bias, has_min) */
+#define NEON_FORMATS(X)                                                                                                                  \
+    X(GGUF_Q4_0, q4_0, 128, 32, 32, -8, false) X(GGUF_Q4_1, q4_1, 128, 32, 32, 0, true) X(GGUF_Q5_0, q5_0, 128, 32, 32, -16, false)      \
+    X(GGUF_Q5_1, q5_1, 128, 32, 32, 0, true) X(GGUF_Q8_0, q8_0, 128, 32, 32, 0, false) X(GGUF_Q2_K, q2_k, 256, 256, 16, 0, true)         \
+    X(GGUF_Q3_K, q3_k, 256, 256, 16, -4, false) X(GGUF_Q4_K, q4_k, 256, 256, 32, 0, true) X(GGUF_Q5_K, q5_k, 256, 256, 32, 0, true)      \
+    X(GGUF_Q6_K, q6_k, 256, 256, 16, -32, false) X(GGUF_Q8_K, q8_k, 256, 256, 32, 0, false) X(GGUF_IQ1_S, iq1_s, 256, 256, 32, 0, false) \
+    X(GGUF_IQ1_M, iq1_m, 256, 256, 16, 0, false) X(GGUF_IQ2_XXS, iq2_xxs, 256, 256, 32, 0, false)                                        \
+    X(GGUF_IQ2_XS, iq2_xs, 256, 256, 16, 0, false) X(GGUF_IQ2_S, iq2_s, 256, 256, 16, 0, false)                                          \
+    X(GGUF_IQ3_XXS, iq3_xxs, 256, 256, 32, 0, false) X(GGUF_IQ3_S, iq3_s, 256, 256, 32, 0, false)                                        \
+    X(GGUF_IQ4_NL, iq4_nl, 128, 32, 32, 0, false) X(GGUF_IQ4_XS, iq4_xs, 256, 256, 32, 0, false)                                         \
+    X(GGUF_MXFP4, mxfp4, 128, 32, 32, -12, false) X(GGUF_NVFP4, nvfp4, 128, 64, 16, -12, false)                                          \
+    X(GGUF_TQ1_0, tq1_0, 256, 256, 32, -1, false) X(GGUF_TQ2_0, tq2_0, 256, 256, 32, -1, false)                                          \
+    X(GGUF_Q1_0, q1_0, 128, 128, 32, -1, false) X(GGUF_Q2_0, q2_0, 128, 64, 32, -1, false)
+#define NEON_FORMAT(name, chunk_, block, group_, bias_, has_min_)                                                              \
     ((struct neon_format){ .chunk = chunk_, .block_len = block, .block_bytes = (int)sizeof(struct block_##name), .group = group_,      \
-                           .bias = bias_, .has_min = has_min_, .kind = kind_, .codes = codes_##name, .scales = scales_##name })
+                           .bias = bias_, .has_min = has_min_, .codes = codes_##name, .scales = scales_##name })
 
 /* ---- bytes ---- */
 

@@ -3,7 +3,8 @@
  *   void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, bool wide, int nt)
  *       dots of 16 columns: 8 rows, four to a register, by nt tokens. wide: codes beyond 6 bits; for others the dots are whole, since
  *       the float sum of a correction and what it corrects loses bits where the activations have an outlier
- * 8 rows at a time: 8 int32, 8 scaled and 8 float sums, the codes and the activations fit in 32 registers. */
+ * 8 rows at a time: 8 int32, 8 scaled and 8 float sums, the codes and the activations fit in 32 registers, if gcc does not schedule before it
+ * allocates: -fno-schedule-insns, else it hoists loads and a block of 32 columns has up to 40 (dotprod) or 150 (neon) stack accesses. */
 #include "ggml-like/kernels/levels.h"
 #include "ggml-like/kernels/neon.h"
 #include <assert.h>
