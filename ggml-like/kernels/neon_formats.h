@@ -255,15 +255,36 @@ INLINE void scales_q8_k(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 
 /* ---- codebooks ---- */
 
-/* 16 magnitudes of two (four) vectors */
-INLINE int8x16_t two_vectors(const int16_t (*t)[8], uint32_t a, uint32_t b)
+/* Vectors are found by byte offsets, four 16-bit ones in a word, the first lowest: made together in a vector register, they are taken apart by one
+ * instruction each. */
+INLINE uint64_t offsets4(uint16x4_t v) { return vget_lane_u64(vreinterpret_u64_u16(v), 0); }
+INLINE uint16x4_t low4(uint16x8_t v) { return vget_low_u16(v); }
+INLINE const void *vector_at(const void *table, uint64_t offsets, int i) { return (const uint8_t *)table + (uint16_t)(offsets >> 16 * i); }
+
+/* q << up, plus the bits of h that lie in `mask` after a shift by `by` */
+INLINE uint16x4_t with_high_bits(uint32_t q, int up, uint16_t h, int16x4_t by, uint16_t mask)
 {
-    return vuzp1q_s8(vreinterpretq_s8_s16(vld1q_s16(t[a])), vreinterpretq_s8_s16(vld1q_s16(t[b])));
+    uint16x4_t low = low4(vmovl_u8(vcreate_u8(q))) << vdup_n_u16((uint16_t)up);
+    return vorr_u16(low, vand_u16(vshl_u16(vdup_n_u16(h), by), vdup_n_u16(mask)));
 }
-INLINE int8x16_t four_vectors(const int16_t (*t)[4], uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+
+/* 32 magnitudes of four vectors of 8, and of eight of 4 */
+INLINE int8x16_t narrowed(int16x8_t a, int16x8_t b) { return vuzp1q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b)); }
+INLINE struct codes32 four_vectors(const void *table, uint16x4_t offsets)
 {
-    int16x8_t low = vcombine_s16(vld1_s16(t[a]), vld1_s16(t[b])), high = vcombine_s16(vld1_s16(t[c]), vld1_s16(t[d]));
-    return vuzp1q_s8(vreinterpretq_s8_s16(low), vreinterpretq_s8_s16(high));
+    uint64_t o = offsets4(offsets);
+    return (struct codes32){ narrowed(vld1q_s16(vector_at(table, o, 0)), vld1q_s16(vector_at(table, o, 1))),
+                             narrowed(vld1q_s16(vector_at(table, o, 2)), vld1q_s16(vector_at(table, o, 3))) };
+}
+INLINE int8x16_t half_of_eight(const void *table, uint16x4_t offsets)
+{
+    uint64_t o = offsets4(offsets);
+    return narrowed(vcombine_s16(vld1_s16(vector_at(table, o, 0)), vld1_s16(vector_at(table, o, 1))),
+                    vcombine_s16(vld1_s16(vector_at(table, o, 2)), vld1_s16(vector_at(table, o, 3))));
+}
+INLINE struct codes32 eight_vectors(const void *table, uint16x8_t offsets)
+{
+    return (struct codes32){ half_of_eight(table, low4(offsets)), half_of_eight(table, vget_high_u16(offsets)) };
 }
 
 /* negative where the mask is set */
@@ -297,9 +318,8 @@ INLINE uint8x8_t top_nibbles(uint32x4_t a, uint32x4_t b)
 INLINE struct codes32 codes_iq2_xxs(const uint8_t *w, int g)
 {
     BLOCK(iq2_xxs);
-    const uint8_t *q = b->group[g].qs;
     uint32x4_t signs = signs_of_28_bits(vld2q_u32((const void *)&b->group[g / 4 * 4]).val[1]);
-    struct codes32 c = { two_vectors(iq2_xxs_vectors, q[0], q[1]), two_vectors(iq2_xxs_vectors, q[2], q[3]) };
+    struct codes32 c = four_vectors(iq2_xxs_vectors, low4(vshll_n_u8(vcreate_u8(load_u32(b->group[g].qs)), 4)));
     return with_signs(c, bit_masks(every(signs, g % 4)));
 }
 INLINE void scales_iq2_xxs(const uint8_t *w, float32x4_t *s, float32x4_t *m)
@@ -319,11 +339,10 @@ INLINE void scales_of_nibbles(const uint8_t scales[8], float d, float32x4_t s[4]
 
 INLINE struct codes32 codes_iq2_xs(const uint8_t *w, int g)
 {
-    BLOCK(iq2_xs);
-    const uint16_t *q = b->qs + 4 * g, *four = b->qs + g / 4 * 16;
-    uint16x8_t low = vshrq_n_u16(vld1q_u16(four), 9), high = vshrq_n_u16(vld1q_u16(four + 8), 9);
+    const uint8_t *qs = w + offsetof(struct block_iq2_xs, qs), *four = qs + g / 4 * 32;
+    uint16x8_t low = vshrq_n_u16(vld1q_u16((const void *)four), 9), high = vshrq_n_u16(vld1q_u16((const void *)(four + 16)), 9);
     uint8x16_t signs = signs_of_7_bits(vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)));
-    struct codes32 c = { two_vectors(iq2_xs_vectors, q[0] & 511, q[1] & 511), two_vectors(iq2_xs_vectors, q[2] & 511, q[3] & 511) };
+    struct codes32 c = four_vectors(iq2_xs_vectors, vand_u16(vshl_n_u16(vld1_u16((const void *)(qs + 8 * g)), 4), vdup_n_u16(511 << 4)));
     return with_signs(c, bit_masks(every(vreinterpretq_u32_u8(signs), g % 4)));
 }
 INLINE void scales_iq2_xs(const uint8_t *w, float32x4_t *s, float32x4_t *m)
@@ -335,10 +354,8 @@ INLINE void scales_iq2_xs(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 INLINE struct codes32 codes_iq2_s(const uint8_t *w, int g)
 {
     BLOCK(iq2_s);
-    const uint8_t *q = b->qs + 4 * g;
-    uint32_t h = b->qh[g];
-    struct codes32 c = { two_vectors(iq2_s_vectors, q[0] | (h << 8 & 768), q[1] | (h << 6 & 768)),
-                         two_vectors(iq2_s_vectors, q[2] | (h << 4 & 768), q[3] | (h << 2 & 768)) };
+    int16x4_t by = { 12, 10, 8, 6 };
+    struct codes32 c = four_vectors(iq2_s_vectors, with_high_bits(load_u32(b->qs + 4 * g), 4, b->qh[g], by, 3 << 12));
     return with_signs(c, bit_masks(vld1q_dup_u32((const void *)(b->signs + 4 * g))));
 }
 INLINE void scales_iq2_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
@@ -347,12 +364,18 @@ INLINE void scales_iq2_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
     scales_of_nibbles(b->scales, half_at(&b->d), s);
 }
 
+/* Indices that are bytes of the file are best read one by one. */
+INLINE int8x16_t iq3_xxs_magnitudes(const uint8_t q[4])
+{
+    return narrowed(vcombine_s16(vld1_s16(iq3_xxs_vectors[q[0]]), vld1_s16(iq3_xxs_vectors[q[1]])),
+                    vcombine_s16(vld1_s16(iq3_xxs_vectors[q[2]]), vld1_s16(iq3_xxs_vectors[q[3]])));
+}
 INLINE struct codes32 codes_iq3_xxs(const uint8_t *w, int g)
 {
     BLOCK(iq3_xxs);
-    const uint8_t *q = b->qs + 8 * g;
-    struct codes32 c = { four_vectors(iq3_xxs_vectors, q[0], q[1], q[2], q[3]), four_vectors(iq3_xxs_vectors, q[4], q[5], q[6], q[7]) };
-    return with_signs(c, bit_masks(every(signs_of_28_bits(vld1q_u32((const void *)(b->signs + g / 4 * 4))), g % 4)));
+    uint32x4_t signs = signs_of_28_bits(vld1q_u32((const void *)(w + offsetof(struct block_iq3_xxs, signs) + g / 4 * 16)));
+    struct codes32 c = { iq3_xxs_magnitudes(b->qs + 8 * g), iq3_xxs_magnitudes(b->qs + 8 * g + 4) };
+    return with_signs(c, bit_masks(every(signs, g % 4)));
 }
 INLINE void scales_iq3_xxs(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 {
@@ -364,11 +387,9 @@ INLINE void scales_iq3_xxs(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 INLINE struct codes32 codes_iq3_s(const uint8_t *w, int g)
 {
     BLOCK(iq3_s);
-    const uint8_t *q = b->qs + 8 * g;
-    uint32_t h = b->qh[g];
-#define AT(j) (q[j] | (h << (8 - (j)) & 256))
-    struct codes32 c = { four_vectors(iq3_s_vectors, AT(0), AT(1), AT(2), AT(3)), four_vectors(iq3_s_vectors, AT(4), AT(5), AT(6), AT(7)) };
-#undef AT
+    int16x8_t by = { 11, 10, 9, 8, 7, 6, 5, 4 };
+    uint16x8_t high = vandq_u16(vshlq_u16(vdupq_n_u16(b->qh[g]), by), vdupq_n_u16(1 << 11));
+    struct codes32 c = eight_vectors(iq3_s_vectors, vorrq_u16(vshll_n_u8(vld1_u8(b->qs + 8 * g), 3), high));
     return with_signs(c, bit_masks(vld1q_dup_u32((const void *)(b->signs + 4 * g))));
 }
 INLINE void scales_iq3_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
@@ -377,17 +398,21 @@ INLINE void scales_iq3_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
     scaled_sum(vget_low_u8(nibbles_in_order(vcreate_u8(load_u32(b->scales)))), half_at(&b->d), 0.5f, 2.0f, s);
 }
 
-INLINE int8x16_t two_byte_vectors(const int8_t (*t)[8], uint32_t a, uint32_t b) { return vcombine_s8(vld1_s8(t[a]), vld1_s8(t[b])); }
+/* four vectors of 8 bytes, low[i] and high[i] added */
+INLINE struct codes32 four_byte_vectors(const void *table, uint16x4_t offsets, int8x16_t low, int8x16_t high)
+{
+    uint64_t o = offsets4(offsets);
+    int8x16_t a = vcombine_s8(vld1_s8(vector_at(table, o, 0)), vld1_s8(vector_at(table, o, 1)));
+    int8x16_t b = vcombine_s8(vld1_s8(vector_at(table, o, 2)), vld1_s8(vector_at(table, o, 3)));
+    return (struct codes32){ vaddq_s8(a, low), vaddq_s8(b, high) };
+}
 
 INLINE struct codes32 codes_iq1_s(const uint8_t *w, int g)
 {
     BLOCK(iq1_s);
-    const uint8_t *q = b->qs + 4 * g;
-    uint32_t h = b->qh[g];
-    int8x16_t shift = vdupq_n_s8((int8_t)(1 - (h >> 14 & 2)));
-    int8x16_t low = two_byte_vectors(iq1_vectors, q[0] | (h << 8 & 1792), q[1] | (h << 5 & 1792));
-    int8x16_t high = two_byte_vectors(iq1_vectors, q[2] | (h << 2 & 1792), q[3] | (h >> 1 & 1792));
-    return (struct codes32){ vaddq_s8(low, shift), vaddq_s8(high, shift) };
+    int16x4_t by = { 11, 8, 5, 2 };
+    int8x16_t shift = vdupq_n_s8((int8_t)(1 - (b->qh[g] >> 14 & 2)));
+    return four_byte_vectors(iq1_vectors, with_high_bits(load_u32(b->qs + 4 * g), 3, b->qh[g], by, 7 << 11), shift, shift);
 }
 INLINE void scales_iq1_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 {
@@ -396,16 +421,16 @@ INLINE void scales_iq1_s(const uint8_t *w, float32x4_t *s, float32x4_t *m)
     scaled_sum(vand_u8(vshrn_n_u16(vshrq_n_u16(qh, 4), 8), vdup_n_u8(7)), half_at(&b->d), 0.5f, 0.25f, s);
 }
 
-/* nibbles h of two vectors: three bits of the index, and the shift */
-INLINE int8x16_t iq1_m_pair(const uint8_t q[2], uint32_t h)
-{
-    int8x8_t a = vld1_s8(iq1_vectors[q[0] | (h << 8 & 1792)]), b = vld1_s8(iq1_vectors[q[1] | (h << 4 & 1792)]);
-    return vcombine_s8(vadd_s8(a, vdup_n_s8((int8_t)(1 - (h >> 2 & 2)))), vadd_s8(b, vdup_n_s8((int8_t)(1 - (h >> 6 & 2)))));
-}
+/* a nibble of qh for each vector: three bits of its index, and its shift */
 INLINE struct codes32 codes_iq1_m(const uint8_t *w, int g)
 {
     BLOCK(iq1_m);
-    return (struct codes32){ iq1_m_pair(b->qs + 4 * g, b->qh[2 * g]), iq1_m_pair(b->qs + 4 * g + 2, b->qh[2 * g + 1]) };
+    int16x4_t by = { 11, 7, 3, -1 }, to_top = { 12, 8, 4, 0 };
+    uint16_t h = (uint16_t)(b->qh[2 * g] | b->qh[2 * g + 1] << 8);
+    int16x4_t minus = vreinterpret_s16_u16(vshl_u16(vdup_n_u16(h), to_top)) >> vdup_n_s16(15); /* -1 or 0 in each word */
+    int8x16_t one = vreinterpretq_s8_s16(vcombine_s16(vorr_s16(minus, vdup_n_s16(1)), minus)); /* low bytes -1 or 1 */
+    uint8x16_t first = bytes16(0, 0x0202020202020202u), last = bytes16(0x0404040404040404u, 0x0606060606060606u);
+    return four_byte_vectors(iq1_vectors, with_high_bits(load_u32(b->qs + 4 * g), 3, h, by, 7 << 11), vqtbl1q_s8(one, first), vqtbl1q_s8(one, last));
 }
 INLINE void scales_iq1_m(const uint8_t *w, float32x4_t *s, float32x4_t *m)
 {
