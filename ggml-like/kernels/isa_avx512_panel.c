@@ -405,6 +405,10 @@ static panel_fn *const panels[DTYPE_IDS] = {
 static void unpack_blocks(const struct kernels *k, const struct dtype *t, const uint8_t *w, int n, struct codes *out)
 {
     int groups = t->block_len / t->group_len;
+    if (n == t->block_len) {
+        k->unpack[t->gguf_id](w, out);
+        return;
+    }
     for (int i = 0; i < n / t->block_len; i++, w += t->block_bytes) {
         struct codes one;
         k->unpack[t->gguf_id](w, &one);
@@ -420,19 +424,24 @@ static void put_unpacked(struct to to, const struct dtype *t, const struct codes
     struct rows r = { (const uint8_t *)c, sizeof c[0] };
     __m512i x[4], bias = _mm512_set1_epi8((char)t->code_bias);
     __m512 centre = _mm512_set1_ps((float)t->code_bias);
-    for (int g = 0; g < n / t->group_len; g++) {
-        __m512i s[4], m[4];
-        columns16(r, offsetof(struct codes, scale) + (size_t)g / 4 * 16, s);
-        columns16(r, offsetof(struct codes, min) + (size_t)g / 4 * 16, m);
-        __m512 scale = _mm512_castsi512_ps(s[g % 4]), min = t->has_min ? _mm512_castsi512_ps(m[g % 4]) : _mm512_setzero_ps();
-        put_ps(to.scale, g, scale);
-        if (to.min) put_ps(to.min, g, _mm512_add_ps(_mm512_mul_ps(scale, centre), min));
+    for (int g = 0; g < n / t->group_len; g += 4) {
+        __m512i s[4], m[4] = { 0 };
+        columns16(r, offsetof(struct codes, scale) + (size_t)g * 4, s);
+        if (t->has_min) columns16(r, offsetof(struct codes, min) + (size_t)g * 4, m);
+UNROLL
+        for (int i = 0; i < 4; i++) {
+            if (g + i >= n / t->group_len) break;
+            __m512 scale = _mm512_castsi512_ps(s[i]);
+            put_ps(to.scale, g + i, scale);
+            if (to.min) put_ps(to.min, g + i, _mm512_add_ps(_mm512_mul_ps(scale, centre), _mm512_castsi512_ps(m[i])));
+        }
     }
     for (int i = 0; i < n / 16; i++) {
         __m512i sum = _mm512_setzero_si512();
         columns16(r, (size_t)i * 16, x);
+UNROLL
         for (int j = 0; j < 4; j++) sum = put_codes(to, 16 * i + 4 * j, _mm512_sub_epi8(x[j], bias), sum);
-        put_csum(to, i, sum, get_ps(to.scale, i * 16 / t->group_len));
+        put_csum(to, i, sum, get_ps(to.scale, i >> (t->group_len == 32)));
     }
 }
 
