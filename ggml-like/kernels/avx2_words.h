@@ -57,12 +57,16 @@ INLINE void spread_bits(struct book *o)
     _mm256_store_si256((__m256i *)(o->sign + 8), _mm256_unpackhi_epi16(even_signs, odd_signs));
 }
 
-/* Elements 16i .. 16i + 15 with their signs. The product moves the sign of each element to the top of its word and the bit that is always
- * set below it, so that no word is 0, which would make the element 0. */
+/* Elements 16i .. 16i + 15 with their signs. The shift moves the sign of each element to the top of its word and the bit that is always set below
+ * it, so that no word is 0, which would make the element 0. Signs come 64 at a time, as loads are what bounds row-dots. */
 INLINE __m256i signed16(const struct book *o, int i, __m256i words)
 {
-    __m256i up = _mm256_setr_epi16(16384, 16384, 4096, 4096, 1024, 1024, 256, 256, 64, 64, 16, 16, 4, 4, 1, 1);
-    return _mm256_sign_epi16(words, _mm256_mullo_epi16(_mm256_set1_epi32((int)o->sign[sign_slot(i)]), up));
+    __m256i four = load_twice(o->sign + sign_slot(i / 4 * 4)), up = _mm256_setr_epi32(14, 12, 10, 8, 6, 4, 2, 0);
+    __m256i one = i % 4 == 0   ? _mm256_shuffle_epi32(four, 0x00)
+                  : i % 4 == 1 ? _mm256_shuffle_epi32(four, 0x55)
+                  : i % 4 == 2 ? _mm256_shuffle_epi32(four, 0xaa)
+                               : _mm256_shuffle_epi32(four, 0xff);
+    return _mm256_sign_epi16(words, _mm256_sllv_epi32(one, up));
 }
 
 /* ---- vectors ---- Two or four indices come with one load and are taken apart in general registers, whose ports have time: 8 to 14 % of a
