@@ -185,9 +185,10 @@ QK_TILE(5)
 QK_TILE(6)
 static qk_tile_fn *const qk_tile_of[TILE_ROWS + 1] = { NULL, qk_tile_1, qk_tile_2, qk_tile_3, qk_tile_4, qk_tile_5, qk_tile_6 };
 
-static void logits_tiled(const struct attn_scratch *x, const struct attn_block *b, int len)
+static void logits_tiled(const struct attn_scratch *x, const struct attn_block *b, int len, struct raw_rows next)
 {
     for (int i = 0, height = tile_height(b->n); i < b->n; i += height) {
+        prefetch_rows(next, i * ATTN_KEYS / b->n, (i + height < b->n ? i + height : b->n) * ATTN_KEYS / b->n);
         int n = b->n - i < height ? b->n - i : height, lo = ATTN_KEYS, hi = 0;
         const float *q[TILE_ROWS];
         float *s[TILE_ROWS];
@@ -381,13 +382,14 @@ static void copy_column(float *to, const struct attn_block *b, struct key_rows v
     }
 }
 
-static void values_tiled(const struct attn_scratch *x, const struct attn_block *b, struct key_rows v, int dim)
+static void values_tiled(const struct attn_scratch *x, const struct attn_block *b, struct key_rows v, int dim, struct raw_rows next)
 {
     struct value_tile tile[(ATTN_ROWS + TILE_ROWS - 1) / TILE_ROWS];
     int n_tiles = value_tiles(tile, x, b);
     struct key_rows column = { (const uint8_t *)x->tile, PAIR * sizeof(float), false };
     for (int d = 0; d < dim; d += PAIR) {
         copy_column(x->tile, b, v, d, d + LANES >= dim);
+        prefetch_rows(next, d * ATTN_KEYS / dim, (d + PAIR < dim ? d + PAIR : dim) * ATTN_KEYS / dim);
         for (struct value_tile *t = tile; t < tile + n_tiles; t++) {
             if (t->ragged) values_ragged(t, b, column, d);
             else pv_of[0][t->n](t, t->lo, t->hi, column.p, column.stride, d, NULL);
@@ -399,17 +401,18 @@ static void attn_one_block(const struct kernels *k, const struct attn_args *a, c
 {
     int dim = a->head_dim, dim_v = a->head_dim_v, len = (dim + LANES - 1) / LANES * LANES;
     struct key_rows keys = rows_at(k, a->k_type, a->k, a->k_row_bytes, dim, b, x->rows);
+    struct raw_rows next_v = raw_at(a->v_type, a->v, a->v_row_bytes, dim_v, b->base);
+    struct raw_rows next_k = raw_at(a->k_type, a->k, a->k_row_bytes, dim, b->base + ATTN_KEYS);
     if (b->n <= DIRECT_K_ROWS) {
-        logits_direct(x, b, keys, len, raw_at(a->v_type, a->v, a->v_row_bytes, dim_v, b->base));
+        logits_direct(x, b, keys, len, next_v);
     } else {
         transpose_keys(x->tile, b, keys, len);
-        logits_tiled(x, b, len);
+        logits_tiled(x, b, len, next_v);
     }
     softmax_rows(a, x, b);
     struct key_rows values = rows_at(k, a->v_type, a->v, a->v_row_bytes, dim_v, b, x->rows);
-    if (b->n <= DIRECT_V_ROWS && dim_v % PAIR == 0)
-        values_direct(x, b, values, dim_v, raw_at(a->k_type, a->k, a->k_row_bytes, dim, b->base + ATTN_KEYS));
-    else values_tiled(x, b, values, dim_v);
+    if (b->n <= DIRECT_V_ROWS && dim_v % PAIR == 0) values_direct(x, b, values, dim_v, next_k);
+    else values_tiled(x, b, values, dim_v, next_k);
 }
 
 static void attn(const struct kernels *k, const struct attn_args *a, void *scratch)
