@@ -26,18 +26,18 @@ ALWAYS_INLINE vf load_row(const uint8_t *p, bool f16) { return f16 ? v_load_f16(
 /* Rows as they lie in memory: what is read next is fetched while the block computes */
 struct raw_rows {
     const uint8_t *p;
-    size_t stride, bytes;
+    size_t stride;
 };
 
-static struct raw_rows raw_at(const struct dtype *t, const void *data, size_t row_bytes, int dim, int64_t row)
+static struct raw_rows raw_at(const void *data, size_t row_bytes, int64_t row)
 {
-    return (struct raw_rows){ (const uint8_t *)data + (size_t)row * row_bytes, row_bytes, dtype_row_bytes(t, dim) };
+    return (struct raw_rows){ (const uint8_t *)data + (size_t)row * row_bytes, row_bytes };
 }
 
+/* Rows lo..hi, with what lies between them */
 static void prefetch_rows(struct raw_rows r, int lo, int hi)
 {
-    for (int j = lo; j < hi; j++)
-        for (size_t at = 0; at < r.bytes; at += 64) __builtin_prefetch(r.p + (size_t)j * r.stride + at);
+    for (const uint8_t *p = r.p + (size_t)lo * r.stride, *end = r.p + (size_t)hi * r.stride; p < end; p += 64) __builtin_prefetch(p);
 }
 
 static int clamp_key(int j, const struct attn_block *b) { return j < b->first ? b->first : j < b->last ? j : b->last - 1; }
@@ -67,61 +67,70 @@ static int tile_height(int n)
 
 /* ---- logits ---- */
 
-typedef void qk_direct_fn(const float *const *q, const uint8_t *const *key, int len, float *const *s);
+typedef void qk_direct_fn(const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s, struct raw_rows next);
 
-/* n rows x LANES / n keys, one vector of results; s[i] points to the logit of the first key */
-ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const uint8_t *const *key, int len, float *const *s)
+/* n rows x all keys of the block, one vector of results at a time; s[i] points to the logits of row i */
+ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s,
+                             struct raw_rows next)
 {
-    const int keys = LANES / n;
-    vf acc[LANES];
-    UNROLL
-    for (int i = 0; i < LANES; i++) acc[i] = v_zero();
-    for (int d = 0; d < len; d += LANES) {
-        vf x[4];
+    const int keys = n == 3 ? LANES / 4 : LANES / n, element = f16 ? 2 : 4;
+    for (int j = b->first / keys * keys; j < b->last; j += keys) {
+        const uint8_t *key[LANES];
+        bool inside = j >= b->first && j + keys <= b->last;
         UNROLL
-        for (int i = 0; i < n; i++) x[i] = v_load(q[i] + d);
+        for (int c = 0; c < keys; c++) key[c] = k.p + (size_t)(inside ? j + c : clamp_key(j + c, b)) * k.stride;
+        prefetch_rows(next, j, j + keys);
+        vf acc[LANES];
         UNROLL
-        for (int j = 0; j < keys; j++) {
-            vf y = load_row(key[j] + (size_t)d * (f16 ? 2 : 4), f16);
+        for (int i = 0; i < LANES; i++) acc[i] = v_zero();
+        for (int d = 0; d < len; d += LANES) {
+            vf x[4];
             UNROLL
-            for (int i = 0; i < n; i++) acc[i * keys + j] = v_fma(x[i], y, acc[i * keys + j]);
+            for (int i = 0; i < n; i++) x[i] = v_load(q[i] + d);
+            UNROLL
+            for (int c = 0; c < keys; c++) {
+                vf y = load_row(key[c] + d * element, f16);
+                UNROLL
+                for (int i = 0; i < n; i++) acc[i * keys + c] = v_fma(x[i], y, acc[i * keys + c]);
+            }
         }
+        float sum[LANES];
+        v_store(sum, v_sums(acc));
+        UNROLL
+        for (int i = 0; i < n; i++) memcpy(s[i] + j, sum + i * keys, (size_t)keys * sizeof(float));
     }
-    float sum[LANES];
-    v_store(sum, v_sums(acc));
-    for (int i = 0; i < n; i++) memcpy(s[i], sum + i * keys, (size_t)keys * sizeof(float));
 }
 
 #define QK_DIRECT(name, n, f16)                                                                                                            \
-    static void name(const float *const *q, const uint8_t *const *key, int len, float *const *s) { qk_direct(n, f16, q, key, len, s); }
+    static void name(const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s, struct raw_rows next) \
+    {                                                                                                                                      \
+        qk_direct(n, f16, q, b, k, len, s, next);                                                                                          \
+    }
 QK_DIRECT(qk_f32_1, 1, false)
 QK_DIRECT(qk_f32_2, 2, false)
+QK_DIRECT(qk_f32_3, 3, false)
 QK_DIRECT(qk_f32_4, 4, false)
 QK_DIRECT(qk_f16_1, 1, true)
 QK_DIRECT(qk_f16_2, 2, true)
+QK_DIRECT(qk_f16_3, 3, true)
 QK_DIRECT(qk_f16_4, 4, true)
 static qk_direct_fn *const qk_direct_of[2][5] = {
-    { NULL, qk_f32_1, qk_f32_2, qk_f32_4, qk_f32_4 },
-    { NULL, qk_f16_1, qk_f16_2, qk_f16_4, qk_f16_4 },
+    { NULL, qk_f32_1, qk_f32_2, qk_f32_3, qk_f32_4 },
+    { NULL, qk_f16_1, qk_f16_2, qk_f16_3, qk_f16_4 },
 };
 
 static void logits_direct(const struct attn_scratch *x, const struct attn_block *b, struct key_rows k, int len, struct raw_rows next)
 {
     for (int i = 0; i < b->n; i += 4) {
-        int left = b->n - i < 4 ? b->n - i : 4, n = left == 3 ? 4 : left, keys = LANES / n;
+        int n = b->n - i < 4 ? b->n - i : 4;
         const float *q[4];
         float *s[4];
-        for (int j = b->first / keys * keys; j < b->last; j += keys) {
-            const uint8_t *key[LANES];
-            for (int c = 0; c < keys; c++) key[c] = k.p + (size_t)clamp_key(j + c, b) * k.stride;
-            for (int r = 0; r < n; r++) { /* a missing fourth row repeats the last */
-                int row = b->row[i + (r < left ? r : left - 1)];
-                q[r] = x->q + (ptrdiff_t)row * x->q_len;
-                s[r] = x->s + row * ATTN_KEYS + j;
-            }
-            if (i == 0) prefetch_rows(next, j, j + keys);
-            qk_direct_of[k.f16][n](q, key, len, s);
+        for (int r = 0; r < n; r++) {
+            q[r] = x->q + (ptrdiff_t)b->row[i + r] * x->q_len;
+            s[r] = x->s + b->row[i + r] * ATTN_KEYS;
         }
+        qk_direct_of[k.f16][n](q, b, k, len, s, next);
+        next.stride = 0; /* the first pass has fetched it all */
     }
 }
 
@@ -295,25 +304,27 @@ PV(pv_f32_3x2, 3, 2, false)
 PV(pv_f32_4x2, 4, 2, false)
 PV(pv_f32_5x2, 5, 2, false)
 PV(pv_f32_6x2, 6, 2, false)
-PV(pv_f32_1x8, 1, 8, false)
+PV(pv_f32_1x4, 1, 4, false)
 PV(pv_f32_2x4, 2, 4, false)
+PV(pv_f32_3x4, 3, 4, false)
+PV(pv_f32_1x8, 1, 8, false)
 PV(pv_f16_1x2, 1, 2, true)
 PV(pv_f16_2x2, 2, 2, true)
 PV(pv_f16_3x2, 3, 2, true)
 PV(pv_f16_4x2, 4, 2, true)
 PV(pv_f16_5x2, 5, 2, true)
 PV(pv_f16_6x2, 6, 2, true)
-PV(pv_f16_1x8, 1, 8, true)
+PV(pv_f16_1x4, 1, 4, true)
 PV(pv_f16_2x4, 2, 4, true)
-static pv_fn *const pv_of[2][TILE_ROWS + 1] = {
-    { NULL, pv_f32_1x2, pv_f32_2x2, pv_f32_3x2, pv_f32_4x2, pv_f32_5x2, pv_f32_6x2 },
-    { NULL, pv_f16_1x2, pv_f16_2x2, pv_f16_3x2, pv_f16_4x2, pv_f16_5x2, pv_f16_6x2 },
+PV(pv_f16_3x4, 3, 4, true)
+PV(pv_f16_1x8, 1, 8, true)
+/* by the number of rows, then 2, 4 or 8 vectors: few rows need more vectors at once to hide the latency of the chain */
+static pv_fn *const pv_of[2][TILE_ROWS + 1][3] = {
+    { { NULL }, { pv_f32_1x2, pv_f32_1x4, pv_f32_1x8 }, { pv_f32_2x2, pv_f32_2x4 }, { pv_f32_3x2, pv_f32_3x4 },
+      { pv_f32_4x2 }, { pv_f32_5x2 }, { pv_f32_6x2 } },
+    { { NULL }, { pv_f16_1x2, pv_f16_1x4, pv_f16_1x8 }, { pv_f16_2x2, pv_f16_2x4 }, { pv_f16_3x2, pv_f16_3x4 },
+      { pv_f16_4x2 }, { pv_f16_5x2 }, { pv_f16_6x2 } },
 };
-/* one or two rows need more vectors at once to hide the latency of the chain */
-static const struct {
-    int nv;
-    pv_fn *fn[2];
-} pv_wide[3] = { { 0, { NULL, NULL } }, { 8, { pv_f32_1x8, pv_f16_1x8 } }, { 4, { pv_f32_2x4, pv_f16_2x4 } } };
 
 static int value_tiles(struct value_tile *tile, const struct attn_scratch *x, const struct attn_block *b)
 {
@@ -346,12 +357,12 @@ static void values_ragged(const struct value_tile *t, const struct attn_block *b
     const int *lo = b->lo + t->at, *hi = b->hi + t->at;
     for (int r = 0; r < t->n; r++) {
         one.p[0] = t->p[r];
-        if (lo[r] < t->lo) pv_of[v.f16][1](&one, lo[r], t->lo, v.p, v.stride, d, sum + r * PAIR);
+        if (lo[r] < t->lo) pv_of[v.f16][1][0](&one, lo[r], t->lo, v.p, v.stride, d, sum + r * PAIR);
     }
-    pv_of[v.f16][t->n](t, t->lo, t->hi, v.p, v.stride, d, sum);
+    pv_of[v.f16][t->n][0](t, t->lo, t->hi, v.p, v.stride, d, sum);
     for (int r = 0; r < t->n; r++) {
         one.p[0] = t->p[r];
-        if (hi[r] > t->hi) pv_of[v.f16][1](&one, lo[r] > t->hi ? lo[r] : t->hi, hi[r], v.p, v.stride, d, sum + r * PAIR);
+        if (hi[r] > t->hi) pv_of[v.f16][1][0](&one, lo[r] > t->hi ? lo[r] : t->hi, hi[r], v.p, v.stride, d, sum + r * PAIR);
         for (int c = 0; c < PAIR; c += LANES)
             v_store(t->acc[r] + d + c, v_fma(v_load(t->acc[r] + d + c), v_set(t->decay[r]), v_load(sum + r * PAIR + c)));
     }
@@ -361,12 +372,12 @@ static void values_direct(const struct attn_scratch *x, const struct attn_block 
 {
     struct value_tile t;
     value_tiles(&t, x, b);
-    for (int d = 0, nv; d < dim; d += nv * LANES, v.p += (size_t)(nv * LANES) * (v.f16 ? 2 : 4)) {
-        bool wide = t.n < ARRAY_LEN(pv_wide) && !t.ragged && dim - d >= pv_wide[t.n].nv * LANES;
-        nv = wide ? pv_wide[t.n].nv : 2;
+    for (int d = 0, wide, nv; d < dim; d += nv * LANES, v.p += (size_t)(nv * LANES) * (v.f16 ? 2 : 4)) {
+        for (wide = t.ragged ? 0 : 2; wide && (!pv_of[v.f16][t.n][wide] || d + (2 << wide) * LANES > dim);) wide--;
+        nv = 2 << wide;
         prefetch_rows(next, d * ATTN_KEYS / dim, (d + nv * LANES) * ATTN_KEYS / dim);
         if (t.ragged) values_ragged(&t, b, v, d);
-        else (wide ? pv_wide[t.n].fn : pv_of[v.f16])[wide ? v.f16 : t.n](&t, t.lo, t.hi, v.p, v.stride, d, NULL);
+        else pv_of[v.f16][t.n][wide](&t, t.lo, t.hi, v.p, v.stride, d, NULL);
     }
 }
 
@@ -392,7 +403,7 @@ static void values_tiled(const struct attn_scratch *x, const struct attn_block *
         prefetch_rows(next, d * ATTN_KEYS / dim, (d + PAIR < dim ? d + PAIR : dim) * ATTN_KEYS / dim);
         for (struct value_tile *t = tile; t < tile + n_tiles; t++) {
             if (t->ragged) values_ragged(t, b, column, d);
-            else pv_of[0][t->n](t, t->lo, t->hi, column.p, column.stride, d, NULL);
+            else pv_of[0][t->n][0](t, t->lo, t->hi, column.p, column.stride, d, NULL);
         }
     }
 }
@@ -401,8 +412,8 @@ static void attn_one_block(const struct kernels *k, const struct attn_args *a, c
 {
     int dim = a->head_dim, dim_v = a->head_dim_v, len = (dim + LANES - 1) / LANES * LANES;
     struct key_rows keys = rows_at(k, a->k_type, a->k, a->k_row_bytes, dim, b, x->rows);
-    struct raw_rows next_v = raw_at(a->v_type, a->v, a->v_row_bytes, dim_v, b->base);
-    struct raw_rows next_k = raw_at(a->k_type, a->k, a->k_row_bytes, dim, b->base + ATTN_KEYS);
+    struct raw_rows next_v = raw_at(a->v, a->v_row_bytes, b->base);
+    struct raw_rows next_k = raw_at(a->k, a->k_row_bytes, b->base + ATTN_KEYS);
     if (b->n <= DIRECT_K_ROWS) {
         logits_direct(x, b, keys, len, next_v);
     } else {
