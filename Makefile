@@ -64,9 +64,9 @@ test: $(B)/cuanto $(B)/test $(FUZZ:%=$(B)/fuzz_%)
 chat: all
 	@models/get_model smollm2-135m-instruct-q4_1
 	$(B)/cuanto chat models/smollm2-135m-instruct-q4_1.gguf
-## make bench          speed of the models in models/, with the machine's limits
+## make bench          speed of the models in models/, with the machine's limits; ARGS='--kernels'
 bench: all
-	@for m in models/*.gguf; do test -f "$$m" || { echo "no model in models/: run models/get_model" >&2; exit 1; }; $(B)/cuanto bench "$$m"; done
+	@for m in models/*.gguf; do test -f "$$m" || { echo "no model in models/: run models/get_model" >&2; exit 1; }; $(B)/cuanto bench "$$m" $(ARGS); done
 ## make arm            cross-compile for aarch64 and run the tests under qemu-user; kernels also on CPUs that lack the upper levels
 arm:
 	@$(MAKE) config=arm test

@@ -210,13 +210,24 @@ static double median_of(const double *x, int n)
 
 static bool fits(const char *a, const char *b) { return !a || !b || !strcmp(a, b); }
 
+/* A path and a name of the same model: "/x/m.gguf", "m". */
+static bool same_model(const char *a, const char *b)
+{
+    if (!a || !b) return true;
+    a = path_base(a), b = path_base(b);
+    size_t n_a = strlen(a), n_b = strlen(b);
+    if (n_a > 5 && !strcmp(a + n_a - 5, ".gguf")) n_a -= 5;
+    if (n_b > 5 && !strcmp(b + n_b - 5, ".gguf")) n_b -= 5;
+    return n_a == n_b && !memcmp(a, b, n_a);
+}
+
 /* The last row that fits: a file of lines may have been appended to. */
 static const struct old_row *old_find(const struct old_results *o, const struct old_row *want)
 {
     for (int i = o->n_rows - 1; i >= 0; i--) {
         const struct old_row *r = &o->row[i];
         if (r->threads == want->threads && case_same(&r->t, &want->t) && fits(r->isa, want->isa) && fits(r->type_k, want->type_k) &&
-            fits(r->type_v, want->type_v) && (!r->model || !want->model || !strcmp(path_base(r->model), path_base(want->model))))
+            fits(r->type_v, want->type_v) && same_model(r->model, want->model))
             return r;
     }
     return NULL;
@@ -237,16 +248,10 @@ static struct verdict judge(const struct old_results *o, const struct old_row *n
 void old_verdict(struct bench *b, struct result *r)
 {
     double speed[BENCH_REPS];
-    char path[4096];
-    struct err ignored = { 0 };
     const char *kv = b->c->kv_type ? b->c->kv_type : "f16";
     result_speed(r, speed);
     struct old_row now = { b->c->model, kv, kv, engine_kernels(b->r.engine)->name, r->t, r->threads, speed, r->n };
     r->old = judge(b->old, &now);
-    if (!r->old.text && model_find(b->c->model, path, sizeof path, &ignored) == OK) { /* a name without .gguf: llama-bench knows paths only */
-        now.model = path;
-        r->old = judge(b->old, &now);
-    }
 }
 
 /* ---- tables ---- */

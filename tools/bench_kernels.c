@@ -138,6 +138,8 @@ static status measure(struct kernel_rates *r, struct engine *en, struct bench_da
         r->n_gmacs[i] = macs * l.n / fastest(both_round, &l) * 1e-9;
     }
     for (int all = 0; all < 2; all++) TRY(limits_decode(&r->memory_gbps[all], en, r->t, all, e));
+    if (pool_threads(engine_pool(en)) == 1) /* the same thing twice */
+        r->memory_gbps[0] = r->memory_gbps[1] = r->memory_gbps[0] > r->memory_gbps[1] ? r->memory_gbps[0] : r->memory_gbps[1];
     return OK;
 }
 
@@ -153,19 +155,27 @@ static double of_reading(double *limit, double rate)
 static void kernels_md(struct bench *b, struct kernel_rates *r, int n, double peak, double f32_peak)
 {
     struct limits *l = &b->limits;
-    out_printf("| type | row-dot cycles/256 | GB/s cache | GB/s memory, 1 thread | of read limit | -t %d | of read limit | panel cycles/256 | tile GMAC/s |"
-               " MAC/cycle |", l->n_threads);
-    for (int i = 0; i < N_COUNTS; i++) out_printf(" n=%d%s |", counts[i], i == N_COUNTS - 1 ? " | of tile peak" : "");
-    out_printf("\n| --- |");
-    for (int i = 0; i < 10 + N_COUNTS; i++) out_printf(" --: |");
-    out_printf("\n");
+    char all[16];
+    snprintf(all, sizeof all, "-t %d", l->n_threads);
+    out_printf("| %-7s | %7s | %6s | %6s | %7s | %6s | %7s | %6s | %6s | %6s |", "type", "row-dot", "cache", "memory", "of read", all, "of read", "panel",
+               "tile", "/cycle");
+    for (int i = 0; i < N_COUNTS; i++) out_printf(" n=%-4d |", counts[i]);
+    out_printf(" of tile |\n| ------- | ------: | -----: | -----: | ------: | -----: | ------: | -----: | -----: | -----: |");
+    for (int i = 0; i < N_COUNTS; i++) out_printf(" -----: |");
+    out_printf(" ------: |\n");
     for (int i = 0; i < n; i++, r++) {
-        out_printf("| %-7s | %6.1f | %6.1f | %6.1f | %5.1f %% | %6.1f | %5.1f %% | %6.1f | %7.1f | %6.1f |", r->t->gguf_name, r->dot_cycles, r->dot_gbps,
+        out_printf("| %-7s | %7.1f | %6.1f | %6.1f | %5.1f %% | %6.1f | %5.1f %% | %6.1f | %6.1f | %6.1f |", r->t->gguf_name, r->dot_cycles, r->dot_gbps,
                    r->memory_gbps[0], of_reading(&l->read_gbps_1, r->memory_gbps[0]), r->memory_gbps[1], of_reading(&l->read_gbps_n, r->memory_gbps[1]),
                    r->panel_cycles, r->tile_gmacs, r->tile_gmacs / l->clock_ghz);
         for (int j = 0; j < N_COUNTS; j++) out_printf(" %6.1f |", r->n_gmacs[j]);
         out_printf(" %5.1f %% |\n", 100 * r->n_gmacs[N_COUNTS - 1] / (r->t->unpack ? peak : f32_peak));
     }
+    out_flush();
+    if (b->c->quiet) return;
+    fprintf(stderr,
+            "row-dot, panel: cycles per 256 weights | cache, memory (one thread), -t %d: GB/s of weights that the row-dot multiplies, its share of the\n"
+            "read limit | tile: 10^9 multiply-adds per second, and per cycle | n: the same for n tokens, panel built for them; of the fastest tile\n",
+            l->n_threads);
 }
 
 static void kernels_fields(struct bench *b, const struct kernel_rates *r, double peak, double f32_peak)

@@ -15,7 +15,7 @@ cuanto bench $m -p 4 -n 0 -r 1 -t 1 --no-limits -q --ops | sed -n '4,5p;/matmul/
 cuanto bench $m -p 4 -n 0 -r 1 -t 1 --no-limits -q --ops --format csv | head -n 1 | grep -o 'us_embed\|us_matmul' | tr '\n' ' '
 cuanto bench $m -p 4 -n 0 -r 1 -t 1 --no-limits -q --ops --json | grep -c '"matmul":'
 echo "- kernels"
-cuanto bench $m --kernels=q4_0,f32 -t 1 -q | cut -d '|' -f 2-3,10-11 | sed 's/ [0-9][0-9. ]*|/ N |/g; s/|[^|]*[0-9.]* $/| N/'
+cuanto bench $m --kernels=q4_0,f32 -t 1 -q | sed 's/ *[0-9][0-9.]* %/ N/g; 3,$s/ *[0-9][0-9.]* |/ N |/g'
 cuanto bench $m --kernels=q4_0 -t 1 -q --json | keys
 cuanto bench $m --kernels=q4_9 -q; echo "exit $?"
 echo "- compare"
@@ -24,7 +24,7 @@ echo "[{$row,\"n_prompt\":512,\"n_gen\":0,\"samples_ns\":[1e9,1.01e9,1.02e9,1.03
   {$row,\"n_prompt\":8,\"n_gen\":0,\"samples_ns\":[1e7,2e7]}]" >old.json
 for s in '"n_prompt":512,"n_gen":0,"samples_ns":[950000000,960000000,970000000,980000000,990000000]' '"n_prompt":0,"n_gen":128,"isa":"avx2","samples_ns":[1.00e9,1.02e9,1.03e9,1.04e9,1.06e9]' \
     '"n_prompt":0,"n_gen":128,"isa":"avx512","samples_ns":[5e8]' '"n_prompt":512,"n_gen":0,"n_depth":4,"samples_ns":[5e8]' '"n_prompt":8,"n_gen":0,"samples_ns":[3e7,4e7]'; do
-    echo "{\"model_filename\":\"m.gguf\",\"n_threads\":2,$s}"
+    echo "{\"model_filename\":\"m\",\"n_threads\":2,$s}"
 done >new.jsonl
 cuanto bench new.jsonl --compare old.json; echo "exit $?"
 cuanto bench new.jsonl --compare old.json --format csv
