@@ -96,10 +96,11 @@ INLINE __m256i dot_levels(const uint8_t qs[16], __m256i levels, const int16_t *y
 typedef __m256i level_table;
 enum { PARKED = 8 };
 INLINE level_table table_of(const int8_t levels[16]) { return load_twice(levels); }
-INLINE float total(const struct sums *s) { return sums_total(s); }
-INLINE void add_levels(struct sums *sums, int g, const uint8_t qs[16], level_table table, const int16_t *y, const float *scale)
+INLINE float level_total(const struct sums *s) { return sums_total(s); }
+INLINE void add_levels(struct sums *sums, int g, const uint8_t *a, const uint8_t *b, level_table table, const int16_t *y, const float *scale)
 {
-    accumulate(sums, g, dot_levels(qs, table, y), _mm256_broadcast_ss(scale));
+    accumulate(sums, g, dot_levels(a, table, y), _mm256_broadcast_ss(scale));
+    if (b) accumulate(sums, g + 1, dot_levels(b, table, y + 32), _mm256_broadcast_ss(scale + 1));
 }
 #include "ggml-like/kernels/rowdot_levels_tmpl.h"
 

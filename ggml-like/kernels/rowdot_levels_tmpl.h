@@ -1,7 +1,8 @@
 /* rowdot_levels_tmpl - row-dots of the formats with 16 levels for each weight: the walk, for any vector width. The level's file has defined before:
  *   level_table          what looks levels up        level_table table_of(const int8_t levels[16])
- *   void add_levels(struct sums *, int g, const uint8_t qs[16], level_table, const int16_t y[32], const float *scale)
- *   float total(const struct sums *)                  __m256 park8(float *s, __m256 scale, const float *dx), s [PARKED] floats */
+ *   void add_levels(struct sums *, int g, const uint8_t *a, const uint8_t *b, level_table, const int16_t y[64], const float scale[2])
+ *                        two groups, whose nibbles stand at a and at b; b may be NULL: only one
+ *   float level_total(const struct sums *)            __m256 park8(float *s, __m256 scale, const float *dx), s [PARKED] floats */
 
 static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
 {
@@ -13,10 +14,10 @@ static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
         _Alignas(64) float s[PARKED];
         prefetch((const uint8_t *)b, sizeof *b);
         park8(s, scales_iq4_xs(b), x->d + 8 * i);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) add_levels(&sums, g, b->qs + 16 * g, table, y + 32 * g, s + g);
+#pragma GCC unroll 4
+        for (int g = 0; g < 8; g += 2) add_levels(&sums, g, b->qs + 16 * g, b->qs + 16 * g + 16, table, y + 32 * g, s + g);
     }
-    return total(&sums);
+    return level_total(&sums);
 }
 
 /* Blocks of 32: qs = where their codes start. */
@@ -31,14 +32,17 @@ INLINE float rowdot_levels(const uint8_t *w, const struct act_row *x, int64_t k,
         _Alignas(64) float s[PARKED];
         prefetch(w, 8 * bytes);
         park8(s, scales8_of(w), d);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) add_levels(&sums, g, w + (size_t)g * bytes + qs, table, y + 32 * g, s + g);
+#pragma GCC unroll 4
+        for (int g = 0; g < 8; g += 2) {
+            const uint8_t *at = w + (size_t)g * bytes + qs;
+            add_levels(&sums, g, at, at + bytes, table, y + 32 * g, s + g);
+        }
     }
     for (; k > 0; k -= 32, w += bytes, y += 32, d++) {
         float scale = scale_of(w) * d[0];
-        add_levels(&sums, (int)(k / 32), w + qs, table, y, &scale);
+        add_levels(&sums, (int)(k / 32), w + qs, NULL, table, y, &scale);
     }
-    return total(&sums);
+    return level_total(&sums);
 }
 
 INLINE __m256 scales8_iq4_nl(const uint8_t *w) { return scales8(w, sizeof(struct block_iq4_nl)); }
