@@ -59,8 +59,8 @@ extern const int8_t iq4_levels[16], e2m1_levels[16];                            
  * multiplied by int16; iq1, 8 times the level, in bytes because 32 KiB would fill a first-level cache. */
 extern const int16_t iq2_xxs_vectors[256][8], iq2_xs_vectors[512][8], iq2_s_vectors[1024][8], iq3_xxs_vectors[256][4], iq3_s_vectors[512][4];
 extern const int8_t iq1_vectors[2048][8];
-/* iq3: the first two elements of all vectors, then the last two; level numbers of 3 bits */
-extern const uint8_t iq3_xxs_pairs[2][256], iq3_s_pairs[2][512];
+/* ... and as level numbers: the first half of all vectors, then the second; four of 2 bits or two of 3 bits in a byte */
+extern const uint8_t iq2_xxs_bytes[2][256], iq2_xs_bytes[2][512], iq2_s_bytes[2][1024], iq3_xxs_pairs[2][256], iq3_s_pairs[2][512];
 
 /* entry_code_8/4 - element i of a vector, without its sign */
 static inline int8_t entry_code_8(const int8_t levels[4], uint16_t entry, int i) { return levels[entry >> 2 * i & 3]; }

@@ -3,9 +3,9 @@
 #include "ggml-like/formats/iq_grids.h"
 
 #define ENTRY(v) v,
-const _Alignas(64) uint16_t iq2_xxs_grid[256] = { IQ2_XXS_GRID(ENTRY) };
-const _Alignas(64) uint16_t iq2_xs_grid[512] = { IQ2_XS_GRID(ENTRY) };
-const _Alignas(64) uint16_t iq2_s_grid[1024] = { IQ2_S_GRID(ENTRY) };
+const uint16_t iq2_xxs_grid[256] = { IQ2_XXS_GRID(ENTRY) };
+const uint16_t iq2_xs_grid[512] = { IQ2_XS_GRID(ENTRY) };
+const uint16_t iq2_s_grid[1024] = { IQ2_S_GRID(ENTRY) };
 const uint16_t iq3_xxs_grid[256] = { IQ3_XXS_GRID(ENTRY) };
 const uint16_t iq3_s_grid[512] = { IQ3_S_GRID(ENTRY) };
 const uint16_t iq1_grid[2048] = { IQ1_GRID(ENTRY) };
@@ -27,7 +27,12 @@ const int16_t iq2_s_vectors[1024][8] = { IQ2_S_GRID(IQ2_VECTOR) };
 const int16_t iq3_xxs_vectors[256][4] = { IQ3_XXS_GRID(IQ3_XXS_VECTOR) };
 const int16_t iq3_s_vectors[512][4] = { IQ3_S_GRID(IQ3_S_VECTOR) };
 
-/* ... and cut in two, two level numbers in a byte. */
+/* Entries cut in two bytes: four level numbers of 2 bits, or two of 3 bits. */
+#define LOW_BYTE(v) (v) & 255,
+#define HIGH_BYTE(v) (v) >> 8,
+const _Alignas(64) uint8_t iq2_xxs_bytes[2][256] = { { IQ2_XXS_GRID(LOW_BYTE) }, { IQ2_XXS_GRID(HIGH_BYTE) } };
+const _Alignas(64) uint8_t iq2_xs_bytes[2][512] = { { IQ2_XS_GRID(LOW_BYTE) }, { IQ2_XS_GRID(HIGH_BYTE) } };
+const _Alignas(64) uint8_t iq2_s_bytes[2][1024] = { { IQ2_S_GRID(LOW_BYTE) }, { IQ2_S_GRID(HIGH_BYTE) } };
 #define LOW_PAIR(v) (v) & 63,
 #define HIGH_PAIR(v) (v) >> 6,
 const _Alignas(64) uint8_t iq3_xxs_pairs[2][256] = { { IQ3_XXS_GRID(LOW_PAIR) }, { IQ3_XXS_GRID(HIGH_PAIR) } };
