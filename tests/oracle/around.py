@@ -9,7 +9,7 @@
 ppl     a text of 100 KB in windows of 512. cuanto, llama-perplexity: the whole command. ik (a binding only): the time inside llama_decode for the same
         windows, logits of the scored half; neither its load nor its sums count, which favours it.
 tok     1 MB of mixed text: prose, code, tables, 40 languages. One call, best of several; nothing is opened or printed in that time.
-start   a short prompt, one greedy token. cuanto, llama-completion --no-warmup: process start to exit. Bindings: load, context, tokenize, first decode,
+start   a short prompt, one greedy token. cuanto, llama-completion --no-warmup: process start to the first byte of the answer. Bindings: load, context, tokenize, first decode,
         argmax; python's own start does not count. The file is in the page cache.
 memory  a context of 4096, nearly filled, one token more. cuanto: peak resident memory of the process. Bindings: their process's peak less what python held
         before the load. Pages of the mapped file count for all.
@@ -218,6 +218,16 @@ def child(a, module, path, text):
     return json.loads(r.stdout.splitlines()[-1]) if r.returncode == 0 else {"error": (r.stderr.decode(errors="replace").strip().splitlines() or ["?"])[-1]}
 
 
+def first_byte(args):
+    """Until the answer begins: what the process does afterwards, unmapping the file, is no part of the start."""
+    t0 = time.perf_counter()
+    p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    p.stdout.read(1)
+    seconds = time.perf_counter() - t0
+    p.communicate()
+    return seconds, p
+
+
 def timed(args):
     t0 = time.perf_counter()
     r = subprocess.run(args, capture_output=True)
@@ -250,12 +260,12 @@ def cuanto_tok(a, path, text):
 
 
 def cuanto_start(a, path, text):
-    seconds, r = timed([CUANTO, "run", path, "--raw", "The capital of France is", "-n", "1", "-q", "--temp", "0", "-t", str(a.t)] + isa(a))
+    seconds, r = first_byte([CUANTO, "run", path, "--raw", "The capital of France is", "-n", "1", "-q", "--temp", "0", "-t", str(a.t)] + isa(a))
     return {"seconds": seconds, "ok": r.returncode == 0}
 
 
 def tool_start(a, path, text):
-    seconds, r = timed([os.path.join(a.tools, "llama-completion"), "-m", path, "-p", "The capital of France is", "-n", "1", "-c", "4096", "--no-warmup", "-no-cnv",
+    seconds, r = first_byte([os.path.join(a.tools, "llama-completion"), "-m", path, "-p", "The capital of France is", "-n", "1", "-c", "4096", "--no-warmup", "-no-cnv", "--no-display-prompt",
                         "--temp", "0", "-t", str(a.t)])
     return {"seconds": seconds, "ok": r.returncode == 0}
 
