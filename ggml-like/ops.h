@@ -1,6 +1,6 @@
 /* ops - the vocabulary in which architectures write their equations. Each function records one op (a matmul also its input's quantization)
  * and returns the result value. Shapes are [rows][columns] f32. Weights' shapes were validated at load: a mismatch here is a programmer
- * error (assert). One file per family: ops_norm.c, ops_act.c, ops_matmul.c, ops_attn.c, ops_moe.c, ops_state.c. */
+ * error (assert). One file per family: ops_norm.c, ops_act.c, ops_matmul.c, ops_score.c, ops_attn.c, ops_moe.c, ops_state.c. */
 #pragma once
 #include "ggml-like/plan.h"
 
@@ -84,6 +84,10 @@ val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form 
 val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extras (value.extra) */
 /* op_matmul_rows - only the first n rows of w (padded vocabularies). */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n);
+/* op_score - -ln softmax(y)[batch->target] of each of x's rows (1 to SCORE_ROWS) as doubles, y = w x over the first n_vocab rows of w, times scale (0: 1), then
+ * cap * tanh(y / cap) (0: none). w's extras are not added. Not finite for logits that are not. */
+enum { SCORE_ROWS = 256, SCORE_CHUNK = 256 };
+val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float cap);
 
 /* op_head_matmul - each head's run of x by a matrix of its own: w [n_head][n][k], x [rows][n_head * k] -> [rows][n_head * n]. */
 val op_head_matmul(struct plan *p, val w, val x);
@@ -151,4 +155,6 @@ void op_run_moe_sum(const struct op_run *r, const struct op *op);
 void op_run_head_quant(const struct op_run *r, const struct op *op);
 void op_run_head_matmul(const struct op_run *r, const struct op *op);
 void op_run_conv(const struct op_run *r, const struct op *op);
+void op_run_score(const struct op_run *r, const struct op *op);
+void op_run_score_sum(const struct op_run *r, const struct op *op);
 void op_run_delta_rule(const struct op_run *r, const struct op *op);

@@ -47,6 +47,9 @@ bool op_is_precise(const struct plan *p, bool f32);
 size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32);
 val op_quantized(struct plan *p, val x, bool f32);
 
+/* op_act_row - row `i` of the activations that op_quantized made for single rows. */
+struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w, int64_t i);
+
 /* The panels of activations; rest, for precise matmuls, lies behind main. */
 struct act_pair {
     struct act_panel main, rest;

@@ -151,8 +151,7 @@ void op_run_quant(const struct op_run *r, const struct op *op)
         }
 }
 
-/* Row `i` of the activations that op_quantized made. */
-static struct act_row act_row_at(const struct op_run *r, val q, const struct tensor *w, int64_t i)
+struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w, int64_t i)
 {
     struct act_row x = { .k = w->ne[0] };
     if (op_is_float(w->type)) x.f32 = (const float *)op_data(r, q) + i * w->ne[0];
@@ -163,7 +162,7 @@ static struct act_row act_row_at(const struct op_run *r, val q, const struct ten
 /* Decoding: chunks of about 8 KiB of weights, 0.3 us: what the last one keeps the other threads waiting. */
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
-    struct act_row x = act_row_at(r, op->src[1], w, 0);
+    struct act_row x = op_act_row(r, op->src[1], w, 0);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t chunk = max_i64(4, (int64_t)(8192 / w->nb[1]));
     for (int64_t begin, end; op_take(r, n_w, chunk, &begin, &end);)
@@ -178,7 +177,7 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
     for (int64_t begin, end; op_take(r, n_w, 4 * chunk, &begin, &end);)
         for (int64_t from = begin; from < end; from += chunk)
             for (int64_t t = 0; t < n; t++) {
-                struct act_row x = act_row_at(r, op->src[1], w, t);
+                struct act_row x = op_act_row(r, op->src[1], w, t);
                 for (int64_t i = from; i < min_i64(from + chunk, end); i++)
                     y[t * n_w + i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
             }

@@ -46,6 +46,8 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_CONV] = { "conv", op_run_conv, false },
     [OP_HEAD_QUANT] = { "head_quantize", op_run_head_quant, false },
     [OP_HEAD_MATMUL] = { "head_matmul", op_run_head_matmul, false },
+    [OP_SCORE] = { "score", op_run_score, false },
+    [OP_SCORE_SUM] = { "score_sum", op_run_score_sum, false },
     [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
 };
 
@@ -356,11 +358,13 @@ void plan_run(const struct plan_exec *x)
     pool_run(x->pool, run_thread, (void *)(uintptr_t)x);
 }
 
+size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float); }
+
 size_t plan_thread_bytes(int64_t head_dim_max)
 {
     size_t gather = 2 * (size_t)ATTN_ROWS * (size_t)head_dim_max * sizeof(float) + 2 * ATTN_ROWS * sizeof(int32_t);
     size_t attn = attn_scratch_bytes((int)head_dim_max, (int)head_dim_max) + ((gather + 63) & ~(size_t)63);
-    size_t panel = panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
+    size_t panel = plan_panel_bytes() + (size_t)SCORE_ROWS * SCORE_CHUNK * sizeof(float);
     size_t n = attn > panel ? attn : panel;
     return (n + 4095) & ~(size_t)4095;
 }

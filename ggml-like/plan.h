@@ -16,7 +16,8 @@ enum op_kind {
     OP_QUANT, OP_MATMUL, OP_ROPE_TABLE, OP_ROPE, OP_KV_STORE, OP_ATTN, OP_COLS,
     OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
-    OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS, OP_KINDS
+    OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
+    OP_SCORE, OP_SCORE_SUM, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -63,6 +64,7 @@ union op_arg {
     struct route_spec route;
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;
+    struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
     struct { int32_t n_head; bool f32; } head;
     struct { int32_t il, kind; } state;
     struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
@@ -137,6 +139,7 @@ struct batch {
     const int32_t *token;  /* [n_rows] */
     const int32_t *pos;    /* [n_rows] */
     const int32_t *out;    /* [n_out] rows that give results, rising */
+    const int32_t *target; /* [n_rows] what OP_SCORE looks for */
     const struct batch_segment *seg;
     int n_seg;
 };
@@ -165,6 +168,7 @@ struct plan_exec {
 void plan_run(const struct plan_exec *x);
 /* plan_thread_bytes - scratch each thread needs for ops with heads of up to these sizes. */
 size_t plan_thread_bytes(int64_t head_dim_max);
+size_t plan_panel_bytes(void); /* of it, what op_panel_matmul uses: the beginning */
 const char *op_name(enum op_kind kind);
 
 /* For op implementations: one thread's view of a running plan. */

@@ -16,10 +16,10 @@ struct engine {
     const struct model *m;
     struct kernels k;
     struct pool *pool;
-    struct plan body, head;
-    val hidden, head_in, head_out;
+    struct plan body, head, score;
+    val hidden, head_in, head_out, score_in, score_out;
     int64_t n_batch, head_rows;                /* most rows of one pass; of one head block */
-    int64_t shape_rows, shape_out, shape_head; /* what the plans are built for */
+    int64_t shape_rows, shape_out, shape_head, shape_score; /* what the plans are built for */
     uint8_t *mem;                              /* body scratch | head scratch | thread scratch */
     size_t mem_bytes, body_bytes, head_bytes, thread_bytes;
     struct plan_share *share;
@@ -28,7 +28,7 @@ struct engine {
     struct batch_segment *seg;  /* [SEGMENTS_MAX] */
     observe_fn observe;
     void *observe_ctx;
-    bool profile, precise, single; /* single: of the plans as they are built */
+    bool profile, precise, can_score, single; /* single: of the plans as they are built */
     struct lora_set lora;
     int64_t op_ns[OP_KINDS];
 };
@@ -88,7 +88,29 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     return OK;
 }
 
-/* Builds both plans once for each list of ops that a shape can record: several rows or one; all of them wanted, several, one, none. Scratch
+static int64_t score_rows(const struct engine *en) { return min_i64(SCORE_ROWS, en->n_batch); }
+
+static status build_score(struct engine *en, int64_t rows, struct err *e)
+{
+    struct plan *p = &en->score;
+    struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
+    const struct hparams *hp = &en->m->hp;
+    en->shape_score = -1;
+    plan_reset(p, rows, rows, score_rows(en));
+    p->precise = en->precise;
+    p->pass_rows = en->body.pass_rows;
+    TRY(plan_reserve(p, PLAN_CHUNK, e));
+    en->score_in = plan_input(p, hp->n_embd, rows);
+    val w = weight(&b, -1, W_OUTPUT);
+    en->can_score = !en->observe && p->val[w].extra == VAL_NONE && !model_weight(en->m, -1, W_BIAS_OUTPUT);
+    en->score_out = op_score(p, w, en->score_in, hp->n_vocab, hp->logit_scale, hp->final_softcap);
+    plan_keep(p, en->score_out);
+    TRY(plan_finish(p, e));
+    en->shape_score = rows;
+    return OK;
+}
+
+/* Builds all plans once for each list of ops that a shape can record: several rows or one; all of them wanted, several, one, none. Scratch
  * depends on the list only (plan_reset), so afterwards rebuilding for any shape neither allocates nor outgrows what is remembered here. */
 static status measure(struct engine *en, struct err *e)
 {
@@ -105,6 +127,10 @@ static status measure(struct engine *en, struct err *e)
         en->single = heads[i][1];
         TRY(build_head(en, heads[i][0], e));
         if (en->head.bytes > en->head_bytes) en->head_bytes = en->head.bytes;
+    }
+    for (int64_t rows = score_rows(en); rows > 0; rows = rows > 1 ? 1 : 0) {
+        TRY(build_score(en, rows, e));
+        if (en->score.bytes > en->head_bytes) en->head_bytes = en->score.bytes;
     }
     en->body_bytes = (en->body_bytes + 4095) & ~(size_t)4095;
     en->head_bytes = (en->head_bytes + 4095) & ~(size_t)4095;
@@ -197,6 +223,7 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
     kernels_init(&en->k, cpu.features);
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);
+    plan_init(&en->score, &en->k);
     status st = pool_open(&en->pool, o->n_threads ? o->n_threads : cpu.n_threads_default, e);
     if (st == OK) st = take_adapters(en, o, e);
     if (st == OK) st = choose_batch(en, o->n_batch, e);
@@ -216,6 +243,7 @@ void engine_close(struct engine *en)
     pool_close(en->pool);
     plan_free(&en->body);
     plan_free(&en->head);
+    plan_free(&en->score);
     if (en->mem) mem_unmap(en->mem, en->mem_bytes);
     mem_free(en->share);
     mem_free(en->token);
@@ -459,7 +487,22 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     return OK;
 }
 
-static status forward(struct engine *en, const struct segment *seg, int n_seg, bool single, logits_fn fn, void *ctx, struct err *e)
+static status run_score(struct engine *en, int64_t n_out, const int32_t *target, double *nll, struct err *e)
+{
+    float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
+    en->shape_head = -1; /* its logits are overwritten */
+    for (int64_t done = 0, n; done < n_out; done += n) {
+        n = min_i64(score_rows(en), n_out - done);
+        if (en->shape_score != n || en->score.pass_rows != en->body.pass_rows) TRY(build_score(en, n, e));
+        plan_bind(&en->score, en->score_in, hidden + done * en->m->hp.n_embd);
+        struct batch b = { .n_rows = n, .n_out = n, .target = target + done };
+        run_plan(en, &en->score, en->mem + en->body_bytes, &b);
+        memcpy(nll + done, en->mem + en->body_bytes + en->score.val[en->score_out].offset, (size_t)n * sizeof *nll);
+    }
+    return OK;
+}
+
+static status run_body(struct engine *en, const struct segment *seg, int n_seg, bool single, int64_t *n_out, struct err *e)
 {
     int64_t rows, out;
     TRY(check_segments(en, seg, n_seg, &rows, &out, e));
@@ -469,6 +512,14 @@ static status forward(struct engine *en, const struct segment *seg, int n_seg, b
     struct batch b = fill_batch(en, seg, n_seg);
     run_plan(en, &en->body, en->mem, &b);
     for (int i = 0; i < n_seg; i++) seg[i].session->pos += seg[i].n;
+    *n_out = out;
+    return OK;
+}
+
+static status forward(struct engine *en, const struct segment *seg, int n_seg, bool single, logits_fn fn, void *ctx, struct err *e)
+{
+    int64_t out;
+    TRY(run_body(en, seg, n_seg, single, &out, e));
     return run_head(en, out, fn, ctx, e);
 }
 
@@ -480,6 +531,20 @@ status engine_forward(struct engine *en, const struct segment *seg, int n_seg, l
 status engine_forward_single(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e)
 {
     return forward(en, seg, n_seg, true, fn, ctx, e);
+}
+
+bool engine_can_score(const struct engine *en) { return en->can_score; }
+
+status engine_score(struct engine *en, const struct segment *seg, int n_seg, const int32_t *target, double *nll, struct err *e)
+{
+    int64_t rows, out;
+    assert(engine_can_score(en));
+    TRY(check_segments(en, seg, n_seg, &rows, &out, e));
+    for (int64_t i = 0; i < out; i++)
+        if (target[i] < 0 || target[i] >= en->m->hp.n_vocab)
+            return err_set(e, ERR_USAGE, "target %lld is token %d, expected 0 to %lld", (long long)i, target[i], (long long)en->m->hp.n_vocab - 1);
+    TRY(run_body(en, seg, n_seg, false, &out, e));
+    return run_score(en, out, target, nll, e);
 }
 
 float *engine_logits(struct engine *en)

@@ -91,6 +91,12 @@ status engine_forward(struct engine *en, const struct segment *seg, int n_seg, l
 enum { SINGLE_ROWS = 32 };
 status engine_forward_single(struct engine *en, const struct segment *seg, int n_seg, logits_fn fn, void *ctx, struct err *e) MUST_USE;
 
+/* engine_score - the same pass, but of each wanted row only -ln softmax(logits)[target]: nll, target [wanted rows of all segments, in their order]. No row
+ * of logits is stored, the head's matrix is unpacked once for 256 rows, and engine_logits is of no meaning afterwards. Not finite for logits that are not.
+ * engine_can_score - not with an observer, nor where logits are more than a product: a bias, outlier columns, an adapter of the output matrix. */
+bool engine_can_score(const struct engine *en);
+status engine_score(struct engine *en, const struct segment *seg, int n_seg, const int32_t *target, double *nll, struct err *e) MUST_USE;
+
 /* engine_logits - logits of the last wanted row of the last pass, [n_vocab], writable, valid until the next pass. */
 float *engine_logits(struct engine *en);
 

@@ -2,6 +2,7 @@
  * company in the batch, truncation, KV types. */
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
+#include "ggml-like/ops.h"
 #include "src/cuanto.h"
 #include "tests/reference.h"
 #include "tests/test.h"
@@ -184,6 +185,93 @@ TEST(engine_precise_passes_equal_single_rows)
         engine_close(en);
         model_close(m);
     }
+}
+
+static double nll_of(const float *logits, int32_t target)
+{
+    double max = -INFINITY, sum = 0;
+    for (int i = 0; i < TINY_TOKENS; i++) max = logits[i] > max ? logits[i] : max;
+    for (int i = 0; i < TINY_TOKENS; i++) sum += exp((double)logits[i] - max);
+    return max + log(sum) - (double)logits[target];
+}
+
+/* Scores of two sessions' rows from row `from` on, n rows each, with this many threads. */
+static void score_rows(const struct model *m, int threads, const int32_t *t, int64_t n, int64_t from, double *nll)
+{
+    struct engine *en = open_engine(m, threads, 2 * n);
+    struct session *s[2] = { open_session(en, n, NULL), open_session(en, n, NULL) };
+    struct segment seg[2];
+    int32_t target[2 * (SCORE_ROWS + 100)];
+    struct err e = { 0 };
+    for (int i = 0; i < 2; i++) {
+        seg[i] = (struct segment){ s[i], t + i * n, n, from };
+        for (int64_t k = from; k < n; k++) target[i * (n - from) + k - from] = t[i * n + k] ^ 1;
+    }
+    CHECK(engine_can_score(en));
+    CHECK_MSG(engine_score(en, seg, 2, target, nll, &e) == OK, "%s", e.text);
+    for (int i = 0; i < 2; i++) {
+        CHECK(session_pos(s[i]) == n);
+        session_close(s[i]);
+    }
+    engine_close(en);
+}
+
+/* One row of each of two sessions, a short pass, and more rows than one block of the head; several chunks of the vocabulary; scale and cap of logits. */
+TEST(engine_scores_are_those_of_its_logits)
+{
+    static const struct { const char *arch, *type; } models[] = { { "llama", "f32" }, { "llama", "q4_1" }, { "llama", "q6_k" }, { "gemma2", "q8_0" },
+                                                                { "granite", "q8_0" } };
+    static const int64_t score_shapes[][2] = { { 2, 1 }, { 20, 0 }, { SCORE_ROWS / 2 + 60, 10 } };
+    enum { MOST = SCORE_ROWS / 2 + 60 };
+    static float logits[2 * MOST * TINY_TOKENS];
+    double first[2 * MOST], again[2 * MOST];
+    for (int i = 0; i < ARRAY_LEN(models); i++)
+        for (int j = 0; j < ARRAY_LEN(score_shapes); j++) {
+            test_begin("engine_scores_are_those_of_its_logits_%s_%s_%d", models[i].arch, models[i].type, j);
+            struct tiny_options o = { .arch = models[i].arch, .type = models[i].type, .n_embd = 256, .head_dim = 64, .n_ff = 512,
+                                      .extra_rows = 5, .window = 16, .optional = true };
+            if (!strcmp(o.arch, "llama")) o.optional = false;
+            struct model *m = open_tiny(&o, "score.gguf");
+            int64_t n = score_shapes[j][0], from = score_shapes[j][1];
+            int32_t t[2 * MOST];
+            pick_tokens(t, 2 * n, 5);
+            score_rows(m, 1, t, n, from, first);
+            score_rows(m, 3, t, n, from, again);
+            CHECK_MSG(!memcmp(first, again, (size_t)(2 * (n - from)) * sizeof *first), "3 threads differ from one");
+            struct engine *en = open_engine(m, 2, 2 * n);
+            struct session *s[2] = { open_session(en, n, NULL), open_session(en, n, NULL) };
+            const struct segment seg[2] = { { s[0], t, n, 0 }, { s[1], t + n, n, 0 } };
+            struct err e = { 0 };
+            struct rows r = { .out = logits, .stride = n, .n_vocab = TINY_TOKENS };
+            CHECK_MSG(engine_forward(en, seg, 2, take_row, &r, &e) == OK, "%s", e.text);
+            for (int64_t k = 0; k < 2 * (n - from); k++) {
+                int64_t row = k / (n - from) * n + from + k % (n - from);
+                double want = nll_of(logits + row * TINY_TOKENS, t[row] ^ 1);
+                CHECK_MSG(fabs(first[k] - want) < 1e-5, "row %lld: %.7f, logits say %.7f", (long long)row, first[k], want);
+            }
+            session_close(s[0]), session_close(s[1]);
+            engine_close(en);
+            model_close(m);
+        }
+}
+
+TEST(engine_score_shows_a_damaged_head)
+{
+    struct tiny_options o = { .type = "f32", .poison = "output.weight" };
+    struct model *m = open_tiny(&o, "score_nan.gguf");
+    int32_t t[24];
+    double nll[24];
+    pick_tokens(t, 24, 5);
+    score_rows(m, 2, t, 12, 0, nll);
+    for (int i = 0; i < 24; i++) CHECK(!isfinite(nll[i]));
+    struct engine *en = open_engine(m, 1, 0);
+    struct session *s = open_session(en, 16, NULL);
+    struct segment seg = { s, t, 2, 1 };
+    struct err e = { 0 };
+    CHECK(engine_score(en, &seg, 1, (int32_t[]){ 1 << 20 }, nll, &e) == ERR_USAGE && strstr(e.text, "1048576") && session_pos(s) == 0);
+    session_close(s);
+    engine_close(en);
+    model_close(m);
 }
 
 TEST(engine_threads_do_not_change_a_bit)
@@ -580,6 +668,7 @@ TEST(engine_survives_every_allocation_failure)
 }
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
+      T(engine_scores_are_those_of_its_logits), T(engine_score_shows_a_damaged_head),
       T(engine_threads_do_not_change_a_bit), T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
       T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(engine_single_rows_have_the_bits_of_passes_of_their_own),
       T(session_truncate_equals_a_fresh_session),

@@ -1,5 +1,7 @@
 /* perplexity - how well a model predicts a text, by llama-perplexity's windows (ppl.h), so that figures can be compared.
- * Rows are scored on the pool's threads into an array and summed in order on this one: the number of threads changes nothing. */
+ * Rows are scored on the pool's threads into an array and summed in order on this one: the number of threads changes nothing.
+ * Not precise unless asked: over 17,000 tokens of 100 KB the fast passes moved perplexity by +0.03 % (SmolLM2), +0.05 % (Gemma 270M), a fiftieth of the error
+ * that is printed beside it, in 0.57 of the time. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +18,7 @@ struct job {
     struct windows w;
     struct reader reader;
     int64_t n_vocab, chunk;      /* first chunk of the pass */
+    bool fused;                  /* no rows of logits are made */
     double *nll;                 /* [n_seq][n_scored] */
     uint16_t *rows;              /* [n_seq][n_scored][row_words] when logits are saved */
     size_t row_words;
@@ -61,7 +64,7 @@ static status run_all(struct job *j, struct err *e)
     for (j->chunk = 0; j->chunk < j->w.n_chunks;) {
         char text[64];
         struct span s = { j->chunk, 0, j->w.n_ctx - 1, (int)min_i64(j->reader.n_seq, j->w.n_chunks - j->chunk) };
-        st = reader_run(&j->reader, &s, score_row, j, e);
+        st = j->fused ? reader_score(&j->reader, &s, j->nll, e) : reader_run(&j->reader, &s, score_row, j, e);
         if (st == OK) st = take_scores(j, s.chunk, s.n, e);
         if (st != OK) break;
         j->chunk += s.n;
@@ -104,6 +107,7 @@ static status prepare(struct job *j, struct err *e)
     model_info(j->r.model, &info);
     j->n_vocab = info.n_vocab;
     TRY(reader_open(&j->reader, &j->r, &c, &j->w, reader_seqs(j->r.engine, &j->w), e));
+    j->fused = !c.save_logits && engine_can_score(j->r.engine);
     return allocate(j, e);
 }
 
@@ -171,8 +175,8 @@ static int run(struct cli *c)
 }
 
 OPT_GROUP(perplexity_group, "Perplexity",
-    { "precise", NULL, OPT_FLAG, OPT_AT(precise), .def = "on",
-      .help = "15-bit activations: measures the file, not the rounding of the engine; --no-precise: as run and chat compute prompts" },
+    { "precise", NULL, OPT_FLAG, OPT_AT(precise),
+      .help = "15-bit activations, for 1.7 times the time: what rounding them to 8 bits adds (0.05 % of perplexity, measured) goes" },
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE", .help = "the text (- is stdin)" },
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .def = "512", .lo = PPL_CTX_MIN, .hi = 16777216,
       .help = "tokens in one chunk" },

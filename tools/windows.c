@@ -53,7 +53,8 @@ status reader_open(struct reader *r, struct runtime *rt, const struct cli *c, co
     const struct session_options o = session_choices(c, w->n_ctx);
     *r = (struct reader){ .en = rt->engine, .w = w, .session[0] = rt->session, .n_seq = n_seq };
     r->chunk_tokens = mem_calloc((size_t)n_seq * (size_t)w->n_ctx, sizeof *r->chunk_tokens);
-    status st = r->chunk_tokens ? OK : err_oom(e, "chunks", (size_t)n_seq * (size_t)w->n_ctx * sizeof *r->chunk_tokens);
+    r->target = mem_calloc((size_t)n_seq * (size_t)w->n_ctx, sizeof *r->target);
+    status st = r->chunk_tokens && r->target ? OK : err_oom(e, "chunks", (size_t)n_seq * (size_t)w->n_ctx * sizeof *r->chunk_tokens);
     for (int i = 1; i < n_seq && st == OK; i++) st = session_open(&r->session[i], rt->engine, &o, e);
     if (st != OK) reader_close(r);
     return st;
@@ -63,6 +64,7 @@ void reader_close(struct reader *r)
 {
     for (int i = 1; i < r->n_seq; i++) session_close(r->session[i]);
     mem_free(r->chunk_tokens);
+    mem_free(r->target);
     *r = (struct reader){ 0 };
 }
 
@@ -84,19 +86,43 @@ static status begin_chunks(struct reader *r, const struct span *s, struct err *e
     return OK;
 }
 
+/* The segments of the pass that begins at position r->at; returns its rows. */
+static int64_t next_pass(const struct reader *r, struct segment *seg)
+{
+    const struct span *s = &r->span;
+    int64_t first = r->w->first, rows = s->n > 1 ? s->to : engine_pass_rows(r->en, s->to - r->at);
+    for (int i = 0; i < s->n; i++)
+        seg[i] = (struct segment){ r->session[i], r->chunk_tokens + i * r->w->n_ctx + r->at, rows, min_i64(rows, max_i64(0, first - r->at)) };
+    return rows;
+}
+
 status reader_run(struct reader *r, const struct span *s, score_fn fn, void *ctx, struct err *e)
 {
-    int64_t n_batch = engine_n_batch(r->en), first = r->w->first;
+    struct segment seg[WINDOWS_SEQS];
     r->span = *s;
     r->fn = fn;
     r->ctx = ctx;
     if (s->from == 0) TRY(begin_chunks(r, s, e));
     for (r->at = s->from; r->at < s->to;) {
-        struct segment seg[WINDOWS_SEQS];
-        int64_t rows = min_i64(s->n > 1 ? s->to : n_batch, s->to - r->at);
-        for (int i = 0; i < s->n; i++)
-            seg[i] = (struct segment){ r->session[i], r->chunk_tokens + i * r->w->n_ctx + r->at, rows, min_i64(rows, max_i64(0, first - r->at)) };
+        int64_t rows = next_pass(r, seg);
         TRY(engine_forward(r->en, seg, s->n, on_logits, r, e));
+        r->at += rows;
+        if (cli_interrupted) return err_set(e, ERR_INTERRUPTED, "interrupted");
+    }
+    return OK;
+}
+
+status reader_score(struct reader *r, const struct span *s, double *nll, struct err *e)
+{
+    struct segment seg[WINDOWS_SEQS];
+    r->span = *s;
+    TRY(begin_chunks(r, s, e));
+    for (r->at = 0; r->at < s->to;) {
+        int64_t rows = next_pass(r, seg), n = 0;
+        for (int i = 0; i < s->n; i++)
+            for (int64_t k = seg[i].want_from; k < rows; k++) r->target[n++] = seg[i].tokens[k + 1];
+        TRY(engine_score(r->en, seg, s->n, r->target, nll, e));
+        nll += n;
         r->at += rows;
         if (cli_interrupted) return err_set(e, ERR_INTERRUPTED, "interrupted");
     }

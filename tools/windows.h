@@ -33,6 +33,7 @@ struct reader {
     struct session *session[WINDOWS_SEQS]; /* [0] is the caller's */
     int n_seq;                             /* chunks at once */
     int32_t *chunk_tokens;                 /* [n_seq][n_ctx] with BOS in place */
+    int32_t *target;                       /* [n_seq][n_ctx] of one pass of reader_score */
     score_fn fn;
     void *ctx;
     struct span span;
@@ -46,3 +47,5 @@ void reader_close(struct reader *r); /* accepts a zeroed struct */
 /* reader_run - feeds a span, in passes as large as the engine takes, and gives every scored row to fn. A chunk is read from 0 on, without gaps;
  * with several chunks a span holds them whole. ERR_INTERRUPTED between passes. */
 status reader_run(struct reader *r, const struct span *s, score_fn fn, void *ctx, struct err *e) MUST_USE;
+/* reader_score - whole chunks (from 0 to n_ctx - 1) through engine_score: nll [s->n][n_scored]. For engines that engine_can_score. */
+status reader_score(struct reader *r, const struct span *s, double *nll, struct err *e) MUST_USE;

@@ -1,0 +1,92 @@
+/* ops_score - how well rows predict given tokens: -ln softmax(w x)[target] without rows of logits. A chunk of the vocabulary is multiplied by all
+ * rows into a small buffer of the thread, of which a maximum, a sum and perhaps the target's logit are kept; then the chunks are put together in
+ * order, so that neither threads nor the number of rows change a bit. Milakov & Gimelshein 2018.
+ * The matrix is unpacked once for SCORE_ROWS rows: blocks of 32 MiB of logits were 32 rows of a 262k vocabulary, a tenth of the time. */
+#include "ggml-like/ops_int.h"
+#include <math.h>
+
+struct part {
+    double sum; /* of exp(x - max) */
+    float max, target; /* the target's logit, in the chunk that holds it */
+};
+
+static int64_t chunks_of(int64_t n_vocab) { return (n_vocab + SCORE_CHUNK - 1) / SCORE_CHUNK; }
+
+val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float cap)
+{
+    int64_t rows = op_shape(p, x)->ne[1];
+    assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n_vocab <= op_shape(p, w)->ne[1] && rows >= 1 && rows <= SCORE_ROWS);
+    val q = op_quantized(p, x, op_is_float(op_shape(p, w)->type));
+    val parts = plan_temp_bytes(p, (size_t)(chunks_of(n_vocab) * plan_room(p, rows)) * sizeof(struct part));
+    val y = plan_temp_bytes(p, (size_t)plan_room(p, rows) * sizeof(double));
+    struct op *op = plan_op(p, OP_SCORE, parts, w, q, x);
+    op->arg.score.n_vocab = n_vocab, op->arg.score.scale = scale, op->arg.score.cap = cap;
+    plan_op(p, OP_SCORE_SUM, y, parts, x, VAL_NONE)->arg.score.n_vocab = n_vocab;
+    return y;
+}
+
+/* A chunk may hold nothing but -inf, whose sum is 0; NaN stays NaN, so that the result shows it. */
+static struct part part_of(const struct kernels *k, const float *x, int64_t n)
+{
+    struct part s = { .max = k->max(x, n, NULL) };
+    if (s.max > -INFINITY) s.sum = k->exp_sum(NULL, x, s.max, n);
+    else
+        for (int64_t i = 0; i < n; i++) s.sum += isnan(x[i]) ? (double)NAN : 0;
+    return s;
+}
+
+static void multiply(const struct op_run *r, const struct op *op, const struct tensor *w, const struct act_pair *x, int64_t first, int64_t n, int64_t rows,
+                     float *y)
+{
+    const uint8_t *data = (const uint8_t *)w->data + (size_t)first * w->nb[1];
+    if (op_by_rows(r->x->plan, rows)) {
+        for (int64_t t = 0; t < rows; t++) {
+            struct act_row a = op_act_row(r, op->src[1], w, t);
+            for (int64_t i = 0; i < n; i++) y[t * SCORE_CHUNK + i] = r->k->rowdot[w->type->gguf_id](data + (size_t)i * w->nb[1], &a, w->ne[0]);
+        }
+        return;
+    }
+    for (int64_t i = 0; i < n; i += PANEL_ROWS) op_panel_matmul(r, w, data, n, x, 0, rows, i, y, SCORE_CHUNK);
+}
+
+void op_run_score(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
+    const int32_t *target = r->x->batch->target;
+    int64_t n_vocab = op->arg.score.n_vocab, rows = op_shape(r->x->plan, op->src[2])->ne[1];
+    float scale = op->arg.score.scale, cap = op->arg.score.cap, *buf = (float *)((uint8_t *)r->scratch + plan_panel_bytes());
+    struct part *parts = op_data(r, op->dst);
+    struct act_pair x = { 0 };
+    if (!op_by_rows(r->x->plan, rows)) x = op_act_pair(r, op->src[1], w->ne[0], rows, op_is_float(w->type));
+    for (int64_t c, end; op_take(r, chunks_of(n_vocab), 1, &c, &end);) {
+        int64_t first = c * SCORE_CHUNK, n = min_i64(SCORE_CHUNK, n_vocab - first);
+        multiply(r, op, w, &x, first, n, rows, buf);
+        for (int64_t t = 0; t < rows; t++) {
+            float *y = buf + t * SCORE_CHUNK;
+            if (scale != 0) r->k->scale(y, y, scale, n);
+            if (cap > 0) r->k->softcap(y, y, cap, n);
+            struct part *s = &parts[c * rows + t];
+            *s = part_of(r->k, y, n);
+            if (target[t] >= first && target[t] < first + n) s->target = y[target[t] - first];
+        }
+    }
+}
+
+void op_run_score_sum(const struct op_run *r, const struct op *op)
+{
+    int64_t rows = op_shape(r->x->plan, op->src[1])->ne[1], n = chunks_of(op->arg.score.n_vocab), begin, end;
+    const struct part *parts = op_data(r, op->src[0]);
+    double *y = op_data(r, op->dst);
+    pool_range(rows, 1, r->ith, r->nth, &begin, &end);
+    for (int64_t t = begin; t < end; t++) {
+        float max = -INFINITY;
+        double sum = 0;
+        for (int64_t c = 0; c < n; c++)
+            if (parts[c * rows + t].max > max) max = parts[c * rows + t].max;
+        for (int64_t c = 0; c < n; c++) {
+            const struct part *s = &parts[c * rows + t];
+            sum += s->sum * (s->max == max ? 1 : s->max > -INFINITY ? exp((double)s->max - (double)max) : 1);
+        }
+        y[t] = (double)max + log(sum) - (double)parts[r->x->batch->target[t] / SCORE_CHUNK * rows + t].target;
+    }
+}
