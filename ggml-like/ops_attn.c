@@ -31,6 +31,13 @@ val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, b
     return y;
 }
 
+/* Up to SPLIT_ROWS rows may be computed in parts, whose states stand behind the result. */
+enum { SPLIT_ROWS = 4 };
+static size_t parts_bytes(int32_t n_head, int32_t head_dim_v, int64_t n_rows)
+{
+    return (size_t)(n_rows > 1 ? SPLIT_ROWS : 1) * (size_t)n_head * ATTN_PARTS * (size_t)attn_part_floats(head_dim_v) * sizeof(float);
+}
+
 val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks)
 {
     assert(op_shape(p, q)->ne[0] == (int64_t)s->n_head * s->head_dim && s->n_head % s->n_head_kv == 0);
@@ -38,6 +45,7 @@ val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v,
     assert(v == VAL_NONE || op_shape(p, v)->ne[0] == (int64_t)s->n_head_kv * s->head_dim_v);
     if (k != VAL_NONE) plan_op(p, OP_KV_STORE, VAL_NONE, k, v, VAL_NONE)->arg.store.il = s->il;
     val y = plan_temp(p, (int64_t)s->n_head * s->head_dim_v, p->n_rows);
+    p->val[y].bytes += parts_bytes(s->n_head, s->head_dim_v, p->n_rows);
     struct op *op = plan_op(p, OP_ATTN, y, q, sinks, VAL_NONE);
     op->arg.attn.il = s->il;
     op->arg.attn.n_head = s->n_head;
@@ -127,33 +135,38 @@ static float alibi_slope(float max_bias, int32_t n_head, int32_t h)
     return h < n ? powf(2, -max_bias * (float)(h + 1) / (float)n) : powf(2, -max_bias * (float)(2 * (h - n) + 1) / (float)(2 * n));
 }
 
-static void attn_unit_run(const struct op_run *r, const struct op *op, const struct attn_unit *u)
+/* The query rows of a unit and what they see, gathered in the scratch block; `rest` of it is the kernel's. */
+struct attn_rows {
+    float *q, *out, sink[ATTN_ROWS], slope[ATTN_ROWS];
+    int32_t *lo, *hi;
+    uint8_t *rest;
+};
+
+static struct attn_args attn_gather(const struct op_run *r, const struct op *op, const struct attn_unit *u, struct attn_rows *x)
 {
     int32_t hd = op->arg.attn.head_dim, vd = op->arg.attn.head_dim_v, n_head = op->arg.attn.n_head;
     const struct kv_cache *c = &u->seg->state[op->arg.attn.il].kv;
-    int32_t n_q = u->heads * (int32_t)u->tokens;
-    float *q = r->scratch, *out = q + (int64_t)ATTN_ROWS * hd;
-    int32_t *lo = (int32_t *)(out + (int64_t)ATTN_ROWS * vd), *hi = lo + ATTN_ROWS;
-    uint8_t *scratch = (uint8_t *)r->scratch + ((((size_t)ATTN_ROWS * (size_t)(hd + vd) * 4 + 2 * ATTN_ROWS * 4) + 63) & ~(size_t)63);
+    x->q = r->scratch, x->out = x->q + (int64_t)ATTN_ROWS * hd;
+    x->lo = (int32_t *)(x->out + (int64_t)ATTN_ROWS * vd), x->hi = x->lo + ATTN_ROWS;
+    x->rest = (uint8_t *)r->scratch + ((((size_t)ATTN_ROWS * (size_t)(hd + vd) * 4 + 2 * ATTN_ROWS * 4) + 63) & ~(size_t)63);
     const float *src = op_data(r, op->src[0]), *sinks = op->src[1] == VAL_NONE ? NULL : op_data(r, op->src[1]);
-    float *dst = op_data(r, op->dst), sink[ATTN_ROWS], slope[ATTN_ROWS];
     for (int64_t t = 0; t < u->tokens; t++) {
         int64_t row = u->seg->row + u->token + t, pos = u->seg->pos + u->token + t, window = op->arg.attn.window;
-        memcpy(q + t * u->heads * hd, src + (row * n_head + u->head) * hd, (size_t)(u->heads * hd) * sizeof(float));
+        memcpy(x->q + t * u->heads * hd, src + (row * n_head + u->head) * hd, (size_t)(u->heads * hd) * sizeof(float));
         for (int32_t h = 0; h < u->heads; h++) {
-            lo[t * u->heads + h] = (int32_t)(window > 0 ? max_i64(0, pos - window + 1) : 0);
-            hi[t * u->heads + h] = (int32_t)pos + 1;
-            if (sinks) sink[t * u->heads + h] = sinks[u->head + h];
-            if (op->arg.attn.alibi > 0) slope[t * u->heads + h] = alibi_slope(op->arg.attn.alibi, n_head, u->head + h);
+            x->lo[t * u->heads + h] = (int32_t)(window > 0 ? max_i64(0, pos - window + 1) : 0);
+            x->hi[t * u->heads + h] = (int32_t)pos + 1;
+            if (sinks) x->sink[t * u->heads + h] = sinks[u->head + h];
+            if (op->arg.attn.alibi > 0) x->slope[t * u->heads + h] = alibi_slope(op->arg.attn.alibi, n_head, u->head + h);
         }
     }
     size_t base = (size_t)(u->kv_head * c->n_ctx);
-    struct attn_args a = {
+    return (struct attn_args){
         .head_dim = hd,
         .head_dim_v = vd,
-        .n_q = n_q,
-        .q = q,
-        .out = out,
+        .n_q = u->heads * (int32_t)u->tokens,
+        .q = x->q,
+        .out = x->out,
         .q_stride = hd,
         .out_stride = vd,
         .k_type = c->k_type,
@@ -162,46 +175,128 @@ static void attn_unit_run(const struct op_run *r, const struct op *op, const str
         .v = c->v + base * c->v_row,
         .k_row_bytes = c->k_row,
         .v_row_bytes = c->v_row,
-        .lo = lo,
-        .hi = hi,
+        .lo = x->lo,
+        .hi = x->hi,
         .scale = op->arg.attn.scale,
         .cap = op->arg.attn.cap,
-        .sink = sinks ? sink : NULL,
-        .slope = op->arg.attn.alibi > 0 ? slope : NULL,
+        .sink = sinks ? x->sink : NULL,
+        .slope = op->arg.attn.alibi > 0 ? x->slope : NULL,
     };
-    r->k->attn(r->k, &a, scratch);
+}
+
+static void attn_unit_run(const struct op_run *r, const struct op *op, const struct attn_unit *u)
+{
+    struct attn_rows x;
+    struct attn_args a = attn_gather(r, op, u, &x);
+    r->k->attn(r->k, &a, x.rest);
+    int64_t vd = a.head_dim_v, n_head = op->arg.attn.n_head;
+    float *dst = op_data(r, op->dst);
     for (int64_t t = 0; t < u->tokens; t++) {
         int64_t row = u->seg->row + u->token + t;
-        memcpy(dst + (row * n_head + u->head) * vd, out + t * u->heads * vd, (size_t)(u->heads * vd) * sizeof(float));
+        memcpy(dst + (row * n_head + u->head) * vd, x.out + t * u->heads * vd, (size_t)(u->heads * vd) * sizeof(float));
     }
 }
 
-/* Heads of a KV group are stacked with tokens until ATTN_ROWS query rows share each key block. When that leaves too few units for the
- * threads (one token, one KV head), the group is split by heads: a row's result does not depend on its stack, so the split may depend on
- * the thread count. */
-void op_run_attn(const struct op_run *r, const struct op *op)
+/* How the work is cut: units of `heads` heads of a KV group and `tokens` tokens; a group takes `splits` of them */
+struct attn_cut {
+    int32_t heads, splits;
+    int64_t tokens, n; /* units in all */
+};
+
+static struct attn_unit unit_at(const struct op_run *r, const struct op *op, const struct attn_cut *c, int64_t i)
+{
+    int32_t n_kv = op->arg.attn.n_head_kv, group = op->arg.attn.n_head / n_kv;
+    const struct batch_segment *s = r->x->batch->seg;
+    for (;; s++) {
+        int64_t units = (s->n + c->tokens - 1) / c->tokens * n_kv * c->splits;
+        if (i < units) break;
+        i -= units;
+    }
+    struct attn_unit u = { .seg = s, .token = i / (n_kv * c->splits) * c->tokens };
+    u.tokens = min_i64(c->tokens, s->n - u.token);
+    u.kv_head = (int32_t)(i / c->splits % n_kv);
+    u.head = u.kv_head * group + (int32_t)(i % c->splits) * c->heads;
+    u.heads = (int32_t)min_i64(c->heads, (int64_t)(u.kv_head + 1) * group - u.head);
+    return u;
+}
+
+static struct attn_cut cut_at(const struct op_run *r, const struct op *op, int32_t heads, int64_t tokens)
 {
     const struct batch *b = r->x->batch;
     int32_t n_kv = op->arg.attn.n_head_kv, group = op->arg.attn.n_head / n_kv;
-    int32_t heads = group < ATTN_ROWS ? group : ATTN_ROWS;
-    while (heads > 1 && b->n_rows * n_kv * ((group + heads - 1) / heads) < r->nth) heads = (heads + 1) / 2;
-    int64_t tokens = max_i64(1, ATTN_ROWS / heads);
-    int32_t splits = (group + heads - 1) / heads;
-    int64_t n = 0;
-    for (int s = 0; s < b->n_seg; s++) n += (b->seg[s].n + tokens - 1) / tokens * n_kv * splits;
+    struct attn_cut c = { .heads = heads, .splits = (group + heads - 1) / heads, .tokens = tokens };
+    for (int s = 0; s < b->n_seg; s++) c.n += (b->seg[s].n + tokens - 1) / tokens * n_kv * c.splits;
+    return c;
+}
+
+/* The first part of the row's keys, and how many parts there are */
+static int64_t row_parts(const struct op *op, int64_t pos, int64_t *first)
+{
+    int64_t keys = attn_part_keys(pos + 1);
+    *first = op->arg.attn.window > 0 ? max_i64(0, pos - op->arg.attn.window + 1) / keys : 0;
+    return pos / keys - *first + 1;
+}
+
+static float *unit_parts(const struct op_run *r, const struct op *op, const struct attn_unit *u, int64_t row)
+{
+    int32_t n_head = op->arg.attn.n_head, vd = op->arg.attn.head_dim_v;
+    const struct value *y = &r->x->plan->val[op->dst];
+    uint8_t *parts = (uint8_t *)op_data(r, op->dst) + y->bytes - parts_bytes(n_head, vd, r->x->plan->n_rows);
+    return (float *)(void *)parts + (row * n_head + u->head) * ATTN_PARTS * attn_part_floats(vd);
+}
+
+/* Few rows over many keys: a unit is one part of one row; then every head is put together from its parts. */
+static void attn_by_parts(const struct op_run *r, const struct op *op, const struct attn_cut *c)
+{
+    const struct batch *b = r->x->batch;
+    int64_t floats = attn_part_floats(op->arg.attn.head_dim_v), per_row = c->n / b->n_rows, first, n = 0, before[SPLIT_ROWS + 1] = { 0 };
+    for (int64_t row = 0; row < b->n_rows; row++) n = before[row + 1] = n + row_parts(op, b->pos[row], &first) * per_row;
     for (int64_t i, end; op_take(r, n, 1, &i, &end);) {
-        int64_t left = i;
-        const struct batch_segment *s = b->seg;
-        for (;; s++) {
-            int64_t units = (s->n + tokens - 1) / tokens * n_kv * splits;
-            if (left < units) break;
-            left -= units;
-        }
-        struct attn_unit u = { .seg = s, .token = left / (n_kv * splits) * tokens };
-        u.tokens = min_i64(tokens, s->n - u.token);
-        u.kv_head = (int32_t)(left / splits % n_kv);
-        u.head = u.kv_head * group + (int32_t)(left % splits) * heads;
-        u.heads = (int32_t)min_i64(heads, (int64_t)(u.kv_head + 1) * group - u.head);
+        int64_t row = 0;
+        while (i >= before[row + 1]) row++;
+        int64_t parts = row_parts(op, b->pos[row], &first), keys = attn_part_keys(b->pos[row] + 1), part = (i - before[row]) % parts;
+        struct attn_unit u = unit_at(r, op, c, row * per_row + (i - before[row]) / parts);
+        struct attn_rows x;
+        struct attn_args a = attn_gather(r, op, &u, &x);
+        a.part = unit_parts(r, op, &u, row) + part * u.heads * floats;
+        a.first = (first + part) * keys;
+        a.last = a.first + keys;
+        r->k->attn(r->k, &a, x.rest);
+    }
+    pool_barrier(r->x->pool);
+    int64_t begin, end;
+    pool_range(c->n, 1, r->ith, r->nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        struct attn_unit u = unit_at(r, op, c, i);
+        struct attn_rows x;
+        struct attn_args a = attn_gather(r, op, &u, &x);
+        a.part = unit_parts(r, op, &u, i / per_row);
+        a.part_step = u.heads * floats;
+        a.out = (float *)op_data(r, op->dst) + (i / per_row * op->arg.attn.n_head + u.head) * a.head_dim_v;
+        r->k->attn_merge(&a, x.rest);
+    }
+}
+
+/* Heads of a KV group are stacked with tokens until ATTN_ROWS query rows share each key block. When that leaves less than SPLIT_BELOW units a
+ * thread, rows are cut into parts; where there are no parts, groups are cut by heads. A row's result depends neither on its stack nor on who
+ * computes its parts, so both may depend on the thread count. */
+void op_run_attn(const struct op_run *r, const struct op *op)
+{
+    enum { SPLIT_BELOW = 4 };
+    const struct batch *b = r->x->batch;
+    int32_t n_kv = op->arg.attn.n_head_kv, group = op->arg.attn.n_head / n_kv;
+    int32_t heads = group < ATTN_ROWS ? group : ATTN_ROWS;
+    struct attn_cut c = cut_at(r, op, heads, 1);
+    int64_t parts = 0, first;
+    for (int64_t row = 0; row < b->n_rows && row < SPLIT_ROWS; row++) parts = max_i64(parts, row_parts(op, b->pos[row], &first));
+    if (r->nth > 1 && b->n_rows <= SPLIT_ROWS && parts > 1 && c.n < (int64_t)SPLIT_BELOW * r->nth) {
+        attn_by_parts(r, op, &c);
+        return;
+    }
+    while (heads > 1 && b->n_rows * n_kv * ((group + heads - 1) / heads) < r->nth) heads = (heads + 1) / 2;
+    c = cut_at(r, op, heads, max_i64(1, ATTN_ROWS / heads));
+    for (int64_t i, end; op_take(r, c.n, 1, &i, &end);) {
+        struct attn_unit u = unit_at(r, op, &c, i);
         attn_unit_run(r, op, &u);
     }
 }

@@ -295,6 +295,34 @@ TEST(engine_threads_do_not_change_a_bit)
     model_close(m);
 }
 
+/* Few rows behind many keys are cut into parts of their keys, by more than one thread only. */
+TEST(engine_threads_do_not_change_a_bit_of_a_long_context)
+{
+    enum { PASS = 275, LONG = 4 * PASS, STEPS = 3 };
+    static float filled[PASS * TINY_TOKENS], first[2 * STEPS * TINY_TOKENS], got[2 * STEPS * TINY_TOKENS];
+    static const int threads[] = { 1, 2, 3, 7 };
+    static const struct tiny_options models[] = {
+        { .type = "q4_0", .n_ctx = 2048 }, { .arch = "gemma3", .type = "q4_0", .n_layer = 6, .window = 600, .n_head_kv = 1, .head_dim = 32, .n_ctx = 2048 },
+    };
+    int32_t t[LONG + 2 * STEPS];
+    pick_tokens(t, ARRAY_LEN(t), 3);
+    for (int k = 0; k < ARRAY_LEN(models); k++) {
+        struct model *m = open_tiny(&models[k], "long.gguf");
+        for (int i = 0; i < ARRAY_LEN(threads); i++) {
+            struct engine *en = open_engine(m, threads[i], 0);
+            struct session *s = open_session(en, 2048, NULL);
+            for (int j = 0; j < LONG; j += PASS) forward_all(s, en, t + j, PASS, filled);
+            for (int j = 0; j < STEPS; j++) forward_all(s, en, t + LONG + j, 1, got + j * TINY_TOKENS);
+            forward_all(s, en, t + LONG + STEPS, STEPS, got + STEPS * TINY_TOKENS);
+            if (i == 0) memcpy(first, got, sizeof got);
+            CHECK_MSG(!memcmp(first, got, sizeof got), "%s: %d threads differ from one", k ? "windows" : "no windows", threads[i]);
+            session_close(s);
+            engine_close(en);
+        }
+        model_close(m);
+    }
+}
+
 /* Float weights: sums differ in order only. Quantized weights: integer sums are equal, but an activation that lies between two codes may
  * round either way after a norm that differs in its last bit. */
 static void compare_levels(const char *type, double tol)
@@ -669,7 +697,8 @@ TEST(engine_survives_every_allocation_failure)
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
       T(engine_scores_are_those_of_its_logits), T(engine_score_shows_a_damaged_head),
-      T(engine_threads_do_not_change_a_bit), T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
+      T(engine_threads_do_not_change_a_bit), T(engine_threads_do_not_change_a_bit_of_a_long_context),
+      T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
       T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(engine_single_rows_have_the_bits_of_passes_of_their_own),
       T(session_truncate_equals_a_fresh_session),
       T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing),

@@ -455,7 +455,7 @@ static const struct attn_case attn_cases[] = {
     { 72, 72, 9, 90, 3, 10, GGUF_F16, GGUF_F16, 0, false, 1 },    { 24, 40, 12, 129, 4, 0, GGUF_F16, GGUF_F16, 0, false, 1 },
     { 512, 512, 33, 70, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 },  { 64, 64, 14, 260, 7, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },
     { 128, 96, 4, 100, 4, 40, GGUF_Q8_0, GGUF_F16, 0, true, 1 },  { 64, 64, 8, 128, 8, 0, GGUF_F16, GGUF_F16, 0, false, 3000 },
-    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 },
+    { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 }, { 64, 64, 14, 1100, 2, 0, GGUF_F16, GGUF_F16, 0, true, 1 },
     { 64, 96, 5, 130, 5, 0, GGUF_Q4_0, GGUF_BF16, 0, false, 1 }, { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
 };
 
@@ -634,6 +634,47 @@ LEVEL_TEST(attn_row_is_bit_equal_alone_and_in_any_stack)
     }
 }
 
+/* Each part of each row alone, then merged: the bits of one call over all keys. */
+LEVEL_TEST(attn_merged_from_parts_has_the_same_bits)
+{
+    static const struct attn_case cases[] = {
+        { 64, 64, 9, 1300, 3, 0, GGUF_F16, GGUF_F16, 0, true, 1, 0 },   { 64, 96, 4, 1537, 2, 700, GGUF_F16, GGUF_F16, 0, false, 1, 0 },
+        { 40, 24, 6, 9000, 6, 0, GGUF_Q8_0, GGUF_F16, 0, false, 1, 0 }, { 32, 32, 2, 1100, 2, 0, GGUF_F32, GGUF_F32, 20, false, 3, 0.01f },
+        { 64, 64, 20, 530, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1, 0 },  { 64, 64, 3, 100, 3, 0, GGUF_F16, GGUF_F16, 0, true, 1, 0 },
+    };
+    uint64_t seed = 11;
+    for (int c = 0; c < ARRAY_LEN(cases); c++) {
+        struct attn_case one = cases[c];
+        if (one.k_type == GGUF_Q8_0) one.head_dim = 64;
+        struct attn_data d;
+        attn_data_init(&d, &one, &seed);
+        attn_run(k, &d, &d.a);
+        int64_t floats = attn_part_floats(one.head_dim_v);
+        float *part = aligned(sizeof *part * (size_t)(ATTN_PARTS * floats)), *out = malloc(sizeof *out * (size_t)one.head_dim_v);
+        if (!out) abort();
+        for (int r = 0; r < one.n_q; r++) {
+            struct attn_args a = d.a;
+            a.n_q = 1;
+            a.q += r * a.q_stride, a.lo += r, a.hi += r;
+            if (a.sink) a.sink += r;
+            if (a.slope) a.slope += r;
+            int64_t keys = attn_part_keys(*a.hi), n = 0;
+            CHECK(keys % ATTN_PART == 0 && *a.hi <= keys * ATTN_PARTS);
+            for (int64_t first = *a.lo / keys * keys; first < *a.hi; first += keys, n++) {
+                a.first = first, a.last = first + keys;
+                a.part = part + n * floats;
+                attn_run(k, &d, &a);
+            }
+            a.part = part, a.part_step = floats, a.out = out;
+            memset(d.scratch, 0xff, d.scratch_bytes);
+            k->attn_merge(&a, d.scratch);
+            CHECK_MSG(!memcmp(out, d.out + r * d.a.out_stride, sizeof *out * (size_t)one.head_dim_v), "case %d: row %d of %d parts differs", c, r, (int)n);
+        }
+        free(part), free(out);
+        attn_data_free(&d);
+    }
+}
+
 LEVEL_TEST(attn_ranges_may_be_empty_single_or_far_apart)
 {
     uint64_t seed = 10;
@@ -747,5 +788,6 @@ SUITE(kernels_vec, T(recur_matches_double_and_stays_in_its_columns), T(vec_eleme
       T(vec_exp_is_exact_to_2e7_over_its_range), T(vec_exp_sum_adds_its_terms_for_all_lengths), T(vec_rope_rotates_pairs_of_both_orders),
       T(vec_to_f32_equals_the_scalar_for_all_halves), T(vec_from_f32_rounds_halves_as_the_scalar_does),
       T(vec_conversions_of_all_lengths_stay_inside), T(vec_q8_0_packs_ties_and_extremes_as_the_format_does), T(attn_matches_double_softmax),
-      T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_ranges_may_be_empty_single_or_far_apart),
+      T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_merged_from_parts_has_the_same_bits),
+      T(attn_ranges_may_be_empty_single_or_far_apart),
       T(attn_keys_outside_a_row_cannot_reach_it), T(attn_extreme_logits_stay_defined));

@@ -426,6 +426,44 @@ static void attn_one_block(const struct kernels *k, const struct attn_args *a, c
     else values_tiled(x, b, values, dim_v, next_k);
 }
 
+/* ---- parts ---- */
+
+static void merge(const struct attn_scratch *x, int r, struct attn_part p, const float *acc)
+{
+    float *all = x->acc_all + (ptrdiff_t)r * x->v_len, old = x->max_all[r], top = p.max > old ? p.max : old, shift = top > -INFINITY ? top : 0.0f;
+    float by[LANES] = { old - shift, p.max - shift };
+    v_store(by, exp_below(v_load(by)));
+    for (int d = 0; d < x->v_len; d += LANES) v_store(all + d, v_fma(v_load(all + d), v_set(by[0]), v_mul(v_load(acc + d), v_set(by[1]))));
+    x->sum_all[r] = x->sum_all[r] * (double)by[0] + p.sum * (double)by[1];
+    x->max_all[r] = top;
+}
+
+static void merge_own(const struct attn_scratch *x, int r)
+{
+    merge(x, r, (struct attn_part){ x->max[r], x->sum[r] }, x->acc + (ptrdiff_t)r * x->v_len);
+    attn_clear(x, r);
+}
+
+static void finish_row(const struct attn_args *a, const struct attn_scratch *x, int r)
+{
+    float inv = x->sum_all[r] != 0.0 ? (float)(1.0 / x->sum_all[r]) : 0.0f;
+    scale(a->out + r * a->out_stride, x->acc_all + (ptrdiff_t)r * x->v_len, inv, a->head_dim_v);
+}
+
+static void attn_merge(const struct attn_args *a, void *scratch)
+{
+    struct attn_scratch x;
+    attn_place(&x, scratch, a->head_dim, a->head_dim_v);
+    for (int r = 0; r < a->n_q; r++) {
+        attn_clear_all(&x, a, r);
+        for (int64_t i = 0, n = attn_parts(a, r); i < n; i++) {
+            const struct attn_part *p = attn_part_at(a, r, i);
+            merge(&x, r, *p, (const float *)(const void *)p + PART_ACC);
+        }
+        finish_row(a, &x, r);
+    }
+}
+
 static void attn(const struct kernels *k, const struct attn_args *a, void *scratch)
 {
     struct attn_scratch x;
@@ -439,10 +477,12 @@ static void attn(const struct kernels *k, const struct attn_args *a, void *scrat
     }
     for (; base < end; base += ATTN_KEYS) {
         struct attn_block b;
+        for (int r = 0; base % ATTN_PART == 0 && r < a->n_q; r++)
+            if (attn_part_ends(a, r, base)) merge_own(&x, r);
         if (attn_block_at(&b, a, base)) attn_one_block(k, a, &x, &b);
     }
     for (int r = 0; r < a->n_q; r++) {
-        float inv = x.sum[r] != 0.0 ? (float)(1.0 / x.sum[r]) : 0.0f;
-        scale(a->out + r * a->out_stride, x.acc + (ptrdiff_t)r * x.v_len, inv, a->head_dim_v);
+        if (a->part) attn_keep(&x, a, r);
+        else merge_own(&x, r), finish_row(a, &x, r);
     }
 }

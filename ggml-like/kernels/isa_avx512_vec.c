@@ -158,4 +158,5 @@ void kernels_init_avx512_vec(struct kernels *k)
 {
     set_vec_slots(k);
     k->attn = attn;
+    k->attn_merge = attn_merge;
 }

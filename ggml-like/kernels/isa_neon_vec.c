@@ -117,4 +117,5 @@ void kernels_init_neon_vec(struct kernels *k)
 {
     set_vec_slots(k);
     k->attn = attn;
+    k->attn_merge = attn_merge;
 }

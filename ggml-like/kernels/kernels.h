@@ -80,7 +80,7 @@ struct act_row {
  *   k   rows of k_type, row j at k + j * k_row_bytes         v likewise; rows hold head_dim / head_dim_v elements
  *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0, then + slope[r] * (j - hi[r] + 1)
  * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: any format whose block divides the row. */
-enum { ATTN_ROWS = 64, ATTN_KEYS = 64, HEAD_DIM_MAX = 1024 };
+enum { ATTN_ROWS = 64, ATTN_KEYS = 64, HEAD_DIM_MAX = 1024, ATTN_PART = 512, ATTN_PARTS = 16 };
 struct attn_args {
     int head_dim, head_dim_v, n_q;
     const float *q;
@@ -93,7 +93,19 @@ struct attn_args {
     float scale, cap;
     const float *sink;      /* [n_q] one extra logit per row in the denominator, or NULL */
     const float *slope;     /* [n_q] ALiBi: added per key of distance to the last one seen, or NULL */
+    float *part;            /* attn: not NULL: instead of out, the state of row r after keys first .. last - 1 of its range, which lie in one of its
+                             * parts, goes to part + r * attn_part_floats */
+    int64_t first, last, part_step; /* attn_merge: floats from one part of a row to its next */
 };
+
+/* The keys of a row that ends at hi are summed in parts of this many, cut at its multiples: at most ATTN_PARTS. A row's result is the merge of its
+ * parts in order, whoever computed them. */
+static inline int64_t attn_part_keys(int64_t hi)
+{
+    int64_t n = ATTN_PART;
+    while (n * ATTN_PARTS < hi) n *= 2;
+    return n;
+}
 
 /* One step of a linear recurrence, for `cols` columns of its state s [rows][cols], whose rows lie `stride` floats apart:
  *   s = decay s;  u = beta (v - s^T k), plain: beta v;  s += k u^T;  y = scale s^T q          k, q [rows]; v, y [cols] */
@@ -166,6 +178,8 @@ struct kernels {
     /* softmax(scale q k^T) v, online over blocks of ATTN_KEYS keys aligned to multiples of ATTN_KEYS; a row's result does not depend on the
      * other rows of the stack. scratch: attn_scratch_bytes, 64-byte aligned. Source: Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022 */
     void (*attn)(const struct kernels *k, const struct attn_args *a, void *scratch);
+    /* out of each row from its parts as attn left them, the same bits as one attn over all keys; reads n_q, head_dim_v, lo, hi, sink, part, part_step */
+    void (*attn_merge)(const struct attn_args *a, void *scratch);
 };
 
 /* Sizes and carving of the buffers above (kernels/layout.c). All sizes are multiples of 64. The arithmetic cannot overflow for
@@ -178,6 +192,8 @@ size_t act_row_bytes(int64_t cols);
 void act_row_place(struct act_row *r, void *buf, int64_t cols);
 struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end); /* columns begin (a multiple of 32) .. end */
 size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_ROWS rows, the largest of all ISA levels */
+
+int64_t attn_part_floats(int head_dim_v);                         /* a row's state of one part; a multiple of 16 */
 
 /* One init per ISA level; each overwrites the slots it improves. Called by kernels_init only. */
 void kernels_init_ref(struct kernels *k);

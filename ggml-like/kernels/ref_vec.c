@@ -122,4 +122,5 @@ void kernels_init_ref_vec(struct kernels *k)
     k->to_f32 = dtype_to_f32;
     k->from_f32 = dtype_from_f32;
     k->attn = attn_ref;
+    k->attn_merge = attn_merge_ref;
 }
