@@ -5,6 +5,13 @@
 
 enum { CHUNK = 256, AHEAD = 4096 };
 
+/* A loaded register: without this gcc repeats the load at every use. */
+#ifdef __AVX512F__
+#define ONCE(v) __asm__("" : "+v"(v))
+#else
+#define ONCE(v) ((void)(v))
+#endif
+
 /* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
 INLINE void prefetch(const uint8_t *w, size_t bytes)
 {

@@ -94,14 +94,27 @@ INLINE __m256i dot_levels(const uint8_t qs[16], __m256i levels, const int16_t *y
 }
 
 typedef __m256i level_table;
-enum { PARKED = 8 };
-INLINE level_table table_of(const int8_t levels[16]) { return load_twice(levels); }
-INLINE float level_total(const struct sums *s) { return sums_total(s); }
-INLINE void add_levels(struct sums *sums, int g, const uint8_t *a, const uint8_t *b, level_table table, const int16_t *y, const float *scale)
+struct level_scales { _Alignas(32) float s[8]; };
+INLINE level_table table_of(const int8_t levels[16], int bias) { return load_twice(levels); }
+INLINE struct level_scales scales_of(struct sums *sums, __m256 scale, const float *dx, const float *sum32)
 {
-    accumulate(sums, g, dot_levels(a, table, y), _mm256_broadcast_ss(scale));
-    if (b) accumulate(sums, g + 1, dot_levels(b, table, y + 32), _mm256_broadcast_ss(scale + 1));
+    struct level_scales s;
+    park8(s.s, scale, dx);
+    return s;
 }
+typedef struct { const uint8_t *a, *b; } level_pair;
+INLINE level_pair pair_of(const uint8_t *a, const uint8_t *b) { return (level_pair){ a, b }; }
+INLINE void four_pairs(level_pair p[4], const uint8_t *qs)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) p[i] = pair_of(qs + 32 * i, qs + 32 * i + 16);
+}
+INLINE void add_levels(struct sums *sums, int i, level_pair p, level_table table, const struct act_row *x, int64_t at, const struct level_scales *s)
+{
+    accumulate(sums, 0, dot_levels(p.a, table, x->y + at), _mm256_broadcast_ss(s->s + 2 * i));
+    if (p.b) accumulate(sums, 1, dot_levels(p.b, table, x->y + at + 32), _mm256_broadcast_ss(s->s + 2 * i + 1));
+}
+INLINE float level_total(const struct sums *s, int bias) { return sums_total(s); }
 #include "ggml-like/kernels/rowdot_levels_tmpl.h"
 
 /* Levels come in split order: the nibbles of 8 bytes are 16 weights. In the high bytes of words they are 256 times too large. */

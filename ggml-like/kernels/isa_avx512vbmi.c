@@ -27,9 +27,7 @@ INLINE __m512i all_u64(const void *p) { return _mm512_set1_epi64((int64_t)load_u
 INLINE __m512i load_once(const void *p)
 {
     __m512i v = load512(p);
-#ifdef __AVX512F__ /* not in the emulation of tests/simde.sh */
-    __asm__("" : "+v"(v));
-#endif
+    ONCE(v);
     return v;
 }
 INLINE __m512i low_half(__m256i v) { return _mm512_castsi256_si512(v); }
