@@ -278,6 +278,8 @@ status bench_kernels(struct bench *b, struct err *e)
     for (int i = 0; i < n; i++) { /* the fastest tile of this run is the peak */
         double *p = r[i].t->unpack ? &peak : &f32_peak;
         if (r[i].tile_gmacs > *p) *p = r[i].tile_gmacs;
+        for (int j = 0; j < N_COUNTS; j++)
+            if (r[i].n_gmacs[j] > *p) *p = r[i].n_gmacs[j];
     }
     if (st == OK && b->format == REPORT_MD) kernels_md(b, r, n, peak, f32_peak);
     for (int i = 0; st == OK && b->format != REPORT_MD && i < n; i++) kernels_fields(b, &r[i], peak, f32_peak);
