@@ -252,7 +252,8 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
     struct act_pair q = op_act_pair(r, op->dst, k, (int64_t)route.tile[n] * nt, f32);
     for (int64_t begin, end; op_take(r, route.tile[n], 2, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
-            while (route.tile[e + 1] <= i) e++; /* chunks come in rising order */
+            while (route.tile[e] > i) e--; /* a part of another thread may lie before our own */
+            while (route.tile[e + 1] <= i) e++;
             int32_t first = route.start[e] + (int32_t)(i - route.tile[e]) * nt, m = route.start[e + 1] - first;
             if (m > nt) m = nt;
             for (int32_t j = 0; j < m; j++) row[j] = x + (from->sorted ? first + j : route.row[first + j]) * k;
