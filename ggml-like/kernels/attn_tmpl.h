@@ -14,14 +14,25 @@ enum {
 };
 _Static_assert((int)PAIR <= (int)ATTN_PAD && ATTN_KEYS % PAIR == 0, "tiles fill the padded rows");
 
-/* Keys of one block: row j at p + j * stride; f16 or f32 */
+/* What is read straight from the cache */
+enum row_kind { ROW_F32, ROW_F16, ROW_Q8_0, ROW_KINDS };
+
+/* Keys of one block: row j at p + j * stride; reading starts at element `at` of a row */
 struct key_rows {
     const uint8_t *p;
     size_t stride;
-    bool f16;
+    enum row_kind kind;
+    int at;
 };
 
-ALWAYS_INLINE vf load_row(const uint8_t *p, bool f16) { return f16 ? v_load_f16(p) : v_load((const float *)(const void *)p); }
+/* elements d .. d + LANES - 1 of the row at p; the bits of the slot to_f32 */
+ALWAYS_INLINE vf load_row(const uint8_t *p, enum row_kind kind, int d)
+{
+    if (kind == ROW_F16) return v_load_f16(p + 2 * d);
+    if (kind == ROW_F32) return v_load((const float *)(const void *)p + d);
+    p += d / 32 * (int)sizeof(struct block_q8_0);
+    return v_mul(v_set_f16(p), v_load_i8(p + 2 + d % 32));
+}
 
 /* Rows as they lie in memory: what is read next is fetched while the block computes */
 struct raw_rows {
@@ -47,15 +58,15 @@ static struct key_rows rows_at(const struct kernels *k, const struct dtype *t, c
                                const struct attn_block *b, float *buf)
 {
     const uint8_t *p = (const uint8_t *)data + (size_t)b->base * row_bytes;
-    bool f16 = t->gguf_id == GGUF_F16;
-    if ((f16 || t->gguf_id == GGUF_F32) && dim % LANES == 0) return (struct key_rows){ p, row_bytes, f16 };
+    enum row_kind kind = t->gguf_id == GGUF_F32 ? ROW_F32 : t->gguf_id == GGUF_F16 ? ROW_F16 : t->gguf_id == GGUF_Q8_0 ? ROW_Q8_0 : ROW_KINDS;
+    if (kind != ROW_KINDS && dim % LANES == 0) return (struct key_rows){ p, row_bytes, kind, 0 };
     int len = (dim + LANES - 1) / LANES * LANES;
     for (int j = b->first; j < b->last; j++) {
         float *row = buf + (ptrdiff_t)j * len;
         k->to_f32(t, p + (size_t)j * row_bytes, row, dim);
         for (int d = dim; d < len; d++) row[d] = 0.0f;
     }
-    return (struct key_rows){ (const uint8_t *)buf, (size_t)len * sizeof(float), false };
+    return (struct key_rows){ (const uint8_t *)buf, (size_t)len * sizeof(float), ROW_F32, 0 };
 }
 
 /* n rows in tiles of nearly equal height: 7 = 4 + 3, since a tile of 6 + 1 takes as long as two of 6 */
@@ -70,10 +81,10 @@ static int tile_height(int n)
 typedef void qk_direct_fn(const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s, struct raw_rows next);
 
 /* n rows x all keys of the block, one vector of results at a time; s[i] points to the logits of row i */
-ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s,
+ALWAYS_INLINE void qk_direct(int n, enum row_kind kind, const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s,
                              struct raw_rows next)
 {
-    const int keys = n == 3 ? LANES / 4 : LANES / n, element = f16 ? 2 : 4;
+    const int keys = n == 3 ? LANES / 4 : LANES / n;
     for (int j = b->first / keys * keys; j < b->last; j += keys) {
         const uint8_t *key[LANES];
         bool inside = j >= b->first && j + keys <= b->last;
@@ -89,7 +100,7 @@ ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const struc
             for (int i = 0; i < n; i++) x[i] = v_load(q[i] + d);
             UNROLL
             for (int c = 0; c < keys; c++) {
-                vf y = load_row(key[c] + d * element, f16);
+                vf y = load_row(key[c], kind, d);
                 UNROLL
                 for (int i = 0; i < n; i++) acc[i * keys + c] = v_fma(x[i], y, acc[i * keys + c]);
             }
@@ -101,22 +112,27 @@ ALWAYS_INLINE void qk_direct(int n, bool f16, const float *const *q, const struc
     }
 }
 
-#define QK_DIRECT(name, n, f16)                                                                                                            \
+#define QK_DIRECT(name, n, kind)                                                                                                           \
     static void name(const float *const *q, const struct attn_block *b, struct key_rows k, int len, float *const *s, struct raw_rows next) \
     {                                                                                                                                      \
-        qk_direct(n, f16, q, b, k, len, s, next);                                                                                          \
+        qk_direct(n, kind, q, b, k, len, s, next);                                                                                         \
     }
-QK_DIRECT(qk_f32_1, 1, false)
-QK_DIRECT(qk_f32_2, 2, false)
-QK_DIRECT(qk_f32_3, 3, false)
-QK_DIRECT(qk_f32_4, 4, false)
-QK_DIRECT(qk_f16_1, 1, true)
-QK_DIRECT(qk_f16_2, 2, true)
-QK_DIRECT(qk_f16_3, 3, true)
-QK_DIRECT(qk_f16_4, 4, true)
-static qk_direct_fn *const qk_direct_of[2][5] = {
+QK_DIRECT(qk_f32_1, 1, ROW_F32)
+QK_DIRECT(qk_f32_2, 2, ROW_F32)
+QK_DIRECT(qk_f32_3, 3, ROW_F32)
+QK_DIRECT(qk_f32_4, 4, ROW_F32)
+QK_DIRECT(qk_f16_1, 1, ROW_F16)
+QK_DIRECT(qk_f16_2, 2, ROW_F16)
+QK_DIRECT(qk_f16_3, 3, ROW_F16)
+QK_DIRECT(qk_f16_4, 4, ROW_F16)
+QK_DIRECT(qk_q8_0_1, 1, ROW_Q8_0)
+QK_DIRECT(qk_q8_0_2, 2, ROW_Q8_0)
+QK_DIRECT(qk_q8_0_3, 3, ROW_Q8_0)
+QK_DIRECT(qk_q8_0_4, 4, ROW_Q8_0)
+static qk_direct_fn *const qk_direct_of[ROW_KINDS][5] = {
     { NULL, qk_f32_1, qk_f32_2, qk_f32_3, qk_f32_4 },
     { NULL, qk_f16_1, qk_f16_2, qk_f16_3, qk_f16_4 },
+    { NULL, qk_q8_0_1, qk_q8_0_2, qk_q8_0_3, qk_q8_0_4 },
 };
 
 static void logits_direct(const struct attn_scratch *x, const struct attn_block *b, struct key_rows k, int len, struct raw_rows next)
@@ -129,7 +145,7 @@ static void logits_direct(const struct attn_scratch *x, const struct attn_block 
             q[r] = x->q + (ptrdiff_t)b->row[i + r] * x->q_len;
             s[r] = x->s + b->row[i + r] * ATTN_KEYS;
         }
-        qk_direct_of[k.f16][n](q, b, k, len, s, next);
+        qk_direct_of[k.kind][n](q, b, k, len, s, next);
         next.stride = 0; /* the first pass has fetched it all */
     }
 }
@@ -144,7 +160,7 @@ static void transpose_keys(float *tile, const struct attn_block *b, struct key_r
         for (int d = 0; d < len; d += LANES) {
             vf t[LANES];
             UNROLL
-            for (int c = 0; c < LANES; c++) t[c] = load_row(key[c] + (size_t)d * (k.f16 ? 2 : 4), k.f16);
+            for (int c = 0; c < LANES; c++) t[c] = load_row(key[c], k.kind, d);
             v_transpose(t);
             UNROLL
             for (int c = 0; c < LANES; c++) v_store(to + (ptrdiff_t)(d + c) * PAIR, t[c]);
@@ -264,21 +280,20 @@ struct value_tile {
     float *acc[TILE_ROWS], decay[TILE_ROWS];
 };
 
-typedef void pv_fn(const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d, float *sum);
+typedef void pv_fn(const struct value_tile *t, int lo, int hi, struct key_rows v, int d, float *sum);
 
-/* The chains of n rows x nv vectors over keys lo..hi, ascending; v points to the first of the dims, which is number d of acc.
+/* The chains of n rows x nv vectors over keys lo..hi, ascending; the first of the dims is number d of acc.
  * sum [n][nv * LANES]: chains continue from it and go back to it. NULL: from 0, and acc = acc * decay + chain. */
-ALWAYS_INLINE void pv(int n, int nv, bool f16, const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d,
-                      float *sum)
+ALWAYS_INLINE void pv(int n, int nv, enum row_kind kind, const struct value_tile *t, int lo, int hi, struct key_rows v, int d, float *sum)
 {
     vf c[2 * TILE_ROWS];
     UNROLL
     for (int i = 0; i < n * nv; i++) c[i] = sum ? v_load(sum + i * LANES) : v_zero();
-    v += (size_t)lo * stride;
-    for (int j = lo; j < hi; j++, v += stride) {
+    const uint8_t *row = v.p + (size_t)lo * v.stride;
+    for (int j = lo; j < hi; j++, row += v.stride) {
         vf y[8];
         UNROLL
-        for (int i = 0; i < nv; i++) y[i] = load_row(v + (size_t)(i * LANES) * (f16 ? 2 : 4), f16);
+        for (int i = 0; i < nv; i++) y[i] = load_row(row, kind, v.at + i * LANES);
         UNROLL
         for (int r = 0; r < n; r++) {
             vf w = v_set(t->p[r][j]);
@@ -293,37 +308,49 @@ ALWAYS_INLINE void pv(int n, int nv, bool f16, const struct value_tile *t, int l
     }
 }
 
-#define PV(name, n, nv, f16)                                                                                                               \
-    static void name(const struct value_tile *t, int lo, int hi, const uint8_t *v, size_t stride, int d, float *sum)                       \
+#define PV(name, n, nv, kind)                                                                                                              \
+    static void name(const struct value_tile *t, int lo, int hi, struct key_rows v, int d, float *sum)                                     \
     {                                                                                                                                      \
-        pv(n, nv, f16, t, lo, hi, v, stride, d, sum);                                                                                      \
+        pv(n, nv, kind, t, lo, hi, v, d, sum);                                                                                             \
     }
-PV(pv_f32_1x2, 1, 2, false)
-PV(pv_f32_2x2, 2, 2, false)
-PV(pv_f32_3x2, 3, 2, false)
-PV(pv_f32_4x2, 4, 2, false)
-PV(pv_f32_5x2, 5, 2, false)
-PV(pv_f32_6x2, 6, 2, false)
-PV(pv_f32_1x4, 1, 4, false)
-PV(pv_f32_2x4, 2, 4, false)
-PV(pv_f32_3x4, 3, 4, false)
-PV(pv_f32_1x8, 1, 8, false)
-PV(pv_f16_1x2, 1, 2, true)
-PV(pv_f16_2x2, 2, 2, true)
-PV(pv_f16_3x2, 3, 2, true)
-PV(pv_f16_4x2, 4, 2, true)
-PV(pv_f16_5x2, 5, 2, true)
-PV(pv_f16_6x2, 6, 2, true)
-PV(pv_f16_1x4, 1, 4, true)
-PV(pv_f16_2x4, 2, 4, true)
-PV(pv_f16_3x4, 3, 4, true)
-PV(pv_f16_1x8, 1, 8, true)
+PV(pv_f32_1x2, 1, 2, ROW_F32)
+PV(pv_f32_2x2, 2, 2, ROW_F32)
+PV(pv_f32_3x2, 3, 2, ROW_F32)
+PV(pv_f32_4x2, 4, 2, ROW_F32)
+PV(pv_f32_5x2, 5, 2, ROW_F32)
+PV(pv_f32_6x2, 6, 2, ROW_F32)
+PV(pv_f32_1x4, 1, 4, ROW_F32)
+PV(pv_f32_2x4, 2, 4, ROW_F32)
+PV(pv_f32_3x4, 3, 4, ROW_F32)
+PV(pv_f32_1x8, 1, 8, ROW_F32)
+PV(pv_f16_1x2, 1, 2, ROW_F16)
+PV(pv_f16_2x2, 2, 2, ROW_F16)
+PV(pv_f16_3x2, 3, 2, ROW_F16)
+PV(pv_f16_4x2, 4, 2, ROW_F16)
+PV(pv_f16_5x2, 5, 2, ROW_F16)
+PV(pv_f16_6x2, 6, 2, ROW_F16)
+PV(pv_f16_1x4, 1, 4, ROW_F16)
+PV(pv_f16_2x4, 2, 4, ROW_F16)
+PV(pv_f16_3x4, 3, 4, ROW_F16)
+PV(pv_f16_1x8, 1, 8, ROW_F16)
+PV(pv_q8_0_1x2, 1, 2, ROW_Q8_0)
+PV(pv_q8_0_2x2, 2, 2, ROW_Q8_0)
+PV(pv_q8_0_3x2, 3, 2, ROW_Q8_0)
+PV(pv_q8_0_4x2, 4, 2, ROW_Q8_0)
+PV(pv_q8_0_5x2, 5, 2, ROW_Q8_0)
+PV(pv_q8_0_6x2, 6, 2, ROW_Q8_0)
+PV(pv_q8_0_1x4, 1, 4, ROW_Q8_0)
+PV(pv_q8_0_2x4, 2, 4, ROW_Q8_0)
+PV(pv_q8_0_3x4, 3, 4, ROW_Q8_0)
+PV(pv_q8_0_1x8, 1, 8, ROW_Q8_0)
 /* by the number of rows, then 2, 4 or 8 vectors: few rows need more vectors at once to hide the latency of the chain */
-static pv_fn *const pv_of[2][TILE_ROWS + 1][3] = {
+static pv_fn *const pv_of[ROW_KINDS][TILE_ROWS + 1][3] = {
     { { NULL }, { pv_f32_1x2, pv_f32_1x4, pv_f32_1x8 }, { pv_f32_2x2, pv_f32_2x4 }, { pv_f32_3x2, pv_f32_3x4 },
       { pv_f32_4x2 }, { pv_f32_5x2 }, { pv_f32_6x2 } },
     { { NULL }, { pv_f16_1x2, pv_f16_1x4, pv_f16_1x8 }, { pv_f16_2x2, pv_f16_2x4 }, { pv_f16_3x2, pv_f16_3x4 },
       { pv_f16_4x2 }, { pv_f16_5x2 }, { pv_f16_6x2 } },
+    { { NULL }, { pv_q8_0_1x2, pv_q8_0_1x4, pv_q8_0_1x8 }, { pv_q8_0_2x2, pv_q8_0_2x4 }, { pv_q8_0_3x2, pv_q8_0_3x4 },
+      { pv_q8_0_4x2 }, { pv_q8_0_5x2 }, { pv_q8_0_6x2 } },
 };
 
 static int value_tiles(struct value_tile *tile, const struct attn_scratch *x, const struct attn_block *b)
@@ -357,12 +384,12 @@ static void values_ragged(const struct value_tile *t, const struct attn_block *b
     const int *lo = b->lo + t->at, *hi = b->hi + t->at;
     for (int r = 0; r < t->n; r++) {
         one.p[0] = t->p[r];
-        if (lo[r] < t->lo) pv_of[v.f16][1][0](&one, lo[r], t->lo, v.p, v.stride, d, sum + r * PAIR);
+        if (lo[r] < t->lo) pv_of[v.kind][1][0](&one, lo[r], t->lo, v, d, sum + r * PAIR);
     }
-    pv_of[v.f16][t->n][0](t, t->lo, t->hi, v.p, v.stride, d, sum);
+    pv_of[v.kind][t->n][0](t, t->lo, t->hi, v, d, sum);
     for (int r = 0; r < t->n; r++) {
         one.p[0] = t->p[r];
-        if (hi[r] > t->hi) pv_of[v.f16][1][0](&one, lo[r] > t->hi ? lo[r] : t->hi, hi[r], v.p, v.stride, d, sum + r * PAIR);
+        if (hi[r] > t->hi) pv_of[v.kind][1][0](&one, lo[r] > t->hi ? lo[r] : t->hi, hi[r], v, d, sum + r * PAIR);
         for (int c = 0; c < PAIR; c += LANES)
             v_store(t->acc[r] + d + c, v_fma(v_load(t->acc[r] + d + c), v_set(t->decay[r]), v_load(sum + r * PAIR + c)));
     }
@@ -372,24 +399,22 @@ static void values_direct(const struct attn_scratch *x, const struct attn_block 
 {
     struct value_tile t;
     value_tiles(&t, x, b);
-    for (int d = 0, wide, nv; d < dim; d += nv * LANES, v.p += (size_t)(nv * LANES) * (v.f16 ? 2 : 4)) {
-        for (wide = t.ragged ? 0 : 2; wide && (!pv_of[v.f16][t.n][wide] || d + (2 << wide) * LANES > dim);) wide--;
+    for (int d = 0, wide, nv; d < dim; d += nv * LANES, v.at = d) {
+        for (wide = t.ragged ? 0 : 2; wide && (!pv_of[v.kind][t.n][wide] || d + (2 << wide) * LANES > dim);) wide--;
         nv = 2 << wide;
         prefetch_rows(next, d * ATTN_KEYS / dim, (d + nv * LANES) * ATTN_KEYS / dim);
         if (t.ragged) values_ragged(&t, b, v, d);
-        else pv_of[v.f16][t.n][wide](&t, t.lo, t.hi, v.p, v.stride, d, NULL);
+        else pv_of[v.kind][t.n][wide](&t, t.lo, t.hi, v, d, NULL);
     }
 }
 
 /* One column of PAIR dims as f32 [key][PAIR]: 4 KiB that stay in L1 while all tiles pass, without the set conflicts of the rows' stride */
 static void copy_column(float *to, const struct attn_block *b, struct key_rows v, int d, bool half)
 {
-    size_t element = v.f16 ? 2 : 4;
-    const uint8_t *p = v.p + (size_t)d * element;
     for (int j = b->first; j < b->last; j++) {
-        const uint8_t *row = p + (size_t)j * v.stride;
-        v_store(to + j * PAIR, load_row(row, v.f16));
-        v_store(to + j * PAIR + LANES, half ? v_zero() : load_row(row + LANES * element, v.f16));
+        const uint8_t *row = v.p + (size_t)j * v.stride;
+        v_store(to + j * PAIR, load_row(row, v.kind, d));
+        v_store(to + j * PAIR + LANES, half ? v_zero() : load_row(row, v.kind, d + LANES));
     }
 }
 
@@ -397,13 +422,13 @@ static void values_tiled(const struct attn_scratch *x, const struct attn_block *
 {
     struct value_tile tile[(ATTN_ROWS + TILE_ROWS - 1) / TILE_ROWS];
     int n_tiles = value_tiles(tile, x, b);
-    struct key_rows column = { (const uint8_t *)x->tile, PAIR * sizeof(float), false };
+    struct key_rows column = { (const uint8_t *)x->tile, PAIR * sizeof(float), ROW_F32, 0 };
     for (int d = 0; d < dim; d += PAIR) {
         copy_column(x->tile, b, v, d, d + LANES >= dim);
         prefetch_rows(next, d * ATTN_KEYS / dim, (d + PAIR < dim ? d + PAIR : dim) * ATTN_KEYS / dim);
         for (struct value_tile *t = tile; t < tile + n_tiles; t++) {
             if (t->ragged) values_ragged(t, b, column, d);
-            else pv_of[0][t->n][0](t, t->lo, t->hi, column.p, column.stride, d, NULL);
+            else pv_of[ROW_F32][t->n][0](t, t->lo, t->hi, column, d, NULL);
         }
     }
 }
