@@ -182,5 +182,5 @@ struct op_run {
 void *op_data(const struct op_run *r, val v);
 /* op_take - next chunk of [0, n), n < 2^31: false when all work is taken. Each thread first takes its own contiguous part: a core then reads one stream of
  * weights, and in each pass the same one (two threads on one counter: 0.72 to 0.83 of the speed of decoding). A thread that has finished takes from the
- * parts of the others. One loop of op_take for each op. */
+ * parts of the others: chunks do not come in rising order. One loop of op_take for each op. */
 bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end);

@@ -1,4 +1,5 @@
 /* pool: every thread runs every job exactly once, barriers separate rounds, ranges tile [0, n). */
+#include "ggml-like/plan.h"
 #include "ggml-like/pool.h"
 #include "tests/test.h"
 #include <stdatomic.h>
@@ -161,5 +162,43 @@ TEST(pool_open_survives_allocation_failure)
     pool_close(p);
 }
 
+/* Work shared by op_take: late threads, ops that nobody waits between, parts of no items. */
+struct taken {
+    struct plan_share *share;
+    int n_ops;
+    int64_t n, chunk;
+    _Atomic int count[8][600]; /* [op][item] */
+};
+
+static void take_all(void *ctx, int ith, int nth)
+{
+    struct taken *t = ctx;
+    struct plan_exec x = { .share = t->share };
+    struct op_run r = { .x = &x, .ith = ith, .nth = nth };
+    for (r.index = 0; r.index < t->n_ops; r.index++) {
+        if ((r.index + ith) % 3 == 0) nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+        for (int64_t begin, end; op_take(&r, t->n, t->chunk, &begin, &end);)
+            for (int64_t i = begin; i < end; i++) t->count[r.index][i]++;
+    }
+}
+
+TEST(op_take_gives_each_item_once)
+{
+    static const struct { int64_t n, chunk; } shapes[] = { { 0, 1 }, { 1, 4 }, { 5, 2 }, { 64, 16 }, { 600, 1 }, { 599, 7 } };
+    for (int c = 0; c < ARRAY_LEN(thread_counts); c++)
+        for (int s = 0; s < ARRAY_LEN(shapes); s++) {
+            test_begin("op_take_gives_each_item_once %d threads, %lld by %lld", thread_counts[c], (long long)shapes[s].n, (long long)shapes[s].chunk);
+            struct plan_share share[MAX_THREADS] = { { 0 } };
+            static struct taken t;
+            t = (struct taken){ .share = share, .n_ops = 8, .n = shapes[s].n, .chunk = shapes[s].chunk };
+            struct pool *p;
+            CHECK(pool_open(&p, thread_counts[c], NULL) == OK);
+            pool_run(p, take_all, &t);
+            pool_close(p);
+            for (int i = 0; i < t.n_ops; i++)
+                for (int64_t j = 0; j < t.n; j++) CHECK(t.count[i][j] == 1);
+        }
+}
+
 SUITE(pool, T(pool_barrier_separates_rounds), T(pool_runs_each_job_once_on_every_thread), T(pool_wakes_threads_that_fell_asleep),
-      T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure));
+      T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure), T(op_take_gives_each_item_once));
