@@ -201,4 +201,5 @@ TEST(op_take_gives_each_item_once)
 }
 
 SUITE(pool, T(pool_barrier_separates_rounds), T(pool_runs_each_job_once_on_every_thread), T(pool_wakes_threads_that_fell_asleep),
-      T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure), T(op_take_gives_each_item_once));
+      T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure),
+      T(op_take_gives_each_item_once));
