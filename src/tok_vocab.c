@@ -13,7 +13,14 @@ uint32_t tok_hash(const char *p, size_t n)
         h ^= h >> 29;
     }
     w = 0;
-    for (size_t i = 0; i < n; i++) w |= (uint64_t)(uint8_t)p[i] << (8 * i);
+    if (n >= 4) { /* overlapping: a loop over the rest was a fifth of the time of short texts */
+        uint32_t low, high;
+        memcpy(&low, p, 4);
+        memcpy(&high, p + n - 4, 4);
+        w = (uint64_t)high << 32 | low;
+    } else if (n > 0) {
+        w = (uint64_t)(uint8_t)p[0] | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint64_t)(uint8_t)p[n - 1] << 16;
+    }
     h = (h ^ w) * k;
     h ^= h >> 32;
     return (uint32_t)(h * k >> 32);

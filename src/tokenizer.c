@@ -156,6 +156,7 @@ static void encoder_free(struct tok_encoder *enc)
     if (enc->buf != enc->buf_own) mem_free(enc->buf);
     mem_free(enc->heap);
     mem_free(enc->cache);
+    mem_free(enc->joins);
 }
 
 /* The text between special tokens goes to the algorithm, piece by piece. */
@@ -188,7 +189,13 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, u
     enc.buf = enc.buf_own;
     if (n >= TOK_CACHE_MIN) {
         enc.cache = mem_calloc(TOK_CACHE_SLOTS, sizeof *enc.cache);
-        if (!enc.cache) return err_oom(e, "tokenizer", TOK_CACHE_SLOTS * sizeof *enc.cache);
+        bool joins = t->model->joins && n >= TOK_JOIN_MIN;
+        if (enc.cache && joins) enc.joins = mem_alloc(TOK_JOIN_SLOTS * sizeof *enc.joins);
+        if (!enc.cache || (joins && !enc.joins)) {
+            mem_free(enc.cache);
+            return err_oom(e, "tokenizer", TOK_CACHE_SLOTS * sizeof *enc.cache);
+        }
+        if (enc.joins) memset(enc.joins, 0xff, TOK_JOIN_SLOTS * sizeof *enc.joins); /* left -1 */
     }
     if ((flags & ENCODE_BOS) && t->first >= 0) tok_emit(&enc, t->first);
     status st = n > 0 ? encode_text(&enc, n, flags & ENCODE_SPECIAL, e) : OK;

@@ -96,7 +96,9 @@ enum {
     TOK_SCAN = 32,     /* up to this many symbols the best pair is found by walking, above by a heap */
     TOK_BUF = 256,     /* bytes of rewritten word held without allocation */
     TOK_CACHE_MIN = 2048,   /* bytes of text from which on words are remembered */
-    TOK_CACHE_SLOTS = 4096, /* 128 KiB */
+    TOK_CACHE_SLOTS = 8192, /* 256 KiB, of which a text touches what it needs */
+    TOK_JOIN_MIN = 16384,   /* bytes of text from which on joins are remembered: clearing their table costs as much as 400 bytes of text */
+    TOK_JOIN_SLOTS = 32768, /* 512 KiB */
     TOK_CACHED_LEN = 64,    /* longest remembered word */
     TOK_CACHED_IDS = 5,     /* most tokens of one */
 };
@@ -120,6 +122,7 @@ struct tok_encoder {
     char *buf, buf_own[TOK_BUF];
     size_t buf_cap;
     struct tok_cached *cache; /* NULL: short text */
+    struct tok_pair *joins;   /* [TOK_JOIN_SLOTS] what a model learned about pairs of tokens; NULL: short text, or the model asks for none */
 };
 
 static inline void tok_emit(struct tok_encoder *enc, int32_t id)
@@ -218,6 +221,7 @@ struct tok_model {
     const char *pre; /* the row of pretok, whatever the file says; NULL: tokenizer.ggml.pre */
     enum tok_frame frame;
     bool adds_bos, adds_eos, adds_space; /* when the file does not say */
+    bool joins; /* encode uses tok_encoder.joins */
     int32_t bos, eos, unknown, sep; /* when the file does not say; dropped if >= n_vocab; -1: none */
     status (*open)(struct tokenizer *t, const struct gguf *g, struct err *e);
     status (*encode)(struct tok_encoder *enc, const char *text, size_t n, struct err *e); /* text without special tokens, n >= 1 */

@@ -536,6 +536,34 @@ TEST(spm_joins_the_best_score_then_the_leftmost_across_spaces)
     }
 }
 
+/* A long text is encoded with words and joins remembered, its pieces between control tokens without. */
+TEST(spm_remembers_joins_of_long_texts_and_gives_the_same_ids)
+{
+    enum { PIECES = 700, LONG = PIECES * 128 };
+    static char text[LONG];
+    static int32_t ids[LONG], want[LONG];
+    static const char *const texts[] = { "a", "b", "▁", "ab", "ba", "▁a", "aa", "b▁", "aab", "é", "éa", "abab", "▁▁", "字", "字é", NULL };
+    static const char *const letters[] = { "a", "b", "é", " ", "字", "x" };
+    uint64_t rng = 13;
+    spm_spec(&spec, texts);
+    struct opened o;
+    must_open(&spec, &o);
+    size_t at = 0;
+    int64_t n = 0;
+    for (int i = 0; i < PIECES; i++) {
+        size_t len = random_text(&rng, letters, 6, 1 + (int)(test_rand(&rng) % 60), text + at);
+        n += encode(&o, text + at, len, 0, want + n, LONG - n);
+        at += len;
+        memcpy(text + at, "<s>", 3);
+        at += 3;
+        want[n++] = 1;
+    }
+    CHECK(at > 2 * TOK_JOIN_MIN);
+    int64_t got = encode(&o, text, at, ENCODE_SPECIAL, ids, LONG);
+    CHECK_MSG(got == n && !memcmp(ids, want, (size_t)n * sizeof *ids), "%lld ids, pieces have %lld", (long long)got, (long long)n);
+    close_spec(&o);
+}
+
 TEST(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so)
 {
     static const struct {
@@ -1126,6 +1154,7 @@ SUITE(tokenizer, T(unicode_every_code_point_survives_utf8), T(unicode_decode_rej
       T(unicode_flags_follow_the_general_category), T(unicode_lower_and_base_follow_the_character_database),
       T(pretok_cuts_like_the_regular_expressions), T(pretok_every_list_of_stages_has_a_golden), T(pretok_pieces_join_to_any_bytes),
       T(bpe_joins_the_earliest_merge_then_the_leftmost), T(spm_joins_the_best_score_then_the_leftmost_across_spaces),
+      T(spm_remembers_joins_of_long_texts_and_gives_the_same_ids),
       T(bpe_whole_word_wins_only_where_the_pre_tokenizer_says_so), T(bpe_merge_whose_result_is_no_token_falls_apart_into_bytes),
       T(bpe_one_word_of_a_megabyte_is_merged), T(special_tokens_divide_the_text_longest_first),
       T(special_text_of_the_user_gives_no_control_token), T(spm_puts_a_space_at_the_start_and_after_special_tokens),
