@@ -39,25 +39,29 @@ static inline void op_row_range(const struct op_run *r, const struct op *op, int
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }
 
-/* op_by_rows - rows go through rowdot one by one. op_is_precise - the activations carry a second part. op_panels_bytes - room for the panels of
+/* What weights want to read: quantized activations in the form of the pass; in 15 bits in every pass (kernels.code_max_8); floats. */
+enum act_kind { READ_ANY, READ_WIDE, READ_FLOATS };
+
+static inline enum act_kind op_act_kind(const struct plan *p, const struct dtype *t)
+{
+    return op_is_float(t) ? READ_FLOATS : t->code_max > p->k->code_max_8 ? READ_WIDE : READ_ANY;
+}
+
+/* op_by_rows - rows go through rowdot one by one. op_act_form - what they become in this pass otherwise. op_panels_bytes - room for the panels of
  * up to `most` rows of k columns, of which a pass of PRECISE_ROWS rows fills `few`. op_quantized - the form of x that weights of this kind read,
- * recorded once per x. */
+ * recorded once per x and kind. */
 static inline bool op_by_rows(const struct plan *p, int64_t rows) { return rows == 1 || p->single; }
-bool op_is_precise(const struct plan *p, bool f32);
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32);
-val op_quantized(struct plan *p, val x, bool f32);
+enum act_form op_act_form(const struct plan *p, enum act_kind kind);
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, enum act_kind kind);
+val op_quantized(struct plan *p, val x, enum act_kind kind);
 
 /* op_act_row - row `i` of the activations that op_quantized made for single rows. */
 struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w, int64_t i);
 
-/* The panels of activations; rest, for precise matmuls, lies behind main. */
-struct act_pair {
-    struct act_panel main, rest;
-};
-struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n, bool f32);
-/* op_fill_tile - tile `tile` of q from m rows of q->main.k floats. */
-void op_fill_tile(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m, bool f32);
+/* op_acts - the panel of activations in v. op_fill_tile - tile `tile` of q from m rows of q->k floats. */
+struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_kind kind);
+void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
  * row t of the result at y + t * stride. */
-void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_panel *x, int64_t tile,
                      int64_t n, int64_t row, float *y, int64_t stride);

@@ -1,40 +1,43 @@
 /* ops_matmul - embedding look-up, quantization of activations, and matmul on weights in their file layout.
  * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
- * For few rows, and in a precise plan for any, the tiles run twice: over the activations, then over what their rounding to 8 bits left,
- * itself rounded to 8 bits. The pair holds about 15 bits, like the int16 row of one token, for twice the time. */
+ * For few rows, and in a precise plan for any, activations have 15 bits, like the row of one token; otherwise 8. */
 #include "ggml-like/ops_int.h"
 
-enum { REST_COLUMNS = 256 };
-
-bool op_is_precise(const struct plan *p, bool f32) { return !f32 && (p->precise || p->pass_rows <= PRECISE_ROWS); }
+enum act_form op_act_form(const struct plan *p, enum act_kind kind)
+{
+    if (kind == READ_FLOATS) return ACT_F32;
+    return kind == READ_WIDE || p->precise || p->pass_rows <= PRECISE_ROWS ? ACT_15 : ACT_8;
+}
 
 /* Sized for the most rows, so that it does not depend on this pass (plan_reset). */
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, bool f32)
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, enum act_kind kind)
 {
-    size_t all = act_panel_bytes(p->k, k, most, f32), pair = 2 * act_panel_bytes(p->k, k, min_i64(most, few), f32);
-    if (!f32 && p->precise) return 2 * all;
-    return !f32 && pair > all ? pair : all;
+    if (kind == READ_FLOATS) return act_panel_bytes(p->k, k, most, ACT_F32);
+    if (kind == READ_WIDE || p->precise) return act_panel_bytes(p->k, k, most, ACT_15);
+    size_t all = act_panel_bytes(p->k, k, most, ACT_8), precise = act_panel_bytes(p->k, k, min_i64(most, few), ACT_15);
+    return precise > all ? precise : all;
 }
 
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
  * for one row, packed into tiles for several. */
-val op_quantized(struct plan *p, val x, bool f32)
+val op_quantized(struct plan *p, val x, enum act_kind kind)
 {
     const struct tensor *t = op_shape(p, x);
-    bool row = op_by_rows(p, t->ne[1]);
+    bool row = op_by_rows(p, t->ne[1]), f32 = kind == READ_FLOATS;
     if (row && f32) return x;
-    if (!f32 && p->val[x].quant != VAL_NONE) return p->val[x].quant;
+    if (row) kind = READ_ANY; /* one form for all */
+    if (!f32 && p->val[x].quant[kind == READ_WIDE] != VAL_NONE) return p->val[x].quant[kind == READ_WIDE];
     int64_t room = plan_room(p, t->ne[1]);
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, PRECISE_ROWS, f32));
-    plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.scale.s = f32;
-    if (!f32) p->val[x].quant = q;
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, PRECISE_ROWS, kind));
+    plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.kind = kind;
+    if (!f32) p->val[x].quant[kind == READ_WIDE] = q;
     return q;
 }
 
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
-    val q = op_quantized(p, x, op_is_float(op_shape(p, w)->type));
+    val q = op_quantized(p, x, op_act_kind(p, op_shape(p, w)->type));
     val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
     plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     return y;
@@ -88,47 +91,16 @@ static void quant_one_row(const struct op_run *r, const float *x, uint8_t *to, i
     r->k->quant_row(&part, x + begin, end - begin);
 }
 
-struct act_pair op_act_pair(const struct op_run *r, val v, int64_t k, int64_t n, bool f32)
+struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_kind kind)
 {
-    struct act_pair q = { 0 };
-    uint8_t *at = op_data(r, v);
-    act_panel_place(r->k, &q.main, at, k, n, f32);
-    if (op_is_precise(r->x->plan, f32)) act_panel_place(r->k, &q.rest, at + act_panel_bytes(r->k, k, n, f32), k, n, f32);
+    struct act_panel q;
+    act_panel_place(r->k, &q, op_data(r, v), k, n, op_act_form(r->x->plan, kind));
     return q;
 }
 
-/* Columns c0 .. c0 + n of one tile of p as a panel of its own. */
-static struct act_panel act_part(const struct act_panel *p, int64_t nt, int64_t tile, int64_t c0, int64_t n)
+void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m)
 {
-    int64_t at = (tile * p->k + c0) * nt;
-    return (struct act_panel){ .k = n, .n_tokens = nt, .a = p->a + at, .d = p->d + at / 16, .o = p->o + at / 16, .sum = p->sum + at / 16 };
-}
-
-/* Fills tile `tile` of q->rest with x - main. The exact sums of x are in main already: here they are 0. */
-static void quant_rest(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m)
-{
-    int64_t nt = r->k->tile_tokens;
-    float *left = r->scratch; /* [m][REST_COLUMNS] */
-    const float *rows[TILE_TOKENS_MAX];
-    for (int64_t c0 = 0; c0 < q->main.k; c0 += REST_COLUMNS) {
-        int64_t n = min_i64(REST_COLUMNS, q->main.k - c0);
-        struct act_panel from = act_part(&q->main, nt, tile, c0, n), to = act_part(&q->rest, nt, tile, c0, n);
-        for (int t = 0; t < m; t++) {
-            for (int64_t c = 0; c < n; c++) {
-                int64_t g = c / 16 * nt + t;
-                left[t * REST_COLUMNS + c] = x[t][c0 + c] - (from.d[g] * (float)from.a[(c / 4 * nt + t) * 4 + c % 4] + from.o[g]);
-            }
-            rows[t] = left + t * REST_COLUMNS;
-        }
-        r->k->quant_tile(r->k, &to, 0, rows, m);
-        memset(to.sum, 0, (size_t)(n / 16 * nt) * sizeof *to.sum);
-    }
-}
-
-void op_fill_tile(const struct op_run *r, struct act_pair *q, int64_t tile, const float *const *x, int m, bool f32)
-{
-    (f32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, &q->main, tile, x, m);
-    if (q->rest.a) quant_rest(r, q, tile, x, m);
+    (q->form == ACT_F32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, q, tile, x, m);
 }
 
 void op_run_quant(const struct op_run *r, const struct op *op)
@@ -140,14 +112,13 @@ void op_run_quant(const struct op_run *r, const struct op *op)
         for (int64_t i = 0; i < n; i++) quant_one_row(r, x + i * k, (uint8_t *)op_data(r, op->dst) + (size_t)i * act_row_bytes(k), k);
         return;
     }
-    bool f32 = op->arg.scale.s != 0;
-    struct act_pair q = op_act_pair(r, op->dst, k, n, f32);
+    struct act_panel q = op_acts(r, op->dst, k, n, op->arg.acts.kind);
     int nt = r->k->tile_tokens;
     for (int64_t begin, end; op_take(r, (n + nt - 1) / nt, 4, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
             int m = (int)min_i64(nt, n - i * nt);
             for (int j = 0; j < m; j++) rows[j] = x + (i * nt + j) * k;
-            op_fill_tile(r, &q, i, rows, m, f32);
+            op_fill_tile(r, &q, i, rows, m);
         }
 }
 
@@ -183,16 +154,8 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
             }
 }
 
-/* One panel against one tile of tokens, both parts of the activations. */
-static void panel_tile(const struct kernels *k, const struct panel *p, const struct act_pair *x, int64_t tile, int64_t k0, int m,
-                       float *out, int64_t stride, bool add)
-{
-    (p->group == 0 ? k->tile_f32 : k->tile)(k, p, &x->main, tile, k0, m, out, stride, add);
-    if (x->rest.a) k->tile(k, p, &x->rest, tile, k0, m, out, stride, true);
-}
-
 /* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. */
-void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_pair *x, int64_t tile,
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_panel *x, int64_t tile,
                      int64_t n, int64_t row, float *y, int64_t stride)
 {
     const struct kernels *k = r->k;
@@ -200,17 +163,19 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
     panel_place(&p, r->scratch, PANEL_K);
     float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
     int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
+    void (*mul)(const struct kernels *, const struct panel *, const struct act_panel *, int64_t, int64_t, int, float *, int64_t, bool) =
+        x->form == ACT_F32 ? k->tile_f32 : k->tile;
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
-        k->panel_build(k, &p, w->type, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
+        k->panel_build(k, &p, w->type, x->form, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
             if (rows == PANEL_ROWS) {
-                panel_tile(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
+                mul(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
                 continue;
             }
-            panel_tile(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
+            mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
             for (int j = 0; j < m; j++)
                 for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * stride + i] : 0.0f);
         }
@@ -231,7 +196,7 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
-    struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], n, op_is_float(w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_kind(r->x->plan, w->type));
     for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);)
         op_panel_matmul(r, w, w->data, t->ne[0], &x, 0, n, begin, y, t->ne[0]);
 }

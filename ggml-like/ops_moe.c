@@ -190,22 +190,23 @@ static int64_t room_tokens(const struct plan *p, int64_t n_expert, int64_t pairs
 }
 
 /* The activations of all pairs. A single row is quantized once when all its experts read the same floats. */
-static val routed_quant(struct plan *p, val x, val route, bool f32)
+static val routed_quant(struct plan *p, val x, val route, enum act_kind kind)
 {
     const struct tensor *t = op_shape(p, x);
     int64_t k = t->ne[0], n_expert = op_shape(p, route)->ne[0], rows = op_shape(p, route)->ne[1], n_used = p->val[route].per_row;
     bool sorted = p->val[x].sorted;
     bool by_rows = op_by_rows(p, rows);
-    if (by_rows && f32) return x;
-    if (by_rows && !sorted) return op_quantized(p, x, false);
+    if (by_rows && kind == READ_FLOATS) return x;
+    if (by_rows) kind = READ_ANY;
+    if (by_rows && !sorted) return op_quantized(p, x, kind);
     for (int32_t i = p->n_op - 1; i >= 0 && i > p->n_op - 16; i--)
-        if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && (p->op[i].arg.scale.s != 0) == f32)
+        if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && p->op[i].arg.acts.kind == (int32_t)kind)
             return p->op[i].dst;
     size_t bytes = (size_t)(n_used * plan_room(p, rows)) * act_row_bytes(k);
     if (!by_rows)
-        bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), room_tokens(p, n_expert, PRECISE_ROWS * n_used), f32);
+        bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), room_tokens(p, n_expert, PRECISE_ROWS * n_used), kind);
     val q = plan_temp_bytes(p, bytes);
-    plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.scale.s = f32;
+    plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.acts.kind = kind;
     return q;
 }
 
@@ -215,7 +216,7 @@ static val moe_matmul(struct plan *p, val w, val x, val route)
     int64_t n = t->ne[1], rows = op_shape(p, route)->ne[1];
     assert(t->ne[0] == op_shape(p, x)->ne[0] && t->ne[2] == op_shape(p, route)->ne[0]);
     assert(op_shape(p, x)->ne[1] == rows * (p->val[x].sorted ? p->val[route].per_row : 1));
-    val q = routed_quant(p, x, route, op_is_float(t->type));
+    val q = routed_quant(p, x, route, op_act_kind(p, t->type));
     val y = plan_temp_rows(p, n, rows, p->val[route].per_row);
     p->val[y].sorted = true;
     plan_op(p, OP_MOE_MATMUL, y, w, q, route)->src[3] = x;
@@ -247,9 +248,8 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
         }
         return;
     }
-    bool f32 = op->arg.scale.s != 0;
     int32_t nt = r->k->tile_tokens, n = *route.n_active, e = 0;
-    struct act_pair q = op_act_pair(r, op->dst, k, (int64_t)route.tile[n] * nt, f32);
+    struct act_panel q = op_acts(r, op->dst, k, (int64_t)route.tile[n] * nt, op->arg.acts.kind);
     for (int64_t begin, end; op_take(r, route.tile[n], 2, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
             while (route.tile[e] > i) e--; /* a part of another thread may lie before our own */
@@ -257,7 +257,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
             int32_t first = route.start[e] + (int32_t)(i - route.tile[e]) * nt, m = route.start[e + 1] - first;
             if (m > nt) m = nt;
             for (int32_t j = 0; j < m; j++) row[j] = x + (from->sorted ? first + j : route.row[first + j]) * k;
-            op_fill_tile(r, &q, i, row, m, f32);
+            op_fill_tile(r, &q, i, row, m);
         }
 }
 
@@ -291,7 +291,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
         return;
     }
     int32_t nt = r->k->tile_tokens, n_active = *route.n_active;
-    struct act_pair x = op_act_pair(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_is_float(w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_act_kind(r->x->plan, w->type));
     int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
     for (int64_t i, end; op_take(r, panels * n_active, 1, &i, &end);) {
         int64_t e = i / panels, first = route.start[e];

@@ -100,7 +100,7 @@ static val new_value(struct plan *p, struct value v)
     assert(p->n_val < p->cap_val); /* plan_reserve comes first */
     v.last = -1;
     if (!v.per_row) v.per_row = 1;
-    v.quant = v.extra = v.index = v.down = VAL_NONE;
+    v.quant[0] = v.quant[1] = v.extra = v.index = v.down = VAL_NONE;
     p->val[p->n_val] = v;
     return p->n_val++;
 }

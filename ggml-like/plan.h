@@ -65,7 +65,8 @@ union op_arg {
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;
     struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
-    struct { int32_t n_head; bool f32; } head;
+    struct { int32_t n_head, kind; } head;                  /* kind: enum act_kind (ops_int.h) */
+    struct { int32_t kind; } acts;
     struct { int32_t il, kind; } state;
     struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
 };
@@ -85,7 +86,7 @@ struct value {
     int32_t last;          /* index of the last op that reads or writes it */
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool sorted;           /* rows stand in the order of a route: by expert */
-    val quant;             /* the quantized form of this value once some matmul asked for it */
+    val quant[2];          /* the quantized forms of this value once some matmul asked for them: for most weights, for wide codes */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
     val index, down;       /* extras: what is multiplied: the n columns `index` (I32) of the input, or scale * (down [n][columns] times the input) */
     float scale;
@@ -100,7 +101,7 @@ struct plan {
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
     int64_t max_rows;      /* of all passes that share the scratch block */
     int64_t pass_rows;     /* n_rows, or those of the pass whose results this plan continues */
-    bool precise;          /* matmuls add a second run over what rounding the activations left; without it only in passes of at most
+    bool precise;          /* matmuls read 15 bits of the activations instead of 8; without it only in passes of at most
                             * PRECISE_ROWS rows: short prompts and small batches cost little and then agree with single rows */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     bool observe;          /* matmuls keep their float input alive for the observer */

@@ -323,8 +323,8 @@ TEST(engine_threads_do_not_change_a_bit_of_a_long_context)
     }
 }
 
-/* Float weights: sums differ in order only. Quantized weights: integer sums are equal, but an activation that lies between two codes may
- * round either way after a norm that differs in its last bit. */
+/* Float weights: sums differ in order only. Quantized weights: levels choose what activations of 8 bits become, so 15 bits are compared, which
+ * may round either way after a norm that differs in its last bit. */
 static void compare_levels(const char *type, double tol)
 {
     static float got[N * TINY_TOKENS];
@@ -336,7 +336,7 @@ static void compare_levels(const char *type, double tol)
         if ((cpu.features & isa_table[i].need) != isa_table[i].need) continue;
         struct engine *en = NULL;
         struct err e = { 0 };
-        CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .isa = isa_table[i].name }, &e) == OK, "%s", e.text);
+        CHECK_MSG(engine_open(&en, m, &(struct engine_options){ .n_threads = 2, .isa = isa_table[i].name, .precise = true }, &e) == OK, "%s", e.text);
         CHECK_STR(engine_kernels(en)->name, isa_table[i].name);
         struct session *s = open_session(en, 128, "f32"); /* halves in the cache may round either way too */
         int32_t t[N];
@@ -357,7 +357,7 @@ static void compare_levels(const char *type, double tol)
 TEST(engine_isa_levels_agree)
 {
     compare_levels("f32", 2e-5);
-    compare_levels("q5_0", 1e-2);
+    compare_levels("q5_0", 5e-4);
 }
 
 /* Three timelines at different positions in one pass give what each gives alone in passes of more than one row. */

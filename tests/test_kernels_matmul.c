@@ -2,7 +2,7 @@
  * sums over dtype->unpack (floats, within the bound of the contract). A slot is checked when its pointer differs from the level below. */
 #include "ggml-like/cpu.h"
 #include "ggml-like/formats/formats.h"
-#include "ggml-like/kernels/kernels.h"
+#include "ggml-like/kernels/levels.h"
 #include "tests/test.h"
 #include <float.h>
 
@@ -238,71 +238,95 @@ TEST(rowdot_is_exact_up_to_float_rounding)
 
 struct acts { struct buf mem, xmem; struct act_panel p; const float *x[4 * TILE_TOKENS_MAX]; };
 
-/* n tokens of k floats, quantized (or packed) by `by` */
-static struct acts acts_new(const struct kernels *k, const struct kernels *by, int64_t cols, int n, bool f32, int shape, uint64_t *seed)
+/* n tokens of k floats, of the given shape, or as x says */
+static struct acts acts_new(const struct kernels *k, int64_t cols, int n, enum act_form form, int shape, uint64_t *seed)
 {
-    struct acts a = { .mem = buf_new(act_panel_bytes(k, cols, n, f32)), .xmem = buf_new((size_t)cols * (size_t)n * sizeof(float)) };
-    act_panel_place(k, &a.p, a.mem.data, cols, n, f32);
+    struct acts a = { .mem = buf_new(act_panel_bytes(k, cols, n, form)), .xmem = buf_new((size_t)cols * (size_t)n * sizeof(float)) };
+    act_panel_place(k, &a.p, a.mem.data, cols, n, form);
     float *x = (float *)(void *)a.xmem.data;
     fill_x(x, cols * n, shape, seed);
     for (int t = 0; t < n; t++) a.x[t] = x + t * cols;
-    int nt = k->tile_tokens;
-    for (int t = 0; t < n; t += nt) (f32 ? by->pack_tile_f32 : by->quant_tile)(k, &a.p, t / nt, a.x + t, (int)min_i64(nt, n - t));
     return a;
+}
+
+static void acts_fill(struct acts *a, const struct kernels *k)
+{
+    for (int64_t t = 0, nt = k->tile_tokens; t < a->p.n_tokens; t += nt)
+        (a->p.form == ACT_F32 ? k->pack_tile_f32 : k->quant_tile)(k, &a->p, t / nt, a->x + t, (int)min_i64(nt, a->p.n_tokens - t));
 }
 
 static void acts_end(struct acts *a) { buf_end(&a->mem), buf_end(&a->xmem); }
 
-struct cell { uint8_t *a; float d, o; }; /* a: four columns */
-
-static struct cell cell_at(const struct act_panel *p, int nt, int t, int64_t col)
+/* What tile() multiplies. */
+static void acts_row(const struct kernels *k, const struct acts *a, int t, double *v)
 {
-    int64_t tile = t / nt, lane = t % nt, at = (tile * (p->k / 16) + col / 16) * nt + lane;
-    return (struct cell){ p->a + (tile * p->k + col / 4 * 4) * nt + 4 * lane, p->d[at], p->o[at] };
+    k->act_read(k, &a->p, t / k->tile_tokens, t % k->tile_tokens, 0, a->p.k, v);
 }
 
-static float sum16(const struct act_panel *p, int nt, int t, int64_t col)
+/* Half a step of the contract, for 16 columns that hold column c: of its 32, the level chooses which. */
+static double half_step(const float *x, int64_t cols, int64_t c, enum act_form form)
 {
-    return p->sum[((t / nt) * (p->k / 16) + col / 16) * nt + t % nt];
+    float lo = x[c], hi = x[c], top = 0;
+    for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; i++) lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
+    for (int64_t i = c / 256 * 256; i < min_i64(cols, c / 256 * 256 + 256); i++) top = fmaxf(top, fabsf(x[i]));
+    return 0.5 * (form == ACT_8 ? ((double)hi - lo) / 254 + top * 0x1p-14 : top / 32500.0) + 1e-33;
 }
 
-static void check_acts(const struct acts *got, const struct acts *want, int nt, int n)
+static void check_acts(const struct kernels *k, const struct acts *a)
 {
-    const struct act_panel *p = &got->p;
-    for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
-        for (int64_t c = 0; c < p->k; c += 4) {
-            struct cell g = cell_at(p, nt, t, c), w = cell_at(&want->p, nt, t, c);
-            CHECK(!memcmp(g.a, w.a, 4) && !memcmp(&g.d, &w.d, 4) && !memcmp(&g.o, &w.o, 4));
-            if (t >= n) {
-                CHECK(g.a[0] == 0 && g.d == 0 && g.o == 0 && sum16(p, nt, t, c) == 0);
-                continue;
-            }
-            double sum = 0, size = 0;
-            for (int64_t i = c / 16 * 16; i < c / 16 * 16 + 16; i++) sum += got->x[t][i], size += fabsf(got->x[t][i]);
-            CHECK_NEAR(sum16(p, nt, t, c), sum, 1e-6 * size);
-            for (int i = 0; i < 4; i++) {
-                float x = got->x[t][c + i];
-                CHECK(g.a[i] >= 1);
-                CHECK_NEAR(g.d * g.a[i] + g.o, x, 0.501f * g.d + 1e-6f * fabsf(g.o) + 1e-32f);
-            }
+    int nt = k->tile_tokens, n = (int)a->p.n_tokens;
+    double v[MAX_K];
+    for (int t = 0; t < (n + nt - 1) / nt * nt; t++) {
+        acts_row(k, a, t, v);
+        for (int64_t c = 0; c < a->p.k; c++) {
+            if (t >= n) CHECK(v[c] == 0);
+            else CHECK_NEAR(v[c], a->x[t][c], half_step(a->x[t], a->p.k, c, a->p.form) * 1.001 + 1e-7f * fabsf(a->x[t][c]));
         }
+    }
 }
 
-TEST(quant_tile_equals_plain_c)
+TEST(quant_tile_keeps_its_contract)
 {
     struct level l;
     uint64_t seed = 4;
     EACH_LEVEL(l) {
-        if (!NEW(l, quant_tile)) continue;
-        test_begin("quant_tile_equals_plain_c %s", l.name);
+        if (!NEW(l, quant_tile) && !NEW(l, quant_planes)) continue;
+        test_begin("quant_tile_keeps_its_contract %s", l.name);
+        for (int n = 1; n <= 2 * l.k.tile_tokens + 1; n++)
+            for (int shape = 0; shape < 2 * SHAPES; shape++) {
+                struct acts a = acts_new(&l.k, 32 * (1 + 5 * n % 19), n, shape % 2 ? ACT_15 : ACT_8, shape / 2, &seed);
+                acts_fill(&a, &l.k);
+                check_acts(&l.k, &a);
+                acts_end(&a);
+            }
+    }
+}
+
+/* Levels with planes: the same integers, and sums of x. */
+TEST(quant_planes_equals_plain_c)
+{
+    struct level l;
+    uint64_t seed = 4;
+    EACH_LEVEL(l) {
+        if (!NEW(l, quant_planes)) continue;
+        test_begin("quant_planes_equals_plain_c %s", l.name);
         int nt = l.k.tile_tokens;
-        for (int n = 1; n <= 2 * nt + 1; n++)
+        for (int n = 1; n <= nt; n++)
             for (int shape = 0; shape < SHAPES; shape++) {
                 int64_t cols = 32 * (1 + n % 3);
                 uint64_t again = seed;
-                struct acts a = acts_new(&l.k, &l.k, cols, n, false, shape, &seed);
-                struct acts b = acts_new(&l.k, &l.ref, cols, n, false, shape, &again);
-                check_acts(&a, &b, nt, n);
+                struct acts a = acts_new(&l.k, cols, n, ACT_8, shape, &seed), b = acts_new(&l.ref, cols, n, ACT_8, shape, &again);
+                acts_fill(&a, &l.k), acts_fill(&b, &l.ref);
+                struct act_tile g = act_tile_at(&a.p, nt, 0, 0), w = act_tile_at(&b.p, nt, 0, 0);
+                size_t floats = (size_t)(cols / 16 * nt) * sizeof(float);
+                CHECK(!memcmp(g.a, w.a, (size_t)(cols * nt)) && !memcmp(g.d, w.d, floats) && !memcmp(g.o, w.o, floats));
+                for (int64_t i = 0; i < cols / 16 * nt; i++) {
+                    int t = (int)(i % nt);
+                    double sum = 0, size = 0;
+                    for (int64_t c = i / nt * 16; t < n && c < i / nt * 16 + 16; c++) sum += a.x[t][c], size += fabsf(a.x[t][c]);
+                    CHECK_NEAR(g.sum[i], sum, 1e-6 * size);
+                    for (int j = 0; t < n && j < 4; j++) CHECK(g.a[(i / nt * 4 + j) * 4 * nt + 4 * t + j] >= 1);
+                }
                 acts_end(&a), acts_end(&b);
             }
     }
@@ -317,15 +341,17 @@ TEST(quantizers_survive_nan_and_inf)
         for (int i = 0; i < 64; i++) x[i] = i < 32 ? bad[i % 3] : (float)i;
         const float *rows[TILE_TOKENS_MAX];
         for (int t = 0; t < TILE_TOKENS_MAX; t++) rows[t] = x;
-        struct buf tile = buf_new(act_panel_bytes(&l.k, 64, l.k.tile_tokens, false)), row = buf_new(act_row_bytes(64));
+        struct buf tile = buf_new(act_panel_bytes(&l.k, 64, l.k.tile_tokens, ACT_8)), row = buf_new(act_row_bytes(64));
         struct act_panel p;
         struct act_row r;
-        act_panel_place(&l.k, &p, tile.data, 64, l.k.tile_tokens, false), act_row_place(&r, row.data, 64);
+        act_panel_place(&l.k, &p, tile.data, 64, l.k.tile_tokens, ACT_8), act_row_place(&r, row.data, 64);
         l.k.quant_tile(&l.k, &p, 0, rows, l.k.tile_tokens);
         l.k.quant_row(&r, x, 64);
         CHECK_NEAR(r.d[1] * (float)r.y[63], 63.0f, 1e-3f); /* the neighbouring block is untouched */
-        struct cell c = cell_at(&p, l.k.tile_tokens, 0, 60);
-        CHECK_NEAR(c.d * c.a[3] + c.o, 63.0f, 1e-4f);
+        double v[64];
+        l.k.act_read(&l.k, &p, 0, 0, 0, 64, v);
+        for (int i = 0; i < 64; i++) CHECK(isfinite(v[i]) || i < 32);
+        for (int i = 32; i < 64; i++) CHECK_NEAR(v[i], x[i], 0.5f * (31.0f / 254 + 63.0f * 0x1p-14f));
         buf_end(&tile), buf_end(&row);
     }
 }
@@ -340,9 +366,10 @@ TEST(pack_tile_f32_interleaves_tokens)
         int nt = l.k.tile_tokens;
         for (int n = 1; n <= 2 * nt + 1; n++) {
             int64_t cols = 1 + 5 * n;
-            struct acts a = acts_new(&l.k, &l.k, cols, n, true, GAUSS, &seed);
+            struct acts a = acts_new(&l.k, cols, n, ACT_F32, GAUSS, &seed);
+            acts_fill(&a, &l.k);
             for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
-                for (int64_t i = 0; i < cols; i++) CHECK(a.p.f32[(t / nt * cols + i) * nt + t % nt] == (t < n ? a.x[t][i] : 0.0f));
+                for (int64_t i = 0; i < cols; i++) CHECK(act_floats_at(&a.p, nt, t / nt, i)[t % nt] == (t < n ? a.x[t][i] : 0.0f));
             acts_end(&a);
         }
     }
@@ -364,14 +391,14 @@ static void check_panel(const struct level *l, const struct dtype *t, int rows, 
     struct buf a = buf_new(panel_bytes(nk)), b = buf_new(panel_bytes(nk));
     struct panel got, want;
     panel_place(&got, a.data, nk), panel_place(&want, b.data, nk);
-    l->k.panel_build(&l->k, &got, t, w.w, w.row_bytes, rows, k0, nk);
-    l->ref.panel_build(&l->ref, &want, t, w.w, w.row_bytes, rows, k0, nk);
-    CHECK(got.nk == nk && got.group == t->group_len && got.code_max == t->code_max && got.has_min == want.has_min);
+    l->k.panel_build(&l->k, &got, t, act_form_fast(&l->k, t), w.w, w.row_bytes, rows, k0, nk);
+    l->ref.panel_build(&l->ref, &want, t, act_form_fast(&l->k, t), w.w, w.row_bytes, rows, k0, nk);
+    CHECK(got.nk == nk && got.form == want.form && got.group == t->group_len && got.code_max == t->code_max && got.has_min == want.has_min);
     if (t->group_len == 0) {
         CHECK(!memcmp(got.f32, want.f32, (size_t)nk * PANEL_ROWS * sizeof(float)));
         for (int64_t i = 0; i < nk; i++)
             for (int r = rows; r < PANEL_ROWS; r++) CHECK(got.f32[i * PANEL_ROWS + r] == 0);
-    } else {
+    } else if (l->k.tile_planes && l->k.act_read == l->ref.act_read) {
         int64_t groups = nk / t->group_len * PANEL_ROWS;
         CHECK(!memcmp(got.code, want.code, (size_t)nk * PANEL_ROWS));
         CHECK(!memcmp(got.scale, want.scale, (size_t)groups * sizeof(float)));
@@ -416,7 +443,7 @@ TEST(panel_holds_the_format)
         struct buf mem = buf_new(panel_bytes(256));
         struct panel p;
         panel_place(&p, mem.data, 256);
-        k.panel_build(&k, &p, t, w.w, w.row_bytes, 3, 256, 256);
+        k.panel_build(&k, &p, t, ACT_8, w.w, w.row_bytes, 3, 256, 256);
         for (int r = 0; r < 3; r++) {
             float x[512];
             dtype_to_f32(t, w.w + (size_t)r * w.row_bytes, x, 512);
@@ -436,9 +463,8 @@ TEST(panel_holds_the_format)
 
 struct tile_case { int64_t nk, k0, cols; int n; bool add; };
 
-/* exact sum over the panel's columns of one row and token, in the terms of kernels.h */
-static double tile_exact(const struct dtype *t, const uint8_t *w, const struct act_panel *x, int nt, int token, const struct tile_case *c,
-                         double *terms)
+/* exact sum over the panel's columns of one row and token, in the terms of kernels.h: v is what the tile multiplies, x the floats */
+static double tile_exact(const struct dtype *t, const uint8_t *w, const double *v, const float *x, const struct tile_case *c, double *terms)
 {
     double y = 0;
     *terms = 0;
@@ -446,17 +472,17 @@ static double tile_exact(const struct dtype *t, const uint8_t *w, const struct a
     for (int64_t i = 0; i < c->nk; i += 16) {
         int64_t col = c->k0 + i;
         t->unpack(w + col / t->block_len * t->block_bytes, &b);
-        int first = (int)(col % t->block_len), g = first / t->group_len, dot = 0, sum = 0;
-        struct cell a = cell_at(x, nt, token, col);
+        int first = (int)(col % t->block_len), g = first / t->group_len, sum = 0;
+        double lo = INFINITY, hi = -INFINITY, dot = 0, xsum = 0;
         for (int j = 0; j < 16; j++) {
             int code = b.code[first + j] - t->code_bias;
-            dot += code * cell_at(x, nt, token, col + j).a[j % 4];
-            sum += code;
+            dot += code * v[col + j], sum += code, xsum += x[col + j];
+            lo = fmin(lo, x[col + j]), hi = fmax(hi, x[col + j]);
         }
-        double xsum = sum16(x, nt, token, col), s = b.scale[g], m = (t->has_min ? b.min[g] : 0.0) + s * t->code_bias;
-        y += s * a.d * dot + s * sum * a.o + m * xsum;
-        *terms += fabs(s * a.d * dot) + fabs(s * sum * a.o) + (fabs(m) + fabs(s * t->code_bias)) * fabs(xsum);
-        if (t->code_max > 32) *terms += 128 * fabs(s * sum * a.d); /* 8-bit codes may be multiplied by a - 128 */
+        double d = (hi - lo) / 254, o = lo - d, s = b.scale[g], m = (t->has_min ? b.min[g] : 0.0) + s * t->code_bias;
+        y += s * dot + m * xsum;
+        *terms += fabs(s * (dot - o * sum)) + fabs(s * sum * o) + (fabs(m) + fabs(s * t->code_bias)) * fabs(xsum);
+        if (t->code_max > 32) *terms += 128 * fabs(s * sum * d); /* 8-bit codes may be multiplied by a - 128 */
     }
     return y;
 }
@@ -473,41 +499,54 @@ static double tile_exact_f32(const struct dtype *t, const uint8_t *w, const floa
     return y;
 }
 
-static void check_tile(const struct level *l, const struct dtype *t, const struct tile_case *c, enum pattern p, int shape, uint64_t *seed)
+/* The panel of w times the second tile of x, against exact sums. */
+static void check_product(const struct kernels *k, const struct dtype *t, const struct weights *w, struct acts *x, const struct tile_case *c,
+                          const char *what)
 {
-    const struct kernels *k = &l->k;
     bool f32 = t->group_len == 0;
-    int nt = k->tile_tokens, at = 1; /* the second tile */
-    struct acts x = acts_new(k, &l->ref, c->cols, nt + c->n, f32, shape, seed);
-    struct weights w = weights_new(t, PANEL_ROWS, (c->cols + t->block_len - 1) / t->block_len * t->block_len, p, seed);
+    int nt = k->tile_tokens, at = 1;
     int64_t stride = PANEL_ROWS + 3;
     struct buf mem = buf_new(panel_bytes(c->nk)), out = buf_new((size_t)((c->n - 1) * stride + PANEL_ROWS) * sizeof(float));
     struct panel panel;
+    double v[MAX_K];
+    acts_fill(x, k);
     panel_place(&panel, mem.data, c->nk);
-    l->ref.panel_build(&l->ref, &panel, t, w.w, w.row_bytes, PANEL_ROWS, c->k0, c->nk);
+    k->panel_build(k, &panel, t, x->p.form, w->w, w->row_bytes, PANEL_ROWS, c->k0, c->nk);
     float *y = (float *)(void *)out.data;
     for (int i = 0; c->add && i < c->n; i++)
         for (int r = 0; r < PANEL_ROWS; r++) y[i * stride + r] = 0.25f;
-    (f32 ? k->tile_f32 : k->tile)(k, &panel, &x.p, at, c->k0, c->n, y, stride, c->add);
+    (f32 ? k->tile_f32 : k->tile)(k, &panel, &x->p, at, c->k0, c->n, y, stride, c->add);
     for (int i = 0; i < c->n; i++) {
+        if (!f32) acts_row(k, x, nt + i, v);
         for (int r = 0; r < PANEL_ROWS; r++) {
-            double terms, exact = f32 ? tile_exact_f32(t, w.w + (size_t)r * w.row_bytes, x.x[nt + i], c, &terms)
-                                      : tile_exact(t, w.w + (size_t)r * w.row_bytes, &x.p, nt, nt + i, c, &terms);
+            const uint8_t *row = w->w + (size_t)r * w->row_bytes;
+            double terms, exact = f32 ? tile_exact_f32(t, row, x->x[nt + i], c, &terms) : tile_exact(t, row, v, x->x[nt + i], c, &terms);
             if (c->add) exact += 0.25, terms += 0.25;
             double got = y[i * stride + r], tol = 2e-6 * terms + 1e-36;
-            CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d pattern %d shape %d: %.9g is not %.9g +- %g", (int)c->nk, c->n, p, shape, got,
-                      exact, tol);
+            CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d form %d %s: %.9g is not %.9g +- %g", (int)c->nk, c->n, x->p.form, what, got, exact, tol);
         }
         uint32_t gap = UINT32_MAX;
         for (int j = PANEL_ROWS; i + 1 < c->n && j < stride; j++) CHECK(!memcmp(&y[i * stride + j], &gap, sizeof gap));
     }
-    acts_end(&x), buf_end(&mem), buf_end(&out), buf_end(&w.mem);
+    buf_end(&mem), buf_end(&out);
+}
+
+static void check_tile(const struct level *l, const struct dtype *t, const struct tile_case *c, enum pattern p, int shape, uint64_t *seed)
+{
+    for (enum act_form form = act_form_fast(&l->k, t); form <= (t->group_len ? ACT_15 : ACT_F32); form++) {
+        struct acts x = acts_new(&l->k, c->cols, l->k.tile_tokens + c->n, form, shape, seed);
+        struct weights w = weights_new(t, PANEL_ROWS, (c->cols + t->block_len - 1) / t->block_len * t->block_len, p, seed);
+        char what[64];
+        snprintf(what, sizeof what, "pattern %d shape %d", p, shape);
+        check_product(&l->k, t, &w, &x, c, what);
+        acts_end(&x), buf_end(&w.mem);
+    }
 }
 
 static void check_tiles(const struct level *l, const struct dtype *t, uint64_t *seed)
 {
     static const struct { int64_t nk, k0, cols; } shapes[] = {
-        { 32, 0, 32 }, { 96, 32, 160 }, { 96, 256, 512 }, { 320, 256, 640 }, { MAX_K, 0, MAX_K },
+        { 32, 0, 32 }, { 96, 256, 384 }, { 96, 256, 512 }, { 320, 256, 640 }, { MAX_K, 0, MAX_K },
     };
     for (int n = 1; n <= l->k.tile_tokens; n++)
         for (int i = 0; i < ARRAY_LEN(shapes); i++) {
@@ -525,39 +564,47 @@ TEST(tile_is_exact_up_to_float_rounding)
     uint64_t seed = 8;
     EACH_LEVEL(l)
         for (int i = 0; i < dtype_count; i++) {
-            if (dtypes[i]->unpack ? !NEW(l, tile) : !NEW(l, tile_f32)) continue;
+            if (dtypes[i]->unpack ? !NEW(l, tile) && !NEW(l, tile_planes) : !NEW(l, tile_f32)) continue;
             test_begin("tile_is_exact_up_to_float_rounding %s %s", l.name, dtypes[i]->name);
             check_tiles(&l, dtypes[i], &seed);
         }
 }
 
-/* The largest integers that a chain can meet: every code at its bound, every activation at 255 (or all at 1). */
+/* The largest integers that a chain can meet: codes at their bounds where the format has such a constant row, and activations that are at one
+ * end of their range wherever the code is positive and at the other where it is negative, but for one in 16 that opens the range. */
+static void check_chains(const struct level *l, const struct dtype *t, int kind, uint64_t *seed)
+{
+    enum { COLS = 512 };
+    struct weights w = weights_new(t, PANEL_ROWS, COLS, kind < 2 ? ALL_ONES : kind < 4 ? ALL_ZEROS : RANDOM, seed);
+    float constant[COLS], sign = kind % 2 ? -1.0f : 1.0f;
+    for (int i = 0; i < COLS; i++) constant[i] = sign;
+    for (int r = 0; t->pack && kind >= 6 && r < PANEL_ROWS; r++) dtype_from_f32(t, constant, w.w + (size_t)r * w.row_bytes, COLS);
+    for (enum act_form form = act_form_fast(&l->k, t); form <= ACT_15; form++) {
+        struct tile_case c = { COLS, 0, COLS, l->k.tile_tokens, false };
+        struct acts x = acts_new(&l->k, COLS, 2 * l->k.tile_tokens, form, ZERO, seed);
+        for (int i = 0; i < 2 * l->k.tile_tokens; i++)
+            for (int64_t col = 0; col < COLS; col++) {
+                struct codes b;
+                t->unpack(w.w + (size_t)(i % PANEL_ROWS) * w.row_bytes + col / t->block_len * t->block_bytes, &b);
+                float v = b.code[col % t->block_len] >= t->code_bias ? sign : -sign;
+                ((float *)(void *)x.xmem.data)[i * COLS + col] = col % 32 == 0 || col % 32 == 18 ? -v : v;
+            }
+        check_product(&l->k, t, &w, &x, &c, "extremes");
+        acts_end(&x);
+    }
+    buf_end(&w.mem);
+}
+
 TEST(tile_chains_do_not_overflow)
 {
     struct level l;
-    EACH_LEVEL(l) {
-        test_begin("tile_chains_do_not_overflow %s", l.name);
-        int nt = l.k.tile_tokens;
-        static const struct { int group, code; } cases[] = {
-            { 32, 8 }, { 32, 16 }, { 32, 32 }, { 32, 128 }, { 16, 4 }, { 16, 16 }, { 16, 32 }, { 16, 128 },
-        };
-        for (int i = 0; i < 4 * ARRAY_LEN(cases); i++) {
-            int group = cases[i / 4].group, max = cases[i / 4].code, code = i % 2 ? max == 128 ? 127 : max : -max, a = i % 4 / 2 ? 1 : 255;
-            struct buf mem = buf_new(panel_bytes(32)), act = buf_new(act_panel_bytes(&l.k, 32, nt, false));
-            struct panel p;
-            struct act_panel x;
-            panel_place(&p, mem.data, 32), act_panel_place(&l.k, &x, act.data, 32, nt, false);
-            p.group = group, p.code_max = max, p.has_min = false;
-            memset(p.code, code, 32 * PANEL_ROWS);
-            for (int j = 0; j < 2 * PANEL_ROWS; j++) p.scale[j] = 1, p.csum[j] = 16.0f * (float)code;
-            memset(x.a, a, (size_t)(32 * nt));
-            for (int t = 0; t < 2 * nt; t++) x.d[t] = 1, x.o[t] = 0, x.sum[t] = 0;
-            float y[TILE_TOKENS_MAX * PANEL_ROWS];
-            l.k.tile(&l.k, &p, &x, 0, 0, nt, y, PANEL_ROWS, false);
-            for (int j = 0; j < nt * PANEL_ROWS; j++) CHECK_NEAR(y[j], 32.0 * code * a, 0.5);
-            buf_end(&mem), buf_end(&act);
+    uint64_t seed = 12;
+    EACH_LEVEL(l)
+        for (int i = 0; i < dtype_count; i++) {
+            if (!dtypes[i]->unpack) continue;
+            test_begin("tile_chains_do_not_overflow %s %s", l.name, dtypes[i]->name);
+            for (int kind = 0; kind < 8; kind++) check_chains(&l, dtypes[i], kind, &seed);
         }
-    }
 }
 
 TEST(tile_tokens_do_not_see_each_other)
@@ -570,12 +617,13 @@ TEST(tile_tokens_do_not_see_each_other)
             test_begin("tile_tokens_do_not_see_each_other %s %s", l.name, t->name);
             bool f32 = !t->unpack;
             int nt = l.k.tile_tokens;
-            struct acts x = acts_new(&l.k, &l.k, 256, nt, f32, GAUSS, &seed);
+            struct acts x = acts_new(&l.k, 256, nt, act_form_fast(&l.k, t), GAUSS, &seed);
+            acts_fill(&x, &l.k);
             struct weights w = weights_new(t, PANEL_ROWS, 256, RANDOM, &seed);
             struct buf mem = buf_new(panel_bytes(256));
             struct panel p;
             panel_place(&p, mem.data, 256);
-            l.k.panel_build(&l.k, &p, t, w.w, w.row_bytes, PANEL_ROWS, 0, 256);
+            l.k.panel_build(&l.k, &p, t, x.p.form, w.w, w.row_bytes, PANEL_ROWS, 0, 256);
             float all[TILE_TOKENS_MAX * PANEL_ROWS], some[TILE_TOKENS_MAX * PANEL_ROWS];
             (f32 ? l.k.tile_f32 : l.k.tile)(&l.k, &p, &x.p, 0, 0, nt, all, PANEL_ROWS, false);
             for (int n = 1; n < nt; n++) {
@@ -593,14 +641,15 @@ TEST(asymmetric_activations_have_half_the_error)
     struct kernels k;
     kernels_init(&k, UINT64_MAX);
     uint64_t seed = 10;
-    int nt = k.tile_tokens;
-    struct acts x = acts_new(&k, &k, 16384, 1, false, GAUSS, &seed);
+    static double got[16384];
+    struct acts x = acts_new(&k, 16384, 1, ACT_8, GAUSS, &seed);
+    acts_fill(&x, &k);
+    acts_row(&k, &x, 0, got);
     double asymmetric = 0, symmetric = 0;
     for (int64_t c = 0; c < x.p.k; c++) {
-        struct cell a = cell_at(&x.p, nt, 0, c);
         float v = x.x[0][c], top = 0;
         for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; i++) top = fmaxf(top, fabsf(x.x[0][i]));
-        double e = v - (double)(a.d * a.a[c % 4] + a.o), s = v - (double)(rintf(v * 127.0f / top) * top / 127.0f);
+        double e = v - got[c], s = v - (double)(rintf(v * 127.0f / top) * top / 127.0f);
         asymmetric += e * e, symmetric += s * s;
     }
     CHECK_MSG(asymmetric < 0.56 * symmetric, "mean squared error %.3g asymmetric, %.3g symmetric", asymmetric / 16384, symmetric / 16384);
@@ -613,13 +662,15 @@ TEST(sizes_are_multiples_of_a_cache_line)
     kernels_init(&k, UINT64_MAX);
     for (int64_t n = 1; n < 5000; n += 331) {
         CHECK(panel_bytes(n) % 64 == 0 && act_row_bytes(n) % 64 == 0);
-        CHECK(act_panel_bytes(&k, n, n, true) % 64 == 0 && act_panel_bytes(&k, (n + 31) / 32 * 32, n, false) % 64 == 0);
+        CHECK(act_panel_bytes(&k, n, n, ACT_F32) % 64 == 0);
+        for (enum act_form f = 0; f < ACT_F32; f++) CHECK(act_panel_bytes(&k, (n + 31) / 32 * 32, n, f) % 64 == 0);
     }
-    CHECK(act_panel_bytes(&k, (int64_t)1 << 31, 1 << 20, true) / sizeof(float) >= (size_t)1 << 51); /* no wrap at the stated bounds */
+    CHECK(act_panel_bytes(&k, (int64_t)1 << 31, 1 << 20, ACT_F32) / sizeof(float) >= (size_t)1 << 51); /* no wrap at the stated bounds */
 }
 
 SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), T(rowdot_is_exact_up_to_float_rounding),
-      T(quant_tile_equals_plain_c), T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
+      T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
+      T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),
       T(tile_tokens_do_not_see_each_other), T(asymmetric_activations_have_half_the_error),
       T(sizes_are_multiples_of_a_cache_line));

@@ -30,7 +30,7 @@ struct bench_data {
     uint8_t *w;               /* CACHE_BYTES of blocks */
     float *x, *y;             /* 16 rows of K; N_MAX tokens of 16 rows */
     struct act_row row;
-    struct act_panel act[2];  /* int8, f32 */
+    struct act_panel act[ACT_F32 + 1];  /* int8, f32 */
     void *panel;
 };
 
@@ -59,9 +59,10 @@ static status make_data(struct bench_data *d, const struct kernels *k, struct er
     d->x = arena_zalloc(&d->a, TILE_TOKENS_MAX * K, sizeof *d->x);
     d->y = arena_zalloc(&d->a, N_MAX * PANEL_ROWS, sizeof *d->y);
     d->panel = arena_zalloc(&d->a, 1, panel_bytes(PANEL_K));
-    void *row = arena_zalloc(&d->a, 1, act_row_bytes(K)), *act[2];
-    for (int f32 = 0; f32 < 2; f32++) act[f32] = arena_zalloc(&d->a, 1, act_panel_bytes(k, K, N_MAX, f32));
-    if (!d->w || !d->x || !d->y || !d->panel || !row || !act[0] || !act[1]) return err_oom(e, "kernels", act_panel_bytes(k, K, N_MAX, true));
+    void *row = arena_zalloc(&d->a, 1, act_row_bytes(K)), *act[ACT_F32 + 1];
+    for (enum act_form f = 0; f <= ACT_F32; f++) act[f] = arena_zalloc(&d->a, 1, act_panel_bytes(k, K, N_MAX, f));
+    if (!d->w || !d->x || !d->y || !d->panel || !row || !act[ACT_8] || !act[ACT_15] || !act[ACT_F32])
+        return err_oom(e, "kernels", act_panel_bytes(k, K, N_MAX, ACT_F32));
     for (int i = 0; i < TILE_TOKENS_MAX * K; i++) {
         s ^= s << 13, s ^= s >> 7, s ^= s << 17;
         d->x[i] = (float)(int)(s % 2001 - 1000) / 500;
@@ -70,9 +71,10 @@ static status make_data(struct bench_data *d, const struct kernels *k, struct er
     k->quant_row(&d->row, d->x, K);
     d->row.f32 = d->x;
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = d->x + i * K;
-    for (int f32 = 0; f32 < 2; f32++) {
-        act_panel_place(k, &d->act[f32], act[f32], K, N_MAX, f32);
-        for (int tile = 0; tile * k->tile_tokens < N_MAX; tile++) (f32 ? k->pack_tile_f32 : k->quant_tile)(k, &d->act[f32], tile, rows, k->tile_tokens);
+    for (enum act_form f = 0; f <= ACT_F32; f++) {
+        act_panel_place(k, &d->act[f], act[f], K, N_MAX, f);
+        for (int tile = 0; tile * k->tile_tokens < N_MAX; tile++)
+            (f == ACT_F32 ? k->pack_tile_f32 : k->quant_tile)(k, &d->act[f], tile, rows, k->tile_tokens);
     }
     return OK;
 }
@@ -102,14 +104,14 @@ static void dot_round(struct loop *l) /* n rows */
 static void panel_round(struct loop *l)
 {
     size_t row = dtype_row_bytes(l->t, K);
-    l->k->panel_build(l->k, &l->p, l->t, l->d->w, row, PANEL_ROWS, 0, K);
+    l->k->panel_build(l->k, &l->p, l->t, act_form_fast(l->k, l->t), l->d->w, row, PANEL_ROWS, 0, K);
 }
 
 static void tile_round(struct loop *l) /* n tokens */
 {
-    bool f32 = !l->t->unpack;
+    enum act_form form = act_form_fast(l->k, l->t);
     for (int i = 0; i < l->n; i += l->k->tile_tokens)
-        (f32 ? l->k->tile_f32 : l->k->tile)(l->k, &l->p, &l->d->act[f32], i / l->k->tile_tokens, 0, (int)min_i64(l->k->tile_tokens, l->n - i),
+        (form == ACT_F32 ? l->k->tile_f32 : l->k->tile)(l->k, &l->p, &l->d->act[form], i / l->k->tile_tokens, 0, (int)min_i64(l->k->tile_tokens, l->n - i),
                                             l->d->y + i * PANEL_ROWS, PANEL_ROWS, false);
 }
 

@@ -204,8 +204,8 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
 {
     const struct kernels *k = engine_kernels(en);
     const struct tensor *w = dominant_weight(engine_model(en));
-    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, false),
-           f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, true);
+    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, w ? act_form_fast(k, w->type) : ACT_F32),
+           f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, ACT_F32);
     void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size), *f32_buf = arena_zalloc(a, 1, f32_size);
     float *x = arena_zalloc(a, TILE_K, sizeof *x), *y = arena_zalloc(a, TILE_TOKENS_MAX * PANEL_ROWS, sizeof *y);
     const float *rows[TILE_TOKENS_MAX];
@@ -216,15 +216,15 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = x;
     if (w && w->type->unpack && w->ne[0] >= TILE_K && TILE_K % w->type->block_len == 0) {
         panel_place(&p, panel_buf, TILE_K);
-        k->panel_build(k, &p, w->type, w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
-        act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, false);
+        k->panel_build(k, &p, w->type, act_form_fast(k, w->type), w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
+        act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, act_form_fast(k, w->type));
         k->quant_tile(k, &act, 0, rows, k->tile_tokens);
         l->int8_gmacs_1 = best_tile(k, k->tile, &p, &act, y);
     }
     enum { F32_K = TILE_K / 4 }; /* four bytes each: the same share of the cache */
     panel_place(&p, panel_buf, F32_K);
     for (int i = 0; i < F32_K * PANEL_ROWS; i++) p.f32[i] = (float)(i % 13 - 6) / 6;
-    act_panel_place(k, &act, f32_buf, F32_K, k->tile_tokens, true);
+    act_panel_place(k, &act, f32_buf, F32_K, k->tile_tokens, ACT_F32);
     k->pack_tile_f32(k, &act, 0, rows, k->tile_tokens);
     l->f32_gflops_1 = 2 * best_tile(k, k->tile_f32, &p, &act, y);
     return OK;

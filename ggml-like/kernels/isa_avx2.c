@@ -4,7 +4,9 @@
 
 void kernels_init_avx2(struct kernels *k)
 {
-    kernels_init_avx2_matmul(k);
+    kernels_init_avx2_act(k);
+    kernels_init_avx2_panel(k);
+    kernels_init_avx2_tile(k);
     kernels_init_avx2_unpack(k);
     kernels_init_avx2_rowdot(k);
     kernels_init_avx2_rowdot_iq(k);

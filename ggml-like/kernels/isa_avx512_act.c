@@ -89,11 +89,10 @@ INLINE void store_lanes(uint8_t *a, __m512i v)
     _mm_storeu_si128((__m128i *)(a + 12 * NT), _mm512_extracti32x4_epi32(v, 3));
 }
 
-INLINE void quant_tile_body(struct act_panel *p, int64_t tile, const float *const *x, int n)
+INLINE void quant_body(struct act_tile to, int64_t cols, const float *const *x, int n)
 {
     const __mmask16 tokens = (1 << NT) - 1;
-    struct act_tile to = act_tile_at(p, NT, tile, 0);
-    for (int64_t at = 0; at < p->k; at += 16, to.a += 16 * NT, to.d += NT, to.o += NT, to.sum += NT) {
+    for (int64_t at = 0; at < cols; at += 16, to.a += 16 * NT, to.d += NT, to.o += NT, to.sum += NT) {
         __m512 v[NT];
 UNROLL
         for (int t = 0; t < NT; t++) v[t] = t < n ? load_ps(x[t] + at) : _mm512_setzero_ps();
@@ -119,17 +118,17 @@ UNROLL
     }
 }
 
-static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+static void quant_planes(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n)
 {
-    assert(k->tile_tokens == NT && p->k % 32 == 0 && n >= 1 && n <= NT);
-    if (n == NT) quant_tile_body(p, tile, x, NT);
-    else quant_tile_body(p, tile, x, n);
+    assert(k->tile_tokens == NT && cols % 16 == 0 && n >= 1 && n <= NT);
+    if (n == NT) quant_body(*to, cols, x, NT);
+    else quant_body(*to, cols, x, n);
 }
 
 static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     assert(k->tile_tokens == NT && n >= 1 && n <= NT);
-    float *to = p->f32 + tile * p->k * NT;
+    float *to = act_floats_at(p, NT, tile, 0);
     int64_t at = 0;
     for (; at + 4 <= p->k; at += 4, to += 4 * NT)
         for (int g = 0; g < GROUPS; g++) {
@@ -145,6 +144,6 @@ static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t 
 void kernels_init_avx512_act(struct kernels *k)
 {
     k->quant_row = quant_row;
-    k->quant_tile = quant_tile;
+    k->quant_planes = quant_planes;
     k->pack_tile_f32 = pack_tile_f32;
 }

@@ -477,11 +477,11 @@ static void panel_floats(const struct kernels *k, struct panel *p, const struct 
     }
 }
 
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes, int n_rows,
-                        int64_t k0, int64_t nk)
+static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
+                        int n_rows, int64_t k0, int64_t nk)
 {
     struct rows r = { (const uint8_t *)w + dtype_row_bytes(t, k0), row_bytes };
-    panel_shape(p, t, nk);
+    panel_shape(p, t, form, nk);
     if (p->group == 0) {
         panel_floats(k, p, t, r, n_rows);
         return;

@@ -119,14 +119,12 @@ static tile_fn *const tiles[2][2][NT] = {
 };
 static tile_fn *const converting_tiles[2][2] = { { convert_32_0, convert_32_1 }, { convert_16_0, convert_16_1 } };
 
-static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
-                 int64_t y_stride, bool add)
+static void tile_planes(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride, bool add)
 {
-    assert(k->tile_tokens == NT && p->nk % 32 == 0 && k0 % 32 == 0 && n_tokens >= 1 && n_tokens <= NT);
-    struct act_tile from = act_tile_at(x, NT, at, k0);
+    assert(k->tile_tokens == NT && p->nk % 32 == 0 && n_tokens >= 1 && n_tokens <= NT);
     int group16 = p->group == 16;
-    if (!tiles[group16][p->has_min][n_tokens - 1](p, from, y, y_stride, add, n_tokens))
-        (void)converting_tiles[group16][p->has_min](p, from, y, y_stride, add, n_tokens);
+    if (!tiles[group16][p->has_min][n_tokens - 1](p, *x, y, y_stride, add, n_tokens))
+        (void)converting_tiles[group16][p->has_min](p, *x, y, y_stride, add, n_tokens);
 }
 
 /* ---- float weights ---- */
@@ -159,12 +157,13 @@ static void tile_f32(const struct kernels *k, const struct panel *p, const struc
                      float *y, int64_t y_stride, bool add)
 {
     assert(k->tile_tokens == NT && n_tokens >= 1 && n_tokens <= NT);
-    tiles_f32[n_tokens - 1](p, x->f32 + (at * x->k + k0) * NT, y, y_stride, add);
+    tiles_f32[n_tokens - 1](p, act_floats_at(x, NT, at, k0), y, y_stride, add);
 }
 
 void kernels_init_avx512_tile(struct kernels *k)
 {
     k->tile_tokens = NT;
-    k->tile = tile;
+    kernels_use_planes(k);
+    k->tile_planes = tile_planes;
     k->tile_f32 = tile_f32;
 }

@@ -22,4 +22,4 @@ INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, b
 
 #include "ggml-like/kernels/neon_tile_tmpl.h"
 
-void kernels_init_i8mm_tile(struct kernels *k) { k->tile = tile; }
+void kernels_init_i8mm_tile(struct kernels *k) { k->tile_planes = tile_planes; }

@@ -111,11 +111,11 @@ static void panel_floats(const struct kernels *k, struct panel *p, const struct 
     }
 }
 
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes, int n_rows,
-                        int64_t k0, int64_t nk)
+static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
+                        int n_rows, int64_t k0, int64_t nk)
 {
     const uint8_t *first = (const uint8_t *)w + dtype_row_bytes(t, k0);
-    panel_shape(p, t, nk);
+    panel_shape(p, t, form, nk);
     if (p->group == 0) panel_floats(k, p, t, first, row_bytes, n_rows);
     else panel_codes(k, p, t, first, row_bytes, n_rows);
 }
@@ -140,11 +140,11 @@ INLINE uint8x16_t tile_codes(const float *x, float32x4_t low, float32x4_t inv)
     return vaddq_u8(vcombine_u8(a, b), all_u8(1));
 }
 
-static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+static void quant_planes(const struct kernels *k, const struct act_tile *into, int64_t cols, const float *const *x, int n)
 {
-    assert(k->tile_tokens == NT && p->k % 32 == 0 && n >= 1 && n <= NT);
-    for (int64_t at = 0; at < p->k; at += 16) {
-        struct act_tile to = act_tile_at(p, NT, tile, at);
+    assert(k->tile_tokens == NT && cols % 16 == 0 && n >= 1 && n <= NT);
+    struct act_tile to = *into;
+    for (int64_t at = 0; at < cols; at += 16, to.a += 16 * NT, to.d += NT, to.o += NT, to.sum += NT) {
         float32x4_t lows[NT], highs[NT], sums[NT];
         UNROLL
         for (int t = 0; t < NT; t++) {
@@ -176,7 +176,7 @@ static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t til
 static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     assert(k->tile_tokens == NT && n >= 1 && n <= NT);
-    float *to = p->f32 + tile * p->k * NT;
+    float *to = act_floats_at(p, NT, tile, 0);
     int64_t at = 0;
     for (; at + 4 <= p->k; at += 4, to += 4 * NT) {
         float32x4_t v[NT];
@@ -211,7 +211,7 @@ static void tile_f32(const struct kernels *k, const struct panel *p, const struc
                      float *y, int64_t y_stride, bool add)
 {
     assert(k->tile_tokens == NT && n_tokens >= 1 && n_tokens <= NT);
-    const float *from = x->f32 + (at * x->k + k0) * NT;
+    const float *from = act_floats_at(x, NT, at, k0);
     if (n_tokens == 1) tile_f32_body(p->f32, from, p->nk, y, y_stride, add, 1);
     else if (n_tokens == 2) tile_f32_body(p->f32, from, p->nk, y, y_stride, add, 2);
     else if (n_tokens == 3) tile_f32_body(p->f32, from, p->nk, y, y_stride, add, 3);
@@ -222,7 +222,7 @@ void kernels_init_neon_matmul(struct kernels *k)
 {
     k->tile_tokens = NT;
     k->panel_build = panel_build;
-    k->quant_tile = quant_tile;
+    k->quant_planes = quant_planes;
     k->pack_tile_f32 = pack_tile_f32;
     k->tile_f32 = tile_f32;
 }

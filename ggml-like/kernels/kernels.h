@@ -9,15 +9,16 @@
  *   15 bits make decode nearly exact. They cost nothing where 4..6-bit codes are widened to int16 anyway; where bytes are multiplied (VNNI)
  *   they are two signed bytes, and a second multiplication is cheaper than widening.
  *
- * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of int8 codes and float scales;
- *   activations are quantized once per matmul input to u8 with a scale AND an offset per 16: on the inputs of four real models that has a
- *   quarter of the error variance of symmetric int8 with a scale per 32 (asymmetric: 1.5 to 2.7 times less, 16 instead of 32: 1.5 to 1.9
- *   times less) for about a fifth of the tile's speed. tile() multiplies a panel by tile_tokens tokens.
+ * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of integer codes and float scales;
+ *   activations are quantized once per matmul input into tiles of NT tokens, with a scale AND an offset per 16 columns where they are bytes: on
+ *   the inputs of four real models that has a quarter of the error variance of symmetric int8 with a scale per 32 (asymmetric: 1.5 to 2.7 times
+ *   less, 16 instead of 32: 1.5 to 1.9 times less) for about a fifth of the tile's speed. tile() multiplies a panel by a tile.
  *     w[r][k] = S[g][r] * c[r][k] + M[g][r]           c centred: |c| <= code_max
- *     x[t][k] = D[g][t] * a[t][k] + O[g][t]           a in 1..255
- *     y[t][r] = sum_g  S[g][r] D[g][t] (sum_k c a)  +  C[g][r] O[g][t]  +  M[g][r] X[g][t]       g: 16 columns
- *   with C[g][r] = S[g][r] * sum_k c (known when unpacking) and X[g][t] = exact float sum of x over the group.
- *   The panel decouples the tile from the file format: one tile body serves all quantized formats.
+ *     x[t][k] ~ v[t][k] = D[g][t] * a[t][k] + O[g][t]
+ *     y[t][r] = sum_g  S[g][r] D[g][t] (sum_k c a)  +  S[g][r] O[g][t] (sum_k c)  +  M[g][r] X[g][t]       g: 16 columns
+ *   with X[g][t] = exact float sum of x over the group.
+ *   The panel decouples the tile from the file format: one tile body serves all quantized formats. How a level lays out panels and tiles is
+ *   its own affair: only its own slots read them. Two layouts exist: planes (levels.h), and the blocks of AVX2 (avx2_tiles.h).
  *
  * Float weights: the same walk with f32 panels and tile_f32.
  *
@@ -33,15 +34,22 @@ enum {
     ACT_ROW_MAX = 127 * 256 + 127,
 };
 
-/* Weights of up to 16 rows x nk columns. Buffers are the caller's (panel_bytes, panel_place). Rows past n_rows are zero.
+/* What activations become. ACT_8: a byte each. ACT_15: about 15 bits, for at most twice the time: precise passes, and what 8-bit codes need where
+ * a level cannot multiply them by bytes without loss. ACT_F32: as they are, for float weights. */
+enum act_form { ACT_8, ACT_15, ACT_F32 };
+
+/* Weights of up to 16 rows x nk columns, for activations of one form. Buffers are the caller's (panel_bytes, panel_place). Rows past n_rows are
+ * zero. Planes:
  *   code  int8  [nk/4][16][4]     centred codes
  *   scale f32   [nk/group][16]    S
- *   csum  f32   [nk/16][16]       C: scale * sum of codes, over 16 columns even when group is 32
+ *   csum  f32   [nk/16][16]       scale * sum of codes, over 16 columns even when group is 32
  *   min   f32   [nk/group][16]    M, for centred codes (min + scale * code_bias); valid when has_min. Formats without min in the file but
  *                                 with code_bias 0..: has_min is false exactly when M would be 0 everywhere.
- *   f32   f32   [nk][16]          float formats: uses the memory of `code`; the other arrays are unused */
+ *   f32   f32   [nk][16]          float formats, on every level: uses the memory of `code`; the other arrays are unused
+ * A level with blocks keeps them in the memory from `code` on. */
 struct panel {
     int64_t nk;
+    enum act_form form;
     int group;       /* 16 or 32; 0 = float panel */
     int code_max;    /* of the centred codes: picks the int16 chain length */
     bool has_min;
@@ -50,15 +58,14 @@ struct panel {
     float *f32;
 };
 
-/* Activations of n_tokens x k (k % 32 == 0 for the int8 form), in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last tile hold
- * zeros. Tile i starts at i * (bytes of one tile).
- *   a   u8  [tile][k/4][NT][4]      d, o  f32 [tile][k/16][NT]      sum f32 [tile][k/16][NT]  X
- *   f32 f32 [tile][k][NT]           float form, for float weights (the other arrays are NULL) */
+/* Activations of n_tokens x k (k % 32 == 0 unless ACT_F32) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last
+ * tile hold zeros. Tile i starts at data + i * tile_bytes.
+ *   ACT_F32: float [k][NT] on every level */
 struct act_panel {
     int64_t k, n_tokens;
-    uint8_t *a;
-    float *d, *o, *sum;
-    float *f32;
+    enum act_form form;
+    size_t tile_bytes;
+    uint8_t *data;
 };
 
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
@@ -117,9 +124,12 @@ struct recur_args {
     bool plain;
 };
 
+struct act_tile; /* levels.h */
+
 struct kernels {
     const char *name;     /* strongest ISA level in use */
     int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
+    int code_max_8;       /* formats with larger codes are multiplied by ACT_15 activations only */
 
     /* ---- vectors: n >= 0 elements, any alignment, y may equal x exactly (no partial overlap) ---- */
     /* sum of x[i] * y[i] in f32 with a fixed order that depends on n only */
@@ -157,22 +167,34 @@ struct kernels {
     /* ---- matmul, several tokens ---- */
     /* fast twin of dtype->unpack, bit-equal to it. Never NULL for quantized formats */
     void (*unpack[DTYPE_IDS])(const void *block, struct codes *out);
+    /* bytes of a tile of ACT_8 or ACT_15 activations with `cols` columns, a multiple of 64 */
+    size_t (*act_tile_bytes)(const struct kernels *k, enum act_form form, int64_t cols);
     /* fills `p` from n_rows (1..16) file rows: row i at w + i * row_bytes, columns k0 .. k0 + nk of it (k0 multiple of the block length,
-     * nk % 32 == 0 for quantized, nk <= PANEL_K). Sets nk, group, code_max, has_min. */
-    void (*panel_build)(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes,
+     * nk % 32 == 0 for quantized, nk <= PANEL_K), to be multiplied by activations of `form` (code_max <= code_max_8 for ACT_8; any for floats).
+     * Sets nk, form, group, code_max, has_min. */
+    void (*panel_build)(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
                         int n_rows, int64_t k0, int64_t nk);
-    /* writes tile `tile` of p from its tokens: x[i] for i < n (n <= NT) are rows of p->k floats; tokens i >= n become zeros.
-     * int8 form, per 16 columns: d = (max - min) / 254, o so that a = 1 <-> min, a = 255 <-> max; d = 0 when max - min < 2^-110 (then
-     * a = 1, o = min). */
+    /* writes tile `tile` of p, of ACT_8 or ACT_15, from its tokens: x[i] for i < n (n <= NT) are rows of p->k floats; tokens i >= n become zeros.
+     * The error of a value is at most half a step:
+     *   ACT_8:  (max - min) / 254 over its 16 columns (which 16 of 32 is the level's choice) + 2^-14 max|x| over its 256
+     *   ACT_15: max|x| / 32500 over its 256 columns
+     * and at most 1e-33 besides. Elements that are not finite become anything finite and do not disturb the others beyond their 16 columns. */
     void (*quant_tile)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
     void (*pack_tile_f32)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
-    /* y[t * y_stride + r] (+)= panel x tile, for t < n_tokens (1..NT), r < 16. Columns k0 .. k0 + p->nk of the activations (k0 % 32 == 0).
-     * add = false overwrites. y has room for 16 floats per token. y unaligned. Float result within 2e-6 * sum |terms| of exact, where
-     * 128 * D * C counts as a term for codes beyond 6 bits (some levels multiply them by a - 128). */
+    /* v[t][k0 .. k0 + n] of token t of a tile, exactly: what tile() multiplies. k0 and n multiples of 32. For tests and for what rounding left. */
+    void (*act_read)(const struct kernels *k, const struct act_panel *p, int64_t tile, int t, int64_t k0, int64_t n, double *v);
+    /* y[t * y_stride + r] (+)= panel x tile, for t < n_tokens (1..NT), r < 16. Columns k0 .. k0 + p->nk of the activations (k0 % 256 == 0), whose
+     * form is the panel's. add = false overwrites. y has room for 16 floats per token. y unaligned. Float result within 2e-6 * sum |terms| of
+     * exact (the terms of the third equation above), where 128 * D * S * sum c counts as a term for codes beyond 6 bits (some levels multiply
+     * them by a - 128). */
     void (*tile)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
                  int n_tokens, float *y, int64_t y_stride, bool add);
     void (*tile_f32)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
                      int n_tokens, float *y, int64_t y_stride, bool add);
+    /* levels with planes only (kernels_use_planes): `cols` columns of ACT_8 activations, and a panel times those */
+    void (*quant_planes)(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n);
+    void (*tile_planes)(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride,
+                        bool add);
 
     /* ---- attention ---- */
     /* softmax(scale q k^T) v, online over blocks of ATTN_KEYS keys aligned to multiples of ATTN_KEYS; a row's result does not depend on the
@@ -182,12 +204,18 @@ struct kernels {
     void (*attn_merge)(const struct attn_args *a, void *scratch);
 };
 
+/* The form in which weights of this type read activations when 8 bits of them are enough. */
+static inline enum act_form act_form_fast(const struct kernels *k, const struct dtype *t)
+{
+    return t->group_len == 0 ? ACT_F32 : t->code_max > k->code_max_8 ? ACT_15 : ACT_8;
+}
+
 /* Sizes and carving of the buffers above (kernels/layout.c). All sizes are multiples of 64. The arithmetic cannot overflow for
  * k <= 2^31 and n_tokens <= 2^20 on 64-bit; callers validate those bounds. */
 size_t panel_bytes(int64_t nk);                                   /* enough for any format */
 void panel_place(struct panel *p, void *buf, int64_t nk);
-size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, bool f32);
-void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, bool f32);
+size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, enum act_form form);
+void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, enum act_form form);
 size_t act_row_bytes(int64_t cols);
 void act_row_place(struct act_row *r, void *buf, int64_t cols);
 struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end); /* columns begin (a multiple of 32) .. end */

@@ -22,41 +22,19 @@ void panel_place(struct panel *p, void *buf, int64_t nk)
     p->min = p->csum + 2 * blocks * block_floats;
 }
 
-static size_t n_tiles(const struct kernels *k, int64_t n_tokens)
+static size_t tile_bytes(const struct kernels *k, int64_t cols, enum act_form form)
 {
-    return ((size_t)n_tokens + (size_t)k->tile_tokens - 1) / (size_t)k->tile_tokens;
+    return form == ACT_F32 ? aligned((size_t)k->tile_tokens * (size_t)cols * sizeof(float)) : k->act_tile_bytes(k, form, cols);
 }
 
-/* bytes of a, and of d or o or sum */
-static void act_sizes(const struct kernels *k, int64_t cols, int64_t n_tokens, size_t size[2])
+size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, enum act_form form)
 {
-    size_t cells = n_tiles(k, n_tokens) * (size_t)k->tile_tokens * blocks_of_32(cols);
-    size[0] = aligned(cells * 32);
-    size[1] = aligned(cells * 2 * sizeof(float));
+    return ((size_t)n_tokens + (size_t)k->tile_tokens - 1) / (size_t)k->tile_tokens * tile_bytes(k, cols, form);
 }
 
-size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, bool f32)
+void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, enum act_form form)
 {
-    if (f32) return aligned(n_tiles(k, n_tokens) * (size_t)k->tile_tokens * (size_t)cols * sizeof(float));
-    size_t size[2];
-    act_sizes(k, cols, n_tokens, size);
-    return size[0] + 3 * size[1];
-}
-
-void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, bool f32)
-{
-    *p = (struct act_panel){ .k = cols, .n_tokens = n_tokens };
-    if (f32) {
-        p->f32 = buf;
-        return;
-    }
-    size_t size[2];
-    act_sizes(k, cols, n_tokens, size);
-    uint8_t *at = buf;
-    p->a = at;
-    p->d = (float *)(at + size[0]);
-    p->o = (float *)(at + size[0] + size[1]);
-    p->sum = (float *)(at + size[0] + 2 * size[1]);
+    *p = (struct act_panel){ .k = cols, .n_tokens = n_tokens, .form = form, .tile_bytes = tile_bytes(k, cols, form), .data = buf };
 }
 
 /* Whole chunks of 256 columns. */

@@ -5,7 +5,9 @@
 /* kernels_init_<level> calls these; every part fills its own slots. */
 void kernels_init_ref_matmul(struct kernels *k);
 void kernels_init_ref_vec(struct kernels *k);
-void kernels_init_avx2_matmul(struct kernels *k);
+void kernels_init_avx2_act(struct kernels *k);
+void kernels_init_avx2_panel(struct kernels *k);
+void kernels_init_avx2_tile(struct kernels *k);
 void kernels_init_avx2_rowdot(struct kernels *k);
 void kernels_init_avx2_rowdot_iq(struct kernels *k);
 void kernels_init_avx2_unpack(struct kernels *k);
@@ -25,8 +27,20 @@ void kernels_init_dotprod_tile(struct kernels *k);
 void kernels_init_i8mm_tile(struct kernels *k);
 void kernels_init_avx512_vec(struct kernels *k);
 
-/* The arrays of one tile from column k0 on (k0 % 32 == 0), nt = tile_tokens:
- *   a [..][nt][4] per 4 columns     d, o, sum [..][nt] per 16 */
+/* kernels_use_planes - planes.c: the slots that know the layout `planes`, for levels whose panel_build, quant_planes and tile_planes share it.
+ * A tile of ACT_8 activations, nt = tile_tokens:
+ *   a  u8 [k/4][nt][4] in 1..255    d, o  f32 [k/16][nt]    sum  f32 [k/16][nt]  X
+ * Per 16 columns d = (max - min) / 254, o so that a = 1 <-> min, a = 255 <-> max; d = 0 when max - min < ACT_RANGE_MIN (then a = 1, o = min).
+ * ACT_15: two such parts, x and what the first has left of it. */
+void kernels_use_planes(struct kernels *k);
+
+static inline size_t planes_part_bytes(int64_t nt, int64_t cols)
+{
+    size_t cells = (size_t)nt * (((size_t)cols + 31) / 32 * 32);
+    return (cells + 3 * cells / 16 * sizeof(float) + 63) / 64 * 64;
+}
+
+/* The arrays of one tile from column k0 on (k0 % 16 == 0). */
 struct act_tile {
     uint8_t *a;
     float *d, *o, *sum;
@@ -34,13 +48,22 @@ struct act_tile {
 
 static inline struct act_tile act_tile_at(const struct act_panel *x, int64_t nt, int64_t tile, int64_t k0)
 {
-    int64_t at = (tile * x->k + k0) * nt; /* of the column k0, token 0, counted in elements */
-    return (struct act_tile){ .a = x->a + at, .d = x->d + at / 16, .o = x->o + at / 16, .sum = x->sum + at / 16 };
+    uint8_t *a = x->data + (size_t)tile * x->tile_bytes;
+    float *d = (float *)(void *)(a + x->k * nt);
+    int64_t groups = x->k / 16 * nt, at = k0 / 16 * nt;
+    return (struct act_tile){ .a = a + k0 * nt, .d = d + at, .o = d + groups + at, .sum = d + 2 * groups + at };
+}
+
+/* Column k0 of a tile of ACT_F32. */
+static inline float *act_floats_at(const struct act_panel *x, int64_t nt, int64_t tile, int64_t k0)
+{
+    return (float *)(void *)(x->data + (size_t)tile * x->tile_bytes) + k0 * nt;
 }
 
 /* panel_shape - what panel_build says about the panel before it fills it. */
-static inline void panel_shape(struct panel *p, const struct dtype *t, int64_t nk)
+static inline void panel_shape(struct panel *p, const struct dtype *t, enum act_form form, int64_t nk)
 {
+    p->form = form;
     p->nk = nk;
     p->group = t->group_len;
     p->code_max = t->code_max;

@@ -83,9 +83,8 @@ TILE_TOKENS(0, 32) TILE_TOKENS(0, 16) TILE_TOKENS(1, 32) TILE_TOKENS(1, 16)
 /* [wide][group 16][n_tokens - 1] */
 static tile_fn *const tiles[2][2][NT] = { { TILE_NAMES(0, 32), TILE_NAMES(0, 16) }, { TILE_NAMES(1, 32), TILE_NAMES(1, 16) } };
 
-static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
-                 int64_t y_stride, bool add)
+static void tile_planes(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride, bool add)
 {
-    assert(k->tile_tokens == NT && p->nk % 32 == 0 && k0 % 32 == 0 && n_tokens >= 1 && n_tokens <= NT);
-    tiles[p->code_max > 32][p->group == 16][n_tokens - 1](p, act_tile_at(x, NT, at, k0), y, y_stride, add);
+    assert(k->tile_tokens == NT && p->nk % 32 == 0 && n_tokens >= 1 && n_tokens <= NT);
+    tiles[p->code_max > 32][p->group == 16][n_tokens - 1](p, *x, y, y_stride, add);
 }

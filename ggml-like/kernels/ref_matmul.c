@@ -128,11 +128,11 @@ static void panel_floats(struct panel *p, const struct dtype *t, const uint8_t *
         }
 }
 
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, const void *w, size_t row_bytes, int n_rows,
-                        int64_t k0, int64_t nk)
+static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
+                        int n_rows, int64_t k0, int64_t nk)
 {
     const uint8_t *first = (const uint8_t *)w + dtype_row_bytes(t, k0);
-    panel_shape(p, t, nk);
+    panel_shape(p, t, form, nk);
     if (p->group == 0) panel_floats(p, t, first, row_bytes, n_rows);
     else panel_codes(k, p, t, first, row_bytes, n_rows);
 }
@@ -165,11 +165,12 @@ static void zero_tile_group(struct act_tile to, int64_t nt)
     for (int i = 0; i < 4; i++) memset(to.a + i * nt * 4, 0, 4);
 }
 
-static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+static void quant_planes(const struct kernels *k, const struct act_tile *into, int64_t cols, const float *const *x, int n)
 {
     int64_t nt = k->tile_tokens;
-    for (int64_t at = 0; at < p->k; at += 16) {
-        struct act_tile to = act_tile_at(p, nt, tile, at);
+    struct act_tile row = *into;
+    for (int64_t at = 0; at < cols; at += 16, row.a += 16 * nt, row.d += nt, row.o += nt, row.sum += nt) {
+        struct act_tile to = row;
         for (int t = 0; t < nt; t++, to.a += 4, to.d++, to.o++, to.sum++) {
             if (t < n) quant_tile_group(to, x[t] + at, nt);
             else zero_tile_group(to, nt);
@@ -179,7 +180,7 @@ static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t til
 
 static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
-    float *to = p->f32 + tile * p->k * k->tile_tokens;
+    float *to = act_floats_at(p, k->tile_tokens, tile, 0);
     for (int64_t i = 0; i < p->k; i++)
         for (int t = 0; t < k->tile_tokens; t++) *to++ = t < n ? x[t][i] : 0.0f;
 }
@@ -196,18 +197,15 @@ static float tile_group(const struct panel *p, int64_t g, int r, struct act_tile
     return p->has_min ? y + p->min[at] * x.sum[0] : y;
 }
 
-static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
-                 int64_t y_stride, bool add)
+static void tile_planes(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride, bool add)
 {
     int64_t nt = k->tile_tokens;
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < PANEL_ROWS; r++) {
             float sum = 0.0f;
-            for (int64_t g = 0; g < p->nk / 16; g++) {
-                struct act_tile from = act_tile_at(x, nt, at, k0 + g * 16);
-                from.a += 4 * t, from.d += t, from.o += t, from.sum += t;
+            struct act_tile from = { x->a + 4 * t, x->d + t, x->o + t, x->sum + t };
+            for (int64_t g = 0; g < p->nk / 16; g++, from.a += 16 * nt, from.d += nt, from.o += nt, from.sum += nt)
                 sum += tile_group(p, g, r, from, nt);
-            }
             y[t * y_stride + r] = add ? y[t * y_stride + r] + sum : sum;
         }
 }
@@ -216,7 +214,7 @@ static void tile_f32(const struct kernels *k, const struct panel *p, const struc
                      float *y, int64_t y_stride, bool add)
 {
     int64_t nt = k->tile_tokens;
-    const float *from = x->f32 + (at * x->k + k0) * nt;
+    const float *from = act_floats_at(x, nt, at, k0);
     for (int t = 0; t < n_tokens; t++)
         for (int r = 0; r < PANEL_ROWS; r++) {
             float sum = 0.0f;
@@ -235,8 +233,9 @@ void kernels_init_ref_matmul(struct kernels *k)
         k->unpack[id] = dtypes[i]->unpack;
     }
     k->panel_build = panel_build;
-    k->quant_tile = quant_tile;
+    kernels_use_planes(k);
+    k->quant_planes = quant_planes;
     k->pack_tile_f32 = pack_tile_f32;
-    k->tile = tile;
+    k->tile_planes = tile_planes;
     k->tile_f32 = tile_f32;
 }

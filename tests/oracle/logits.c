@@ -1,4 +1,5 @@
-/* logits - raw logits of a token file, for comparisons with other engines:  logits MODEL TOKENS OUT N_CTX [decode | precise | rows=N | kv=f32 | lora=FILE]...
+/* logits - raw logits of a token file, for comparisons with other engines:
+ *   logits MODEL TOKENS OUT N_CTX [decode | precise | rows=N | kv=f32 | lora=FILE | isa=NAME]...
  * TOKENS: int32 ids; windows of N_CTX, each in an empty session. OUT: f32 [tokens][n_vocab]. rows: of a pass; decode = rows=1. kv: f16, f32, q8_0. */
 #include "src/cuanto.h"
 #include <stdio.h>
@@ -33,7 +34,7 @@ int main(int argc, char **argv)
     int64_t n_ctx = atoll(argv[4]), rows = 0;
     bool precise = false;
     const struct dtype *kv = NULL;
-    const char *lora = NULL;
+    const char *lora = NULL, *isa = NULL;
     struct adapter *adapter = NULL;
     struct adapter_use use = { NULL, 1 };
     for (int i = 5; i < argc; i++) {
@@ -41,11 +42,12 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "precise")) precise = true;
         else if (!strncmp(argv[i], "rows=", 5)) rows = atoll(argv[i] + 5);
         else if (!strncmp(argv[i], "lora=", 5)) lora = argv[i] + 5;
+        else if (!strncmp(argv[i], "isa=", 4)) isa = argv[i] + 4;
         else if (strncmp(argv[i], "kv=", 3) || !(kv = dtype_by_name(argv[i] + 3))) return 2;
     }
     if (file_text(argv[2], 1 << 30, &raw, &bytes, &e) != OK || model_open(&m, argv[1], &(struct model_options){ .n_ctx = n_ctx }, &e) != OK ||
         (lora && adapter_open(&adapter, lora, m, &e) != OK) || (use.adapter = adapter, false) ||
-        engine_open(&en, m, &(struct engine_options){ .precise = precise, .n_batch = rows, .lora = &use, .n_lora = lora != NULL }, &e) != OK ||
+        engine_open(&en, m, &(struct engine_options){ .precise = precise, .isa = isa, .n_batch = rows, .lora = &use, .n_lora = lora != NULL }, &e) != OK ||
         session_open(&s, en, &(struct session_options){ .n_ctx = n_ctx, .kv_type = kv }, &e) != OK)
         return fail(&e);
     FILE *out = fopen(argv[3], "wb");
