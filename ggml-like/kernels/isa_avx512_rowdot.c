@@ -1,319 +1,396 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni */
-/* isa_avx512_rowdot - one file row times one token (decode) for AVX-512. The walk is that of isa_avx2_rowdot.c: chunks of 256 weights whose
- * scales are multiplied by the activation scales in one register and parked in s[], one register of 32 codes as words per madd, constants
- * and mins through the sums of the activations. 512-bit instructions have two ports, so what counts is their number: 5 per block of q4_0. */
+/* isa_avx512_rowdot - one file row times one token (decode) for AVX-512. A row is walked in chunks of 256 weights: 8 blocks of 32, or one
+ * superblock. 64 codes, in the order of their columns, are one register of unsigned bytes, which VNNI multiplies by both bytes of the
+ * activations; constants and mins go through the sums of the activations. What counts is the number of instructions (8 for 64 weights of
+ * q4_0) and of loads (one that crosses a cache line counts twice): widening codes to int16 took 24 cycles for 256 weights of q4_0, this
+ * takes 14. */
 #include "ggml-like/kernels/avx512_rowdot.h"
 
-/* ---- formats with blocks of 32 ---- */
+struct dots {
+    __m512 even, odd;           /* two chains: the FMA latency of one would bound the loop */
+    __m512 offset16; /* constants and mins of groups of 16, before their common factor */
+    __m256 offset8;  /* of groups of 32 */
+};
+struct bytes { const int8_t *hi, *lo; }; /* of the activations */
+
+INLINE struct dots dots_zero(void)
+{
+    return (struct dots){ _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm256_setzero_ps() };
+}
+
+/* even, odd: weights of the lanes of these sums; offsets and their factor */
+INLINE float dots_total(const struct dots *s, __m512 even, __m512 odd, __m256 offset, float factor)
+{
+    __m256 v = fold(_mm512_fmadd_ps(s->even, even, _mm512_mul_ps(s->odd, odd)));
+    return sum_ps(_mm256_fmadd_ps(offset, _mm256_set1_ps(factor), v));
+}
+INLINE __m512 ones(void) { return _mm512_set1_ps(1.0f); }
+
+/* Constants by lanes of 128 bits. Spelled out: of inserts and blends gcc makes instructions, not constants. */
+INLINE __m512i lanes4(int a, int b, int c, int d) { return _mm512_set_epi32(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a); }
+INLINE __m512 lanes4_ps(float a, float b, float c, float d) { return _mm512_set_ps(d, d, d, d, c, c, c, c, b, b, b, b, a, a, a, a); }
+INLINE __m512i bytes4(uint8_t a, uint8_t b, uint8_t c, uint8_t d)
+{
+    const uint32_t each = 0x01010101;
+    return lanes4((int)(a * each), (int)(b * each), (int)(c * each), (int)(d * each));
+}
+INLINE __m512i half_half(uint8_t low, uint8_t high) { return bytes4(low, low, high, high); }
+
+INLINE __m512 dot64(__m512i codes, struct bytes y, int at)
+{
+    __m512i v = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, load512(y.hi + at));
+    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_slli_epi32(v, 8), codes, load512(y.lo + at)));
+}
+
+INLINE void add64(struct dots *s, int i, __m512i codes, struct bytes y, __m512 scale)
+{
+    if (i % 2) s->odd = _mm512_fmadd_ps(dot64(codes, y, 64 * i), scale, s->odd);
+    else s->even = _mm512_fmadd_ps(dot64(codes, y, 64 * i), scale, s->even);
+}
+
+/* scales 2i and 2i + 1, 8 lanes each; or 4i .. 4i + 3, 4 lanes each */
+INLINE __m512 two_scales(__m256 s, int i)
+{
+    return _mm512_permutexvar_ps(lanes4(2 * i, 2 * i, 2 * i + 1, 2 * i + 1), _mm512_castps256_ps512(s));
+}
+INLINE __m512 four_scales(__m512 s, int i)
+{
+    return _mm512_permutexvar_ps(lanes4(4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3), s);
+}
+
+/* ---- formats with blocks of 32 ---- Of 8 blocks every byte is loaded once: then words are permuted from two registers to where they are used. */
+
+/* 8 blocks: a register begins where the one before it ends, but the last one ends with the blocks. */
+struct chunk { __m512i z[5]; };
 
 /* What the loop needs to know about a format; all constants after inlining. */
 struct legacy {
-    size_t block_bytes;
-    float bias; /* value = d * (code' + bias), code' being what words() gives; with has_min, d * code' + m */
-    float high; /* the last 16 words are 1 / high times too large */
+    int words;          /* of a block */
+    float bias;         /* value = d * (code' + bias), code' being what codes() gives; with has_min, d * code' + m */
     bool has_min;
-    __m512i (*words)(const uint8_t *block);
-    __m256i (*heads)(const uint8_t *w); /* of 8 blocks d and m, or d twice */
+    bool high_in_place; /* columns 16-31 of a block are 16 times too large, which saves a shift */
+    int fifth;          /* word of a block where its 32 fifth bits begin; 0: none */
+    __m512i (*heads)(const struct chunk *c, int words, int fifth); /* words 0, then words 1 of the blocks, then their fifth bits */
+    __m512i (*codes)(const struct chunk *c, int i, const uint8_t *pair); /* of blocks 2i and 2i + 1; high ones in place where they are to be */
 };
 
+INLINE int registers(int words) { return (8 * words + 31) / 32; }
+INLINE int first_word(int r, int words) { return r < registers(words) - 1 ? 32 * r : 8 * words - 32; }
+
+INLINE struct chunk load_chunk(const uint8_t *w, int words)
+{
+    struct chunk c = { { _mm512_setzero_si512() } };
+UNROLL
+    for (int r = 0; r < registers(words); r++) {
+        c.z[r] = load512(w + 2 * first_word(r, words));
+        ONCE(c.z[r]);
+    }
+    return c;
+}
+
+typedef short words32 __attribute__((vector_size(64)));
+
+/* Where word w of the chunk is, in _mm512_permutex2var_epi16's count, of registers r and r + 1. */
+INLINE short word_at(int w, int r, int words)
+{
+    return (short)(w - first_word(r, words) < 32 ? w - first_word(r, words) : 32 + w - first_word(r + 1, words));
+}
+
+/* Words a .. a + 7 twice, then b .. b + 7 twice. */
+INLINE __m512i two_runs(const struct chunk *c, int a, int b, int words)
+{
+    int r = 0;
+    while (r + 1 < registers(words) && a >= first_word(r + 1, words)) r++;
+#define RUN(w) word_at(w, r, words), word_at((w) + 1, r, words), word_at((w) + 2, r, words), word_at((w) + 3, r, words), \
+               word_at((w) + 4, r, words), word_at((w) + 5, r, words), word_at((w) + 6, r, words), word_at((w) + 7, r, words)
+    __m512i at = (__m512i)(words32){ RUN(a), RUN(a), RUN(b), RUN(b) };
+#undef RUN
+    if (word_at(b + 7, r, words) < 32) return _mm512_permutexvar_epi16(at, c->z[r]);
+    return _mm512_permutex2var_epi16(c->z[r], at, c->z[r + 1]);
+}
+
+#define WORDS8(i, f, ...) f(i, __VA_ARGS__), f((i) + 1, __VA_ARGS__), f((i) + 2, __VA_ARGS__), f((i) + 3, __VA_ARGS__), \
+                          f((i) + 4, __VA_ARGS__), f((i) + 5, __VA_ARGS__), f((i) + 6, __VA_ARGS__), f((i) + 7, __VA_ARGS__)
+#define WORDS32(...) (__m512i)(words32){ WORDS8(0, __VA_ARGS__), WORDS8(8, __VA_ARGS__), WORDS8(16, __VA_ARGS__), WORDS8(24, __VA_ARGS__) }
+
+/* Three registers: heads in the first two, then those in the third. */
+INLINE int head_word(int i, int words, int fifth)
+{
+    return i < 16 ? i % 8 * words + i / 8 : (i - 16) / 2 * words + fifth + i % 2;
+}
+INLINE short head_in_01(int i, int words, int fifth) { return head_word(i, words, fifth) < 64 ? word_at(head_word(i, words, fifth), 0, words) : 0; }
+INLINE short head_in_2(int i, int words, int fifth)
+{
+    return (short)(head_word(i, words, fifth) < 64 ? i : 32 + head_word(i, words, fifth) - first_word(2, words));
+}
+INLINE __m512i heads3(const struct chunk *c, int words, int fifth)
+{
+    __m512i v = _mm512_permutex2var_epi16(c->z[0], WORDS32(head_in_01, words, fifth), c->z[1]);
+    return 7 * words < 64 ? v : _mm512_permutex2var_epi16(v, WORDS32(head_in_2, words, fifth), c->z[2]);
+}
+/* Blocks of 17 words: two heads in each register but the last. */
+INLINE __m512i heads5(const struct chunk *c, int words, int fifth)
+{
+    __m512i at = _mm512_castsi128_si512(_mm_setr_epi16(0, 17, 34, 51, 0, 0, 0, 0)); /* registers 2 and 3 begin 4 words before a block */
+    __m512i after = _mm512_castsi128_si512(_mm_setr_epi16(4, 21, 38, 55, 0, 0, 0, 0));
+    __m512i a = _mm512_permutex2var_epi16(c->z[0], at, c->z[1]);
+    return _mm512_unpacklo_epi64(a, _mm512_permutex2var_epi16(c->z[2], after, c->z[3]));
+}
+
 /* Where in the row and its activations. */
-struct place { const uint8_t *w; const int16_t *y; const float *d; const int32_t *sum; };
+struct place { const uint8_t *w; struct bytes y; const float *d, *sum; };
 
 INLINE void advance(struct place *at, const struct legacy *f, int64_t blocks)
 {
-    at->w += blocks * (int64_t)f->block_bytes, at->y += 32 * blocks, at->d += blocks, at->sum += 2 * blocks;
+    at->w += 2 * blocks * f->words, at->y.hi += 32 * blocks, at->y.lo += 32 * blocks, at->d += blocks, at->sum += blocks;
 }
 
-/* Parks the scales of 8 blocks and takes in their offsets; those of blocks outside the mask (two bits each) become 0. */
-INLINE void legacy_scales(struct sums *sums, float s[16], struct place at, const struct legacy *f, __mmask16 mask)
+/* which of 8 blocks count: live + 16 - n: the first n, live + n: the last n, NULL: all */
+static const int32_t live[24] = { [8] = -1, -1, -1, -1, -1, -1, -1, -1 };
+INLINE __m256 load8(const float *p, const int32_t *mask) { return mask ? _mm256_maskload_ps(p, load256(mask)) : _mm256_loadu_ps(p); }
+INLINE __m256 halves8(__m128i h, const int32_t *mask)
 {
-    __m512 head = _mm512_maskz_mul_ps(mask, _mm512_cvtph_ps(f->heads(at.w)), twice(at.d));
-    park(s, head);
-    if (f->has_min) head = _mm512_movehdup_ps(head);
-    if (f->has_min || f->bias != 0.0f) sums->offset = _mm512_fmadd_ps(head, sums16(at.sum), sums->offset);
+    __m256 v = _mm256_cvtph_ps(h);
+    return mask ? _mm256_and_ps(v, _mm256_castsi256_ps(load256(mask))) : v;
 }
 
-/* One block, for rows of less than a chunk. */
-INLINE void legacy_block(struct sums *sums, struct place at, const struct legacy *f)
+/* Fifth bits go through memory: from there a mask register is one load. */
+INLINE void park_bits(uint64_t bits[4], __m256i v)
 {
-    uint16_t h[2];
-    memcpy(h, at.w, sizeof h);
-    float scale = half_to_float(h[0]) * at.d[0], offset = f->has_min ? half_to_float(h[1]) * at.d[0] : scale;
-    accumulate(sums, 0, f->words(at.w), at.y, _mm512_set1_ps(scale));
-    if (f->has_min || f->bias != 0.0f) sums->tail += offset * (float)(at.sum[0] + at.sum[1]);
+    _mm256_store_si256((__m256i *)bits, v);
+    __asm__ volatile("" : "+m"(*(uint64_t(*)[4])bits));
+}
+INLINE __m512i with_fifth(__m512i nibbles, __mmask64 bits)
+{
+    __m512i v = _mm512_and_si512(_mm512_srlv_epi32(nibbles, lanes4(0, 4, 0, 4)), _mm512_set1_epi8(15));
+    return _mm512_mask_add_epi8(v, bits, v, _mm512_set1_epi8(16));
+}
+
+/* 8 blocks, of which those in the mask count, all in pairs from..to - 1 */
+INLINE void legacy_chunk(struct dots *sums, struct place at, const struct legacy *f, const int32_t *mask, int from, int to)
+{
+    struct chunk c = load_chunk(at.w, f->words);
+    __m512i heads = f->heads(&c, f->words, f->fifth);
+    __m256 d = halves8(_mm512_castsi512_si128(heads), mask), scale = _mm256_mul_ps(d, load8(at.d, mask));
+    if (f->has_min) d = halves8(_mm256_extracti128_si256(_mm512_castsi512_si256(heads), 1), mask);
+    sums->offset8 = _mm256_fmadd_ps(d, load8(at.sum, mask), sums->offset8);
+    _Alignas(32) uint64_t bits[4];
+    if (f->fifth) park_bits(bits, _mm512_extracti64x4_epi64(heads, 1));
+UNROLL
+    for (int i = 0; i < 4; i++) {
+        if (i < from || i >= to) continue;
+        __m512i codes = f->codes(&c, i, at.w + 4 * i * f->words);
+        add64(sums, i, f->fifth ? with_fifth(codes, bits[i]) : codes, at.y, two_scales(scale, i));
+    }
 }
 
 INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
 {
-    struct sums sums = sums_zero();
-    struct place at = { w, x->y, x->d, x->sum };
-    int64_t blocks = k / 32;
-    _Alignas(64) float s[16];
-    for (; blocks >= 8; blocks -= 8, advance(&at, &f, 8)) {
-        prefetch(at.w, 8 * f.block_bytes);
-        legacy_scales(&sums, s, at, &f, 0xffff);
-UNROLL
-        for (int b = 0; b < 8; b++) accumulate(&sums, b, f.words(at.w + (size_t)b * f.block_bytes), at.y + 32 * b, _mm512_set1_ps(s[2 * b]));
+    struct dots sums = dots_zero();
+    struct place at = { w, { x->hi, x->lo }, x->d, x->sum32 };
+    int blocks = (int)(k / 32 % 8);
+    const uint8_t *end = w + k / CHUNK * 16 * f.words;
+    for (; at.w < end; advance(&at, &f, 8)) {
+        prefetch(at.w, 16 * (size_t)f.words);
+        legacy_chunk(&sums, at, &f, NULL, 0, 4);
     }
     if (blocks > 0 && k >= CHUNK) { /* the last chunk again; its first blocks are done */
-        int done = 8 - (int)blocks;
-        advance(&at, &f, -done);
-        legacy_scales(&sums, s, at, &f, (__mmask16)(0xffff << 2 * done));
-        for (int b = done; b < 8; b++) accumulate(&sums, 0, f.words(at.w + (size_t)b * f.block_bytes), at.y + 32 * b, _mm512_set1_ps(s[2 * b]));
-    } else {
-        for (; blocks > 0; blocks--, advance(&at, &f, 1)) legacy_block(&sums, at, &f);
+        advance(&at, &f, blocks - 8);
+        legacy_chunk(&sums, at, &f, live + blocks, (8 - blocks) / 2, 4);
+    } else if (blocks > 0) {
+        uint8_t copy[16 * 17] = { 0 };
+        memcpy(copy, w, (size_t)(2 * blocks * f.words));
+        at.w = copy;
+        legacy_chunk(&sums, at, &f, live + 16 - blocks, 0, (blocks + 1) / 2);
     }
-    return sums_total(&sums, f.high, f.has_min ? 1.0f : f.bias);
+    float h = f.high_in_place ? 0.0625f : 1.0f;
+    __m512 lanes = lanes4_ps(1.0f, h, 1.0f, h);
+    return dots_total(&sums, lanes, lanes, sums.offset8, f.has_min ? 1.0f : f.bias);
 }
 
-/* The first dwords of 8 blocks: a 32-byte load at w + i * (stride - 4) has the head of block i as its dword i. */
-INLINE __m256i heads_blended(const uint8_t *w, size_t stride)
+/* 16 bytes of nibbles at word n of both blocks */
+INLINE __m512i nibbles(const struct chunk *c, int i, int words, int n)
 {
-    stride -= 4;
-    __m256i v = load256(w);
-    v = _mm256_blend_epi32(v, load256(w + stride), 1 << 1);
-    v = _mm256_blend_epi32(v, load256(w + 2 * stride), 1 << 2);
-    v = _mm256_blend_epi32(v, load256(w + 3 * stride), 1 << 3);
-    v = _mm256_blend_epi32(v, load256(w + 4 * stride), 1 << 4);
-    v = _mm256_blend_epi32(v, load256(w + 5 * stride), 1 << 5);
-    v = _mm256_blend_epi32(v, load256(w + 6 * stride), 1 << 6);
-    return _mm256_blend_epi32(v, load256(w + 7 * stride), 1 << 7);
+    return two_runs(c, 2 * i * words + n, (2 * i + 1) * words + n, words);
 }
+INLINE __m512i in_place(__m512i nibbles) { return _mm512_and_si512(nibbles, bytes4(0x0f, 0xf0, 0x0f, 0xf0)); }
+INLINE __m512i unsigned_bytes(__m512i v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); } /* 128 more */
 
-INLINE __m256i low_words_twice(__m256i v)
+INLINE __m512i pair_q4_0(const struct chunk *c, int i, const uint8_t *pair) { return in_place(nibbles(c, i, 9, 1)); }
+INLINE __m512i pair_q4_1(const struct chunk *c, int i, const uint8_t *pair) { return in_place(nibbles(c, i, 10, 2)); }
+INLINE __m512i pair_q5_0(const struct chunk *c, int i, const uint8_t *pair) { return nibbles(c, i, 11, 3); }
+INLINE __m512i pair_q5_1(const struct chunk *c, int i, const uint8_t *pair) { return nibbles(c, i, 12, 4); }
+INLINE __m512i pair_q8_0(const struct chunk *c, int i, const uint8_t *pair)
 {
-    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
+    __asm__("" : "+r"(pair)); /* clang would put the registers together from quadwords of other loads */
+    return unsigned_bytes(_mm512_inserti64x4(_mm512_castsi256_si512(load256(pair + 2)), load256(pair + 36), 1));
 }
 
-/* 4 blocks are 72 bytes; heads at words 0, 9, 18, 27 */
-INLINE __m256i heads_q4_0(const uint8_t *w)
-{
-    __m512i at = _mm512_castsi256_si512(_mm256_setr_epi16(TWICE(0, 9, 18, 27, 32, 41, 50, 59)));
-    return _mm512_castsi512_si256(_mm512_permutex2var_epi16(load512(w), at, load512(w + 72)));
-}
-
-/* 4 blocks are 80 bytes; heads at dwords 0, 5, 10, 15 */
-INLINE __m256i heads_q4_1(const uint8_t *w)
-{
-    __m512i at = _mm512_castsi256_si512(_mm256_setr_epi32(0, 5, 10, 15, 16, 21, 26, 31));
-    return _mm512_castsi512_si256(_mm512_permutex2var_epi32(load512(w), at, load512(w + 80)));
-}
-
-INLINE __m256i heads_q5_0(const uint8_t *w) { return low_words_twice(heads_blended(w, sizeof(struct block_q5_0))); }
-INLINE __m256i heads_q5_1(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q5_1)); }
-INLINE __m256i heads_q8_0(const uint8_t *w) { return heads_blended(w, sizeof(struct block_q8_0)); } /* the second word is not used */
-
-/* 32 nibbles as words: 16 low ones, then 16 high ones 16 times too large, which saves a shift */
-#define EACH16(x) (x), (x), (x), (x), (x), (x), (x), (x)
-INLINE __m512i halves16(short low, short high)
-{
-    return _mm512_inserti64x4(_mm512_set1_epi16(low), _mm256_set1_epi16(high), 1);
-}
-INLINE __m512i nibble_words(const uint8_t qs[16])
-{
-    const int none = -128;
-#define WORDS(i) (char)(i), none, (char)((i) + 1), none, (char)((i) + 2), none, (char)((i) + 3), none, (char)((i) + 4), none, \
-                 (char)((i) + 5), none, (char)((i) + 6), none, (char)((i) + 7), none
-    __m512i at = _mm512_broadcast_i64x4(_mm256_setr_epi8(WORDS(0), WORDS(8)));
-#undef WORDS
-    return _mm512_and_si512(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(qs)), at), halves16(0x0f, 0xf0));
-}
-INLINE __m512i five_bit_words(const uint8_t qs[16], uint32_t qh)
-{
-    __m512i v = nibble_words(qs);
-    return _mm512_mask_add_epi16(v, qh, v, halves16(16, 256));
-}
-
-INLINE __m512i words_q4_0(const uint8_t *b) { return nibble_words(((const struct block_q4_0 *)b)->qs); }
-INLINE __m512i words_q4_1(const uint8_t *b) { return nibble_words(((const struct block_q4_1 *)b)->qs); }
-INLINE __m512i words_q5_0(const uint8_t *b) { return five_bit_words(((const struct block_q5_0 *)b)->qs, load_u32(b + 2)); }
-INLINE __m512i words_q5_1(const uint8_t *b) { return five_bit_words(((const struct block_q5_1 *)b)->qs, load_u32(b + 4)); }
-INLINE __m512i words_q8_0(const uint8_t *b) { return _mm512_cvtepi8_epi16(load256(((const struct block_q8_0 *)b)->qs)); }
-
-#define LEGACY(name, bytes_, bias_, has_min_, high_)                                                                                       \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                          \
-    {                                                                                                                                      \
-        return rowdot_legacy(w, x, k, (struct legacy){ .block_bytes = bytes_, .bias = bias_, .high = high_, .has_min = has_min_,          \
-                                                       .words = words_##name, .heads = heads_##name });                                    \
+#define LEGACY(name, ...)                                                                                                                \
+    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
+    {                                                                                                                                    \
+        return rowdot_legacy(w, x, k, (struct legacy){ .words = sizeof(struct block_##name) / 2, .codes = pair_##name, __VA_ARGS__ });  \
     }
-LEGACY(q4_0, 18, -8.0f, false, 0.0625f)
-LEGACY(q4_1, 20, 0.0f, true, 0.0625f)
-LEGACY(q5_0, 22, -16.0f, false, 0.0625f)
-LEGACY(q5_1, 24, 0.0f, true, 0.0625f)
-LEGACY(q8_0, 34, 0.0f, false, 1.0f)
+LEGACY(q4_0, .heads = heads3, .bias = -8.0f, .high_in_place = true)
+LEGACY(q4_1, .heads = heads3, .has_min = true, .high_in_place = true)
+LEGACY(q5_0, .heads = heads3, .fifth = 1, .bias = -16.0f)
+LEGACY(q5_1, .heads = heads3, .fifth = 2, .has_min = true)
+LEGACY(q8_0, .heads = heads5, .bias = -128.0f)
 
 /* ---- superblocks with groups of 32 ---- */
 
-/* parks the 8 scales times the activation scales in s[0..7] and takes in the mins */
-INLINE void park_q4_k(struct sums *sums, float s[16], const uint8_t scales[12], const void *d_dmin, const float *dx, const int32_t *sum)
+/* half float number i of the four bytes at p, in all lanes */
+INLINE __m512 half_at(const void *p, int i)
 {
-    uint32_t a = load_u32(scales), b = load_u32(scales + 4), c = load_u32(scales + 8);
-    uint64_t scale = (a & 0x3f3f3f3f) | (uint64_t)((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32;
-    uint64_t low = (b & 0x3f3f3f3f) | (uint64_t)((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32;
-    __m128i both = _mm_insert_epi64(_mm_cvtsi64_si128((int64_t)scale), (int64_t)low, 1);
-    __m512 d = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128((int)load_u32(d_dmin))));
-    d = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), d);
-    d = _mm512_mul_ps(d, _mm512_broadcast_f32x8(_mm256_loadu_ps(dx)));
-    __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(both))); /* 8 scales, 8 mins */
-    park(s, v);
-    sums->offset = _mm512_fmadd_ps(_mm512_permutexvar_ps(load512(last_twice), v), sums16(sum), sums->offset);
+    __m512 v = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128((int)load_u32(p))));
+    return i == 0 ? _mm512_broadcastss_ps(_mm512_castps512_ps128(v)) : _mm512_permutexvar_ps(_mm512_set1_epi32(i), v);
 }
 
+/* (low & mask) | (high & high_mask) */
+INLINE __m512i joined(__m512i low, __m512i mask, __m512i high, __m512i high_mask)
+{
+    return _mm512_ternarylogic_epi32(_mm512_and_si512(high, high_mask), low, mask, 0xf8);
+}
+INLINE __m128i joined128(__m128i low, __m128i mask, __m128i high, __m128i high_mask)
+{
+    return _mm_ternarylogic_epi32(_mm_and_si128(high, high_mask), low, mask, 0xf8);
+}
+
+/* d, dmin and 12 bytes of scales at p: the 8 scales times the activation scales; takes in the mins */
+INLINE __m256 scales_and_mins(struct dots *sums, const void *p, const float *dx, const float *sum)
+{
+    __m128i q = load128(p); /* d and dmin, a, b, c: scales 0-3 and 4-7 are a & 63 and c & 15 | a >> 6 << 4, mins b & 63 and c >> 4 | b >> 6 << 4 */
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(q, 0xed), _mm_setr_epi32(0, 0, 0, 4)), high = _mm_srli_epi32(_mm_shuffle_epi32(q, 0xa5), 2);
+    __m128i both = joined128(low, _mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f), high, _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+    __m512 d = _mm512_castps128_ps512(_mm_cvtph_ps(q));
+    d = _mm512_permutexvar_ps(lanes4(0, 0, 1, 1), d);
+    __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(both))); /* 8 scales, 8 mins */
+    sums->offset8 = _mm256_fmadd_ps(upper(v), _mm256_loadu_ps(sum), sums->offset8);
+    return _mm256_mul_ps(_mm512_castps512_ps256(v), _mm256_loadu_ps(dx));
+}
+
+INLINE __m512i both_halves(const void *p) { return _mm512_broadcast_i64x4(load256(p)); }
+
+/* Columns 0-31 in the low nibbles of 32 bytes, 32-63 in the high ones; these stay 16 times too large. */
 static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
 {
-    struct sums sums = sums_zero();
-    const struct block_q4_k *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+    struct dots sums = dots_zero();
+    const struct block_q4_k *b = w;
+    struct bytes y = { x->hi, x->lo };
+    for (int64_t i = 0; i < k / CHUNK; i++, b++, y.hi += CHUNK, y.lo += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(64) float s[16];
-        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
+        __m256 s = scales_and_mins(&sums, b, x->d + 8 * i, x->sum32 + 8 * i);
 UNROLL
-        for (int c = 0; c < 4; c++) { /* 64 columns: 0-31 in the low nibbles, 32-63 in the high ones */
-            __m512i v = _mm512_cvtepu8_epi16(load256(b->qs + 32 * c));
-            accumulate(&sums, 0, _mm512_and_si512(v, _mm512_set1_epi16(15)), y + 64 * c, _mm512_set1_ps(s[2 * c]));
-            accumulate(&sums, 1, _mm512_srli_epi16(v, 4), y + 64 * c + 32, _mm512_set1_ps(s[2 * c + 1]));
-        }
+        for (int c = 0; c < 4; c++)
+            add64(&sums, c, _mm512_and_si512(both_halves(b->qs + 32 * c), half_half(0x0f, 0xf0)), y, two_scales(s, c));
     }
-    return sums_total(&sums, 1.0f, -1.0f);
+    __m512 lanes = lanes4_ps(1.0f, 1.0f, 0.0625f, 0.0625f);
+    return dots_total(&sums, lanes, lanes, sums.offset8, -1.0f);
 }
 
-/* low | 16 * bit n of every word of v */
-INLINE __m512i or_bit(__m512i low, __m512i v, int n)
+/* dwords of the lower half shifted left by `low` bits (right where negative), of the upper half by `high` */
+INLINE __m512i shifted(__m512i v, int low, int high)
 {
-    __m512i moved = n < 4 ? _mm512_slli_epi16(v, 4 - n) : _mm512_srli_epi16(v, n - 4);
-    return _mm512_ternarylogic_epi32(low, moved, _mm512_set1_epi16(16), 0xf8); /* low | (moved & 16) */
+    return low <= 0 && high <= 0 ? _mm512_srlv_epi32(v, lanes4(-low, -low, -high, -high)) : _mm512_sllv_epi32(v, lanes4(low, low, high, high));
 }
-
 static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
 {
-    struct sums sums = sums_zero();
-    const struct block_q5_k *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+    struct dots sums = dots_zero();
+    const struct block_q5_k *b = w;
+    struct bytes y = { x->hi, x->lo };
+    __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(16);
+    for (int64_t i = 0; i < k / CHUNK; i++, b++, y.hi += CHUNK, y.lo += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(64) float s[16];
-        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
-        __m512i qh = _mm512_cvtepu8_epi16(load256(b->qh));
-UNROLL
-        for (int c = 0; c < 4; c++) {
-            __m512i v = _mm512_cvtepu8_epi16(load256(b->qs + 32 * c));
-            __m512i low = or_bit(_mm512_and_si512(v, _mm512_set1_epi16(15)), qh, 2 * c), high = or_bit(_mm512_srli_epi16(v, 4), qh, 2 * c + 1);
-            accumulate(&sums, 0, low, y + 64 * c, _mm512_set1_ps(s[2 * c]));
-            accumulate(&sums, 1, high, y + 64 * c + 32, _mm512_set1_ps(s[2 * c + 1]));
-        }
+        __m256 s = scales_and_mins(&sums, b, x->d + 8 * i, x->sum32 + 8 * i);
+        __m512i qh = both_halves(b->qh);
+#define CODES(c, left, left1) joined(shifted(both_halves(b->qs + 32 * (c)), 0, -4), low, shifted(qh, left, left1), high)
+        add64(&sums, 0, CODES(0, 4, 3), y, two_scales(s, 0));
+        add64(&sums, 1, CODES(1, 2, 1), y, two_scales(s, 1));
+        add64(&sums, 2, CODES(2, 0, -1), y, two_scales(s, 2));
+        add64(&sums, 3, CODES(3, -2, -3), y, two_scales(s, 3));
+#undef CODES
     }
-    return sums_total(&sums, 1.0f, -1.0f);
+    return dots_total(&sums, ones(), ones(), sums.offset8, -1.0f);
 }
 
-/* ---- superblocks with groups of 16 ---- 64 codes are one register of bytes, in the order that unpacking with zeros turns into the words
- * 0-31 and 32-63 */
+/* ---- superblocks with groups of 16 ---- */
 
-INLINE __m512i split_order512(__m512i v) { return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), v); }
-
-/* the 32 bytes at p twice in that order: even quadwords for columns 0-31, odd ones for 32-63 */
-INLINE __m512i split_twice(const void *p)
-{
-    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castsi256_si512(load256(p)));
-}
-INLINE __m512i shift_right(__m512i v, int even, int odd)
-{
-    return _mm512_srlv_epi64(v, _mm512_setr_epi64(even, odd, even, odd, even, odd, even, odd));
-}
-INLINE __m512i shift_left(__m512i v, int even, int odd)
-{
-    return _mm512_sllv_epi64(v, _mm512_setr_epi64(even, odd, even, odd, even, odd, even, odd));
-}
-
-/* two groups: s[0] for the first 16 columns, s[1] for the others */
-INLINE __m512 two_scales(const float *s) { return _mm512_mask_broadcastss_ps(_mm512_set1_ps(s[0]), 0xff00, _mm_load_ss(s + 1)); }
-
-/* 64 codes in split order, their four parked scales */
-INLINE void accumulate64(struct sums *sums, __m512i codes, const int16_t *y, const float *s)
-{
-    __m512i zero = _mm512_setzero_si512();
-    accumulate(sums, 0, _mm512_unpacklo_epi8(codes, zero), y, two_scales(s));
-    accumulate(sums, 1, _mm512_unpackhi_epi8(codes, zero), y + 32, two_scales(s + 2));
-}
-
-/* parks 16 scales, given as bytes extended to ints, times d and the activation scales */
-INLINE __m512 park16(float s[16], __m512i scale, float d, __m512 dx)
-{
-    __m512 v = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(scale)), dx);
-    park(s, v);
-    return v;
-}
+/* 16 scales, given as bytes extended to ints, times d */
+INLINE __m512 times_d(__m512i scale, __m512 d) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)); }
 
 static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
 {
-    struct sums sums = sums_zero();
-    const struct block_q6_k *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
+    struct dots sums = dots_zero();
+    const struct block_q6_k *b = w;
+    struct bytes y = { x->hi, x->lo };
     __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
-    for (int64_t i = 0; b < end; b++, i++) {
+    for (int64_t i = 0; i < k / CHUNK; i++, b++, y.hi += CHUNK, y.lo += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(64) float s[16];
-        __m512 v = park16(s, _mm512_cvtepi8_epi32(load128(b->scales)), half_to_float(b->d), twice(x->d + 8 * i));
-        sums.offset = _mm512_fmadd_ps(v, sums16(x->sum + 16 * i), sums.offset);
+        __m512 v = times_d(_mm512_cvtepi8_epi32(load128(b->scales)), half_at(b->scales + 14, 1)), s = _mm512_mul_ps(v, twice(x->d + 8 * i));
+        sums.offset16 = _mm512_fmadd_ps(v, _mm512_loadu_ps(x->sum16 + 16 * i), sums.offset16);
 UNROLL
-        for (int h = 0; h < 2; h++, y += 128) {
-            __m512i ql = split_order512(load512(b->ql + 64 * h)), qh = split_twice(b->qh + 32 * h);
-            __m512i high0 = _mm512_and_si512(shift_left(qh, 4, 2), high), high1 = _mm512_and_si512(shift_right(qh, 0, 2), high);
-            /* (ql & low) | high */
-            accumulate64(&sums, _mm512_ternarylogic_epi32(ql, low, high0, 0xea), y, s + 8 * h);
-            accumulate64(&sums, _mm512_ternarylogic_epi32(_mm512_srli_epi16(ql, 4), low, high1, 0xea), y + 64, s + 8 * h + 4);
+        for (int h = 0; h < 2; h++) { /* 128 columns: 64 in the low nibbles, 64 in the high ones */
+            __m512i ql = load512(b->ql + 64 * h), qh = both_halves(b->qh + 32 * h);
+            add64(&sums, 2 * h, joined(ql, low, shifted(qh, 4, 2), high), y, four_scales(s, 2 * h));
+            add64(&sums, 2 * h + 1, joined(_mm512_srli_epi16(ql, 4), low, shifted(qh, 0, -2), high), y, four_scales(s, 2 * h + 1));
         }
     }
-    return sums_total(&sums, 1.0f, -32.0f);
+    return dots_total(&sums, ones(), ones(), fold(sums.offset16), -32.0f);
 }
 
+/* of the dwords a, b, c of scales: a, b, a >> 4, b >> 4 in the low four bits, c << 4, c << 2, c, c >> 2 in the high two; 32 too large */
+INLINE __m128i q3_k_scales(const struct block_q3_k *b)
+{
+    __m128i q = load128(b->scales - 2); /* to the end of the block */
+    __m128i low = _mm_shuffle_epi8(q, _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
+    __m128i high = _mm_shuffle_epi8(q, _mm_set1_epi32(0x0d0c0b0a));
+    low = _mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 4, 4)), high = _mm_rolv_epi32(high, _mm_setr_epi32(4, 2, 0, 30));
+    return _mm_sub_epi8(joined128(low, _mm_set1_epi8(0x0f), high, _mm_set1_epi8(0x30)), _mm_set1_epi8(32));
+}
+
+/* Two bits at 0 and 2 of the bytes: the upper half stays four times too large. */
 static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
 {
-    struct sums sums = sums_zero();
-    const struct block_q3_k *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    __m512i three = _mm512_set1_epi8(3), four = _mm512_set1_epi8(4);
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+    struct dots sums = dots_zero();
+    const struct block_q3_k *b = w;
+    struct bytes y = { x->hi, x->lo };
+    __m512i two = half_half(3, 12), third = half_half(4, 16);
+    for (int64_t i = 0; i < k / CHUNK; i++, b++, y.hi += CHUNK, y.lo += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(64) float s[16];
-        __m512 v = park16(s, _mm512_cvtepi8_epi32(scales_q3_k(b->scales)), half_to_float(b->d), twice(x->d + 8 * i));
-        sums.offset = _mm512_fmadd_ps(v, sums16(x->sum + 16 * i), sums.offset);
-        __m512i q0 = split_twice(b->qs), q1 = split_twice(b->qs + 32), m = split_twice(b->hmask);
-        /* low | (mask & four) */
-#define CODES(q, right, mask) _mm512_ternarylogic_epi32(_mm512_and_si512(shift_right(q, right, (right) + 2), three), mask, four, 0xf8)
-        accumulate64(&sums, CODES(q0, 0, shift_left(m, 2, 1)), y, s);
-        accumulate64(&sums, CODES(q0, 4, shift_right(m, 0, 1)), y + 64, s + 4);
-        accumulate64(&sums, CODES(q1, 0, shift_right(m, 2, 3)), y + 128, s + 8);
-        accumulate64(&sums, CODES(q1, 4, shift_right(m, 4, 5)), y + 192, s + 12);
-#undef CODES
+        __m512 v = times_d(_mm512_cvtepi8_epi32(q3_k_scales(b)), half_at(b->scales + 10, 1)), s = _mm512_mul_ps(v, twice(x->d + 8 * i));
+        sums.offset16 = _mm512_fmadd_ps(v, _mm512_loadu_ps(x->sum16 + 16 * i), sums.offset16);
+        __m512i q0 = both_halves(b->qs), q1 = both_halves(b->qs + 32), m = both_halves(b->hmask);
+        add64(&sums, 0, joined(q0, two, shifted(m, 2, 3), third), y, four_scales(s, 0));
+        add64(&sums, 1, joined(_mm512_srli_epi16(q0, 4), two, shifted(m, 0, 1), third), y, four_scales(s, 1));
+        add64(&sums, 2, joined(q1, two, _mm512_srli_epi16(shifted(m, 0, 1), 2), third), y, four_scales(s, 2));
+        add64(&sums, 3, joined(_mm512_srli_epi16(q1, 4), two, shifted(m, -4, -3), third), y, four_scales(s, 3));
     }
-    return sums_total(&sums, 1.0f, -4.0f);
+    __m512 lanes = lanes4_ps(1.0f, 1.0f, 0.25f, 0.25f);
+    return dots_total(&sums, lanes, lanes, fold(sums.offset16), -4.0f);
 }
 
+/* All codes stay where they are in their bytes. */
 static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
 {
-    struct sums sums = sums_zero();
-    const struct block_q2_k *b = w, *end = b + k / CHUNK;
-    const int16_t *y = x->y;
-    __m512i three = _mm512_set1_epi8(3);
-    for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
+    struct dots sums = dots_zero();
+    const struct block_q2_k *b = w;
+    struct bytes y = { x->hi, x->lo };
+    for (int64_t i = 0; i < k / CHUNK; i++, b++, y.hi += CHUNK, y.lo += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(64) float s[16];
         __m512i both = _mm512_cvtepu8_epi32(load128(b->scales));
-        __m512 dx = twice(x->d + 8 * i), dmin = _mm512_mul_ps(_mm512_set1_ps(half_to_float(b->dmin)), dx);
-        park16(s, _mm512_and_si512(both, _mm512_set1_epi32(15)), half_to_float(b->d), dx);
-        __m512 m = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
-        sums.offset = _mm512_fmadd_ps(m, sums16(x->sum + 16 * i), sums.offset);
+        __m512 s = _mm512_mul_ps(times_d(_mm512_and_si512(both, _mm512_set1_epi32(15)), half_at(&b->d, 0)), twice(x->d + 8 * i));
+        sums.offset16 = _mm512_fmadd_ps(times_d(_mm512_srli_epi32(both, 4), half_at(&b->d, 1)), _mm512_loadu_ps(x->sum16 + 16 * i), sums.offset16);
 UNROLL
         for (int h = 0; h < 2; h++) {
-            __m512i q = split_twice(b->qs + 32 * h);
-            accumulate64(&sums, _mm512_and_si512(shift_right(q, 0, 2), three), y + 128 * h, s + 8 * h);
-            accumulate64(&sums, _mm512_and_si512(shift_right(q, 4, 6), three), y + 128 * h + 64, s + 8 * h + 4);
+            __m512i q = both_halves(b->qs + 32 * h);
+            add64(&sums, 2 * h, _mm512_and_si512(q, half_half(0x03, 0x0c)), y, four_scales(s, 2 * h));
+            add64(&sums, 2 * h + 1, _mm512_and_si512(q, half_half(0x30, 0xc0)), y, four_scales(s, 2 * h + 1));
         }
     }
-    return sums_total(&sums, 1.0f, -1.0f);
+    return dots_total(&sums, lanes4_ps(1.0f, 1.0f, 0x1p-2f, 0x1p-2f), lanes4_ps(0x1p-4f, 0x1p-4f, 0x1p-6f, 0x1p-6f), fold(sums.offset16), -1.0f);
 }
 
+/* By words: with codes made unsigned, a d near the smallest float would round the two sums that have to cancel differently. */
 static float rowdot_q8_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct sums sums = sums_zero();
