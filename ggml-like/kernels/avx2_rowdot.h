@@ -19,6 +19,11 @@ struct sums {
 };
 
 INLINE float sums_total(const struct sums *s) { return sum_ps(_mm256_add_ps(_mm256_add_ps(s->even, s->odd), s->offset)) + s->tail; }
+/* the same, of offsets before their common factor */
+INLINE float sums_total_offset(const struct sums *s, float factor)
+{
+    return sum_ps(_mm256_fmadd_ps(s->offset, _mm256_set1_ps(factor), _mm256_add_ps(s->even, s->odd))) + s->tail;
+}
 
 INLINE __m256i load_y(const int16_t *y) { return _mm256_loadu_si256((const __m256i *)y); }
 
@@ -44,10 +49,9 @@ INLINE void park16(float s[16], struct scales16 scale, const float *dx)
     _mm256_store_ps(s + 8, _mm256_mul_ps(scale.high, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
 }
 
-/* offset += times * m * sum over 16 groups; m is parked */
-INLINE void offsets16(struct sums *sums, const float m[16], float times, const int32_t *sum)
+/* takes in v times the scaled sums of 16 groups */
+INLINE void offsets16(struct sums *sums, struct scales16 v, const float *sum)
 {
-    __m256 a = _mm256_mul_ps(_mm256_load_ps(m), _mm256_cvtepi32_ps(load256(sum)));
-    a = _mm256_fmadd_ps(_mm256_load_ps(m + 8), _mm256_cvtepi32_ps(load256(sum + 8)), a);
-    sums->offset = _mm256_fmadd_ps(a, _mm256_set1_ps(times), sums->offset);
+    sums->offset = _mm256_fmadd_ps(v.low, _mm256_loadu_ps(sum), sums->offset);
+    sums->offset = _mm256_fmadd_ps(v.high, _mm256_loadu_ps(sum + 8), sums->offset);
 }

@@ -34,7 +34,7 @@ INLINE __m256i dot_q8(const int8_t qs[32], const int16_t *y)
 /* ---- formats with blocks of 32 ---- */
 
 struct head { float d, m; }; /* one block: value = d * code + m */
-struct heads { __m256 d, m; };
+struct heads { __m256 d, m; }; /* of 8 blocks; m before the factor that all have in common */
 
 /* What the loop needs to know about a format; all constants after inlining. */
 struct legacy {
@@ -57,8 +57,7 @@ INLINE struct heads legacy_heads(const uint8_t *w, const struct legacy *f)
     if (f->has_min) {
         h.d = scales8_min(w, f->block_bytes, &h.m);
     } else {
-        h.d = scales8(w, f->block_bytes);
-        h.m = _mm256_mul_ps(h.d, _mm256_set1_ps(f->bias));
+        h.d = h.m = scales8(w, f->block_bytes);
     }
     return h;
 }
@@ -67,25 +66,23 @@ INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k,
 {
     struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
     const int16_t *y = x->y;
-    const int32_t *sum = x->sum;
-    const float *d = x->d;
+    const float *d = x->d, *sum = x->sum32;
     bool offsets = f.has_min || f.bias != 0.0f;
-    for (; k >= CHUNK; k -= CHUNK, w += 8 * f.block_bytes, y += CHUNK, d += 8, sum += 16) {
+    for (; k >= CHUNK; k -= CHUNK, w += 8 * f.block_bytes, y += CHUNK, d += 8, sum += 8) {
         prefetch(w, 8 * f.block_bytes);
         struct heads h = legacy_heads(w, &f);
-        __m256 dx = _mm256_loadu_ps(d);
         _Alignas(32) float s[8];
-        _mm256_store_ps(s, _mm256_mul_ps(h.d, dx));
-        if (offsets) sums.offset = _mm256_fmadd_ps(_mm256_mul_ps(h.m, dx), sums32(sum), sums.offset);
+        _mm256_store_ps(s, _mm256_mul_ps(h.d, _mm256_loadu_ps(d)));
+        if (offsets) sums.offset = _mm256_fmadd_ps(h.m, _mm256_loadu_ps(sum), sums.offset);
 #pragma GCC unroll 8
         for (int b = 0; b < 8; b++) accumulate(&sums, b, f.dot(w + (size_t)b * f.block_bytes, y + 32 * b), _mm256_broadcast_ss(s + b));
     }
-    for (; k > 0; k -= 32, w += f.block_bytes, y += 32, d++, sum += 2) {
+    for (; k > 0; k -= 32, w += f.block_bytes, y += 32, d++, sum++) {
         struct head h = legacy_head(w, &f);
         accumulate(&sums, (int)(k / 32), f.dot(w, y), _mm256_set1_ps(h.d * d[0]));
-        if (offsets) sums.tail += h.m * d[0] * (float)(sum[0] + sum[1]);
+        if (offsets) sums.tail += h.m * sum[0];
     }
-    return sums_total(&sums);
+    return sums_total_offset(&sums, f.has_min ? 1.0f : f.bias);
 }
 
 /* codes as the file has them (0..15, 0..31); -128..127 for q8_0 */
@@ -117,11 +114,11 @@ LEGACY(q8_0, 34, 0.0f, false)
 /* ---- superblocks with groups of 32 ---- */
 
 /* parks the 8 scales times the activation scales in s and takes in the mins */
-INLINE void park_q4_k(struct sums *sums, float s[8], const uint8_t scales[12], const void *d_dmin, const float *dx, const int32_t *sum)
+INLINE void park_q4_k(struct sums *sums, float s[8], const uint8_t scales[12], const void *d_dmin, const float *dx, const float *sum)
 {
-    __m256 min, x = _mm256_loadu_ps(dx), scale = scales_q4_k(scales, d_dmin, &min);
-    _mm256_store_ps(s, _mm256_mul_ps(scale, x));
-    sums->offset = _mm256_fnmadd_ps(_mm256_mul_ps(min, x), sums32(sum), sums->offset);
+    __m256 min, scale = scales_q4_k(scales, d_dmin, &min);
+    _mm256_store_ps(s, _mm256_mul_ps(scale, _mm256_loadu_ps(dx)));
+    sums->offset = _mm256_fnmadd_ps(min, _mm256_loadu_ps(sum), sums->offset);
 }
 
 static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
@@ -132,7 +129,7 @@ static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
     for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
         _Alignas(32) float s[8];
-        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
+        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum32 + 8 * i);
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++) { /* 64 columns: 0-31 in the low nibbles, 32-63 in the high ones */
             __m256i v0 = _mm256_cvtepu8_epi16(load128(b->qs + 32 * c)), v1 = _mm256_cvtepu8_epi16(load128(b->qs + 32 * c + 16));
@@ -157,7 +154,7 @@ static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
     for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
         _Alignas(32) float s[8];
-        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum + 16 * i);
+        park_q4_k(&sums, s, b->scales, b, x->d + 8 * i, x->sum32 + 8 * i);
         __m256i qh = split_order(load256(b->qh));
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
@@ -185,8 +182,9 @@ static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
     for (int64_t i = 0; b < end; b++, i++) {
         prefetch((const uint8_t *)b, sizeof *b);
         _Alignas(32) float s[16];
-        park16(s, scales16(load128(b->scales), half_to_float(b->d)), x->d + 8 * i);
-        offsets16(&sums, s, -32.0f, x->sum + 16 * i);
+        struct scales16 v = scales16(load128(b->scales), half_to_float(b->d));
+        park16(s, v, x->d + 8 * i);
+        offsets16(&sums, v, x->sum16 + 16 * i);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++, y += 128) {
             __m256i ql0 = split_order(load256(b->ql + 64 * h)), ql1 = split_order(load256(b->ql + 64 * h + 32));
@@ -197,7 +195,7 @@ static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
             accumulate16(&sums, codes_q6_k(ql1, qh, 3), y + 96, s + 8 * h + 6);
         }
     }
-    return sums_total(&sums);
+    return sums_total_offset(&sums, -32.0f);
 }
 
 static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
@@ -208,14 +206,15 @@ static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
     for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
         _Alignas(32) float s[16];
-        park16(s, scales16(scales_q3_k(b->scales), half_to_float(b->d)), x->d + 8 * i);
-        offsets16(&sums, s, -4.0f, x->sum + 16 * i);
+        struct scales16 v = scales16(scales_q3_k(b->scales), half_to_float(b->d));
+        park16(s, v, x->d + 8 * i);
+        offsets16(&sums, v, x->sum16 + 16 * i);
         __m256i hmask = split_order(load256(b->hmask));
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++)
             accumulate16(&sums, codes_q3_k(split_order(load256(b->qs + g / 4 * 32)), hmask, g), y + 32 * g, s + 2 * g);
     }
-    return sums_total(&sums);
+    return sums_total_offset(&sums, -4.0f);
 }
 
 static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
@@ -226,16 +225,15 @@ static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
     __m128i mask = _mm_set1_epi8(15);
     for (int64_t i = 0; b < end; b++, i++, y += CHUNK) {
         prefetch((const uint8_t *)b, sizeof *b);
-        _Alignas(32) float s[16], m[16];
+        _Alignas(32) float s[16];
         __m128i q = load128(b->scales);
         park16(s, scales16(_mm_and_si128(q, mask), half_to_float(b->d)), x->d + 8 * i);
-        park16(m, scales16(_mm_and_si128(_mm_srli_epi16(q, 4), mask), half_to_float(b->dmin)), x->d + 8 * i);
-        offsets16(&sums, m, -1.0f, x->sum + 16 * i);
+        offsets16(&sums, scales16(_mm_and_si128(_mm_srli_epi16(q, 4), mask), half_to_float(b->dmin)), x->sum16 + 16 * i);
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++)
             accumulate16(&sums, two_bits(split_order(load256(b->qs + g / 4 * 32)), g % 4 * 2), y + 32 * g, s + 2 * g);
     }
-    return sums_total(&sums);
+    return sums_total_offset(&sums, -1.0f);
 }
 
 static float rowdot_q8_k(const void *w, const struct act_row *x, int64_t k)
