@@ -125,6 +125,83 @@ static void quant_planes(const struct kernels *k, const struct act_tile *to, int
     else quant_body(*to, cols, x, n);
 }
 
+/* ---- words ---- */
+
+/* The units of 256 columns and their reciprocals. Elements that are not finite do not count. */
+INLINE void wide_units(float unit[NT], float inv[NT], const float *const *x, int n, int64_t at, int64_t cols)
+{
+    for (int t = 0; t < NT; t++) {
+        __m512 m = _mm512_set1_ps(ACT_RANGE_MIN), infinite = _mm512_set1_ps(__builtin_inff()); /* below it the reciprocal would not be finite */
+        for (int64_t c = 0; t < n && c < cols; c += 16) {
+            __m512 v = _mm512_abs_ps(load_ps(x[t] + at + c));
+            m = _mm512_mask_max_ps(m, _mm512_cmp_ps_mask(v, infinite, _CMP_LT_OQ), m, v);
+        }
+        float top = _mm512_reduce_max_ps(m);
+        unit[t] = top / WIDE_MAX;
+        inv[t] = WIDE_MAX / top;
+    }
+}
+
+/* Four columns in each 128-bit lane: words 0 2 1 3 of tokens a, then of b */
+INLINE __m512i words_of_two(__m512i a, __m512i b)
+{
+    __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    return _mm512_shuffle_epi8(_mm512_packs_epi32(a, b), order);
+}
+
+/* Dwords 0 and 2 (odd: 1 and 3) of each lane of a, then of b */
+INLINE __m512i dwords_of(__m512i a, __m512i b, bool odd)
+{
+    __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return _mm512_castps_si512(odd ? _mm512_shuffle_ps(x, y, 0xdd) : _mm512_shuffle_ps(x, y, 0x88));
+}
+
+INLINE void store_words(int16_t *y, __m512i v)
+{
+    _mm_storeu_si128((__m128i *)y, _mm512_castsi512_si128(v));
+    _mm_storeu_si128((__m128i *)(y + 4 * NT), _mm512_extracti32x4_epi32(v, 1));
+    _mm_storeu_si128((__m128i *)(y + 8 * NT), _mm512_extracti32x4_epi32(v, 2));
+    _mm_storeu_si128((__m128i *)(y + 12 * NT), _mm512_extracti32x4_epi32(v, 3));
+}
+
+/* 16 columns; the sums go to `sum`, and are returned */
+INLINE __m512 put_words(int16_t *y, float *sum, const float *const *x, int n, int64_t at, const float inv[16])
+{
+    __m512 sums[GROUPS];
+UNROLL
+    for (int g = 0; g < GROUPS; g++, y += 8) {
+        __m512 v[4];
+        __m512i q[4];
+UNROLL
+        for (int t = 0; t < 4; t++) {
+            v[t] = 4 * g + t < n ? load_ps(x[4 * g + t] + at) : _mm512_setzero_ps();
+            q[t] = _mm512_cvtps_epi32(_mm512_mul_ps(v[t], _mm512_set1_ps(inv[4 * g + t])));
+        }
+        sums[g] = fold_tokens(v, op_add);
+        __m512i a = words_of_two(q[0], q[1]), b = words_of_two(q[2], q[3]);
+        store_words(y, dwords_of(a, b, false));
+        store_words(y + 2 * NT, dwords_of(a, b, true));
+    }
+    __m512 s = _mm512_mul_ps(fold_lanes(sums, op_add), load_ps(inv));
+    _mm512_mask_storeu_ps(sum, (1 << NT) - 1, s);
+    return s;
+}
+
+static void quant_wide(const struct kernels *k, const struct act_wide *to, int64_t cols, const float *const *x, int n)
+{
+    assert(k->tile_tokens == NT && cols % 32 == 0 && n >= 1 && n <= NT);
+    struct act_wide w = *to;
+    _Alignas(64) float inv[16] = { 0 };
+    for (int64_t at = 0; at < cols; at += 32, w.y += 32 * NT, w.sum += 2 * NT, w.sum32 += NT) {
+        if (at % WIDE_SPAN == 0) {
+            wide_units(w.unit, inv, x, n, at, min_i64(WIDE_SPAN, cols - at));
+            w.unit += NT;
+        }
+        __m512 s0 = put_words(w.y, w.sum, x, n, at, inv), s1 = put_words(w.y + 16 * NT, w.sum + NT, x, n, at + 16, inv);
+        _mm512_mask_storeu_ps(w.sum32, (1 << NT) - 1, _mm512_add_ps(s0, s1));
+    }
+}
+
 static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
 {
     assert(k->tile_tokens == NT && n >= 1 && n <= NT);
@@ -145,5 +222,6 @@ void kernels_init_avx512_act(struct kernels *k)
 {
     k->quant_row = quant_row;
     k->quant_planes = quant_planes;
+    k->quant_wide = quant_wide;
     k->pack_tile_f32 = pack_tile_f32;
 }

@@ -125,6 +125,7 @@ struct recur_args {
 };
 
 struct act_tile; /* levels.h */
+struct act_wide;
 
 struct kernels {
     const char *name;     /* strongest ISA level in use */
@@ -195,6 +196,9 @@ struct kernels {
     void (*quant_planes)(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n);
     void (*tile_planes)(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride,
                         bool add);
+    /* the same for ACT_15 as words (levels.h), columns from a multiple of 256 on; NULL: it is two parts of ACT_8 */
+    void (*quant_wide)(const struct kernels *k, const struct act_wide *to, int64_t cols, const float *const *x, int n);
+    void (*tile_wide)(const struct kernels *k, const struct panel *p, const struct act_wide *x, int n_tokens, float *y, int64_t y_stride, bool add);
 
     /* ---- attention ---- */
     /* softmax(scale q k^T) v, online over blocks of ATTN_KEYS keys aligned to multiples of ATTN_KEYS; a row's result does not depend on the

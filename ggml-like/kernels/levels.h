@@ -31,7 +31,7 @@ void kernels_init_avx512_vec(struct kernels *k);
  * A tile of ACT_8 activations, nt = tile_tokens:
  *   a  u8 [k/4][nt][4] in 1..255    d, o  f32 [k/16][nt]    sum  f32 [k/16][nt]  X
  * Per 16 columns d = (max - min) / 254, o so that a = 1 <-> min, a = 255 <-> max; d = 0 when max - min < ACT_RANGE_MIN (then a = 1, o = min).
- * ACT_15: two such parts, x and what the first has left of it. */
+ * ACT_15: two such parts, x and what the first has left of it; or, on levels with tile_wide, pairs of words (struct act_wide). */
 void kernels_use_planes(struct kernels *k);
 
 static inline size_t planes_part_bytes(int64_t nt, int64_t cols)
@@ -52,6 +52,30 @@ static inline struct act_tile act_tile_at(const struct act_panel *x, int64_t nt,
     float *d = (float *)(void *)(a + x->k * nt);
     int64_t groups = x->k / 16 * nt, at = k0 / 16 * nt;
     return (struct act_tile){ .a = a + k0 * nt, .d = d + at, .o = d + groups + at, .sum = d + 2 * groups + at };
+}
+
+/* A tile of ACT_15 activations as words, from a column on: x = unit * y, |y| <= 32500.
+ *   y  int16 [k/4][2][nt][2]: columns 4i, 4i + 2 and 4i + 1, 4i + 3, the words that two shifts make of four codes
+ *   unit  f32 [k/256][nt]    sum  f32 [k/16][nt], sum32  f32 [k/32][nt]: exact sums of x, divided by unit */
+struct act_wide {
+    int16_t *y;
+    float *unit, *sum, *sum32;
+};
+enum { WIDE_MAX = 32500, WIDE_SPAN = 256 };
+
+static inline size_t wide_spans(int64_t cols) { return ((size_t)cols + WIDE_SPAN - 1) / WIDE_SPAN; }
+
+static inline size_t wide_bytes(int64_t nt, int64_t cols)
+{
+    size_t n = (size_t)nt, blocks = ((size_t)cols + 31) / 32;
+    return (n * blocks * (32 * sizeof(int16_t) + 3 * sizeof(float)) + n * wide_spans(cols) * sizeof(float) + 63) / 64 * 64;
+}
+
+static inline struct act_wide act_wide_at(const struct act_panel *x, int64_t nt, int64_t tile, int64_t k0)
+{
+    int16_t *y = (int16_t *)(void *)(x->data + (size_t)tile * x->tile_bytes);
+    float *sum = (float *)(void *)(y + x->k * nt), *sum32 = sum + x->k / 16 * nt, *unit = sum32 + x->k / 32 * nt;
+    return (struct act_wide){ .y = y + k0 * nt, .unit = unit + k0 / WIDE_SPAN * nt, .sum = sum + k0 / 16 * nt, .sum32 = sum32 + k0 / 32 * nt };
 }
 
 /* Column k0 of a tile of ACT_F32. */
