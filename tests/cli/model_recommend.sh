@@ -24,7 +24,7 @@ cuanto recommend m-F32.gguf --ram 1M --no-speed --json 2>/dev/null | grep '"reco
 cp m-F32.gguf "it's one.gguf"; cuanto recommend "it's one.gguf" --ram 8G --no-speed | grep -o "'it.*gguf'"; rm "it's one.gguf"
 cuanto recommend m-F32.gguf --ram 8G | grep -c '^tok/s  one token at a time'
 echo "- a quantized file stays, as long as it fits"
-cuanto recommend Q8_0.gguf --ram 8G --no-speed | grep -E '^> Q8_0:|this file$|quantized already:' | sed 's/; takes.*//; s/  */ /g'
+cuanto recommend Q8_0.gguf --ram 8G --no-speed | grep -E '^> Q8_0:|this file$|quantized already:' | sed 's/; takes.*//; s/[0-9.]* MiB/N MiB/g; s/  */ /g'
 cuanto recommend Q8_0.gguf --ram 8G --no-speed | grep next:
 cuanto recommend Q8_0.gguf --ram 8G --no-speed --json >x; row Q8_0 kld
 echo "- refused"
