@@ -7,13 +7,8 @@
 
 INLINE int32x4_t dot_lane(int32x4_t s, int8x16_t w, int8x16_t a, int t) { return WITH_LANE(vdotq_laneq_s32, s, w, a); }
 
-INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, bool wide, int nt)
+INLINE void group_dot(int32x4_t dot[2][NT], const int32x4_t first[2], const int8_t *w, const uint8_t *a, bool wide, int nt)
 {
-    int32x4_t first[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
-    UNROLL
-    for (int i = 0; i < 8 && !wide; i++) first[i % 2] = vdotq_s32(first[i % 2], vld1q_s8(w + i / 2 * 64 + i % 2 * 16), vdupq_n_s8(1));
-    UNROLL
-    for (int i = 0; i < 2 && !wide; i++) first[i] = vshlq_n_s32(first[i], 7);
     UNROLL
     for (int i = 0; i < 4; i++, w += 64, a += 4 * NT) {
         int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), x = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(a), all_u8(128)));

@@ -6,7 +6,7 @@
 
 INLINE int32x4_t dot_lane(int32x4_t s, int8x16_t w, uint8x16_t a, int t) { return WITH_LANE(vsudotq_laneq_s32, s, w, a); }
 
-INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, bool wide, int nt)
+INLINE void group_dot(int32x4_t dot[2][NT], const int32x4_t first[2], const int8_t *w, const uint8_t *a, bool wide, int nt)
 {
     UNROLL
     for (int i = 0; i < 4; i++, w += 64, a += 4 * NT) {
@@ -14,8 +14,8 @@ INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, b
         uint8x16_t x = vld1q_u8(a);
         UNROLL
         for (int t = 0; t < nt; t++) {
-            dot[0][t] = dot_lane(i ? dot[0][t] : vdupq_n_s32(0), w0, x, t);
-            dot[1][t] = dot_lane(i ? dot[1][t] : vdupq_n_s32(0), w1, x, t);
+            dot[0][t] = dot_lane(i ? dot[0][t] : first[0], w0, x, t);
+            dot[1][t] = dot_lane(i ? dot[1][t] : first[1], w1, x, t);
         }
     }
 }

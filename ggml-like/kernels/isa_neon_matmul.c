@@ -49,7 +49,7 @@ INLINE void panel_scales4(float *to, float *min, const struct dtype *t, const st
 }
 
 /* 16 columns of 4 rows into the panel; returns the sums of the codes, per row */
-INLINE float32x4_t panel_codes4(int8_t *to, const struct codes *c, int at, int8x16_t bias)
+INLINE int32x4_t panel_codes4(int8_t *to, const struct codes *c, int at, int8x16_t bias)
 {
     uint8x16_t x[4];
     int16x8_t pairs[4];
@@ -63,7 +63,7 @@ INLINE float32x4_t panel_codes4(int8_t *to, const struct codes *c, int at, int8x
     UNROLL
     for (int i = 0; i < 4; i++) vst1q_u8((uint8_t *)to + i * 4 * PANEL_ROWS, x[i]);
     int16x8_t rows = vpaddq_s16(vpaddq_s16(pairs[0], pairs[1]), vpaddq_s16(pairs[2], pairs[3]));
-    return vcvtq_f32_s32(vpaddlq_s16(rows));
+    return vpaddlq_s16(rows);
 }
 
 /* Columns k .. k + n of 4 rows whose codes stand in c[0..3]; row = the first of them in the panel */
@@ -74,9 +74,13 @@ static void panel_rows4(struct panel *p, const struct dtype *t, const struct cod
     panel_scales4(p->scale + first, p->has_min ? p->min + first : NULL, t, c, n / t->group_len, scale);
     int8_t *code = p->code + k * PANEL_ROWS + row * 4;
     float *csum = p->csum + k / 16 * PANEL_ROWS + row;
+    int32_t *sums = code_sums(p) + k / 16 * PANEL_ROWS + row;
     int halve = t->group_len == 32; /* two groups of 16 share a scale */
-    for (int g = 0; g < n / 16; g++, csum += PANEL_ROWS, code += 16 * PANEL_ROWS)
-        vst1q_f32(csum, vmulq_f32(panel_codes4(code, c, g * 16, vdupq_n_s8((int8_t)t->code_bias)), scale[g >> halve]));
+    for (int g = 0; g < n / 16; g++, csum += PANEL_ROWS, sums += PANEL_ROWS, code += 16 * PANEL_ROWS) {
+        int32x4_t sum = panel_codes4(code, c, g * 16, vdupq_n_s8((int8_t)t->code_bias));
+        vst1q_f32(csum, vmulq_f32(vcvtq_f32_s32(sum), scale[g >> halve]));
+        vst1q_s32(sums, vshlq_n_s32(sum, 7));
+    }
 }
 
 static void panel_codes(const struct kernels *k, struct panel *p, const struct dtype *t, const uint8_t *w, size_t row_bytes, int n_rows)

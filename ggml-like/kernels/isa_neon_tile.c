@@ -24,19 +24,8 @@ INLINE void chain_dots(struct chain c[2], const int8_t *w, const uint8_t *a, int
     }
 }
 
-/* 128 times the sums of the codes of four rows */
-INLINE int32x4_t codes_times_128(const int8_t *w)
+INLINE void group_dot(int32x4_t dot[2][NT], const int32x4_t first[2], const int8_t *w, const uint8_t *a, bool wide, int nt)
 {
-    int16x8_t s = vpaddlq_s8(vld1q_s8(w));
-    UNROLL
-    for (int i = 1; i < 4; i++) s = vpadalq_s8(s, vld1q_s8(w + 64 * i));
-    return vshlq_n_s32(vpaddlq_s16(s), 7);
-}
-
-INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, bool wide, int nt)
-{
-    int32x4_t first[2];
-    if (!wide) first[0] = codes_times_128(w), first[1] = codes_times_128(w + 16);
     UNROLL
     for (int t = 0; t < nt; t++, a += 4) {
         struct chain c[2], d[2];
@@ -44,8 +33,12 @@ INLINE void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, b
         if (wide) chain_dots(d, w + 128, a + 8 * NT, 2);
         UNROLL
         for (int r = 0; r < 2; r++)
-            if (wide) dot[r][t] = vpaddq_s32(vpadalq_s16(vpaddlq_s16(c[r].low), d[r].low), vpadalq_s16(vpaddlq_s16(c[r].high), d[r].high));
-            else dot[r][t] = vpadalq_s16(first[r], vpaddq_s16(c[r].low, c[r].high));
+            if (wide) {
+                int32x4_t low = vpadalq_s16(vpaddlq_s16(c[r].low), d[r].low), high = vpadalq_s16(vpaddlq_s16(c[r].high), d[r].high);
+                dot[r][t] = vaddq_s32(first[r], vpaddq_s32(low, high));
+            } else {
+                dot[r][t] = vpadalq_s16(first[r], vpaddq_s16(c[r].low, c[r].high));
+            }
     }
 }
 

@@ -1,6 +1,6 @@
 /* neon - what the files of the aarch64 levels share. */
 #pragma once
-#include "ggml-like/dtype.h"
+#include "ggml-like/kernels/levels.h"
 #include <arm_neon.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -19,6 +19,11 @@ struct neon_unpack {
     void (*fn)(const uint8_t *w, int at, struct codes *out);
 };
 extern const struct neon_unpack neon_unpack[DTYPE_IDS];
+
+/* What tiles that take activations 128 too low begin with: 128 times the sums of the codes, int32 [nk/16][16], in the memory of a panel behind
+ * its planes, of which it leaves more than half unused. The float sum of such a correction and what it corrects would lose bits where the
+ * activations have an outlier. */
+INLINE int32_t *code_sums(const struct panel *p) { return (int32_t *)(void *)(p->min + (p->min - p->csum)); }
 
 INLINE uint8x16_t all_u8(uint8_t v) { return vdupq_n_u8(v); }
 

@@ -1,8 +1,7 @@
 /* neon_tile_tmpl - the tiles of 16 rows x 4 tokens for aarch64, compiled once per level over what its file defines before including this:
- *   A_BIAS                                                                       what the activations of wide codes are taken too low
- *   void group_dot(int32x4_t dot[2][NT], const int8_t *w, const uint8_t *a, bool wide, int nt)
- *       dots of 16 columns: 8 rows, four to a register, by nt tokens. wide: codes beyond 6 bits; for others the dots are whole, since
- *       the float sum of a correction and what it corrects loses bits where the activations have an outlier
+ *   A_BIAS                                                                           what its activations are taken too low: 128 or 0
+ *   void group_dot(int32x4_t dot[2][NT], const int32x4_t first[2], const int8_t *w, const uint8_t *a, bool wide, int nt)
+ *       first, plus the dots of 16 columns: 8 rows, four to a register, by nt tokens. wide: codes beyond 6 bits
  * 8 rows at a time: 8 int32, 8 scaled and 8 float sums, the codes and the activations fit in 32 registers, if gcc does not schedule before it
  * allocates: -fno-schedule-insns, else it hoists loads and a block of 32 columns has up to 40 (dotprod) or 150 (neon) stack accesses. */
 #include "ggml-like/kernels/levels.h"
@@ -37,6 +36,7 @@ INLINE void tile_rows(const struct panel *p, struct act_tile x, int half, float 
 {
     const int8_t *w = p->code + 8 * half * 4;
     const float *scale = p->scale + 8 * half, *csum = p->csum + 8 * half, *min = p->min + 8 * half;
+    const int32_t *sums = code_sums(p) + 8 * half;
     float32x4_t acc[2][NT];
     UNROLL
     for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = vdupq_n_f32(0.0f);
@@ -44,11 +44,11 @@ INLINE void tile_rows(const struct panel *p, struct act_tile x, int half, float 
         float32x4_t part[2][NT];
         UNROLL
         for (int h = 0; h < 2; h++) {
-            int32x4_t dot[2][NT];
-            float32x4_t d = vld1q_f32(x.d + h * NT), o = vld1q_f32(x.o + h * NT);
-            group_dot(dot, w + h * 16 * PANEL_ROWS, x.a + h * 16 * NT, wide, nt);
-            half_scaled(acc, part, dot, scale + (group == 16 ? h * PANEL_ROWS : 0), d, h, group, nt);
-            add_outer(acc, csum + h * PANEL_ROWS, wide && A_BIAS ? vfmaq_n_f32(o, d, (float)A_BIAS) : o, nt);
+            int32x4_t dot[2][NT], first[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
+            if (A_BIAS) first[0] = vld1q_s32(sums + h * PANEL_ROWS), first[1] = vld1q_s32(sums + h * PANEL_ROWS + 4);
+            group_dot(dot, first, w + h * 16 * PANEL_ROWS, x.a + h * 16 * NT, wide, nt);
+            half_scaled(acc, part, dot, scale + (group == 16 ? h * PANEL_ROWS : 0), vld1q_f32(x.d + h * NT), h, group, nt);
+            add_outer(acc, csum + h * PANEL_ROWS, vld1q_f32(x.o + h * NT), nt);
         }
         if (p->has_min && group == 16) {
             add_outer(acc, min, vld1q_f32(x.sum), nt);
@@ -57,7 +57,7 @@ INLINE void tile_rows(const struct panel *p, struct act_tile x, int half, float 
             add_outer(acc, min, vaddq_f32(vld1q_f32(x.sum), vld1q_f32(x.sum + NT)), nt);
         }
         x.a += 32 * NT, x.d += 2 * NT, x.o += 2 * NT, x.sum += 2 * NT;
-        scale += 32 / group * PANEL_ROWS, csum += 2 * PANEL_ROWS, min += 32 / group * PANEL_ROWS;
+        scale += 32 / group * PANEL_ROWS, csum += 2 * PANEL_ROWS, sums += 2 * PANEL_ROWS, min += 32 / group * PANEL_ROWS;
     }
     UNROLL
     for (int t = 0; t < nt; t++)
