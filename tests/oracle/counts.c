@@ -10,11 +10,11 @@
 
 enum { K = 2048, ROWS = 16, TOKENS = 24, HEAD = 128, KEYS = 192 };
 
-static _Alignas(64) uint8_t blocks[ROWS * K * 8], row_buf[1 << 17], panel_buf[1 << 18], act_buf[2][1 << 20], scratch[1 << 21], kv[2][KEYS * HEAD * 4];
+static _Alignas(64) uint8_t blocks[ROWS * K * 8], row_buf[1 << 17], panel_buf[1 << 18], act_buf[ACT_F32 + 1][1 << 20], scratch[1 << 21], kv[2][KEYS * HEAD * 4];
 static _Alignas(64) float x[TOKENS * K], y[TOKENS * K], q[ATTN_ROWS * HEAD];
 static struct kernels k, plain;
 static struct panel panel;
-static struct act_panel act[2];
+static struct act_panel act[ACT_F32 + 1];
 static struct act_row row;
 static uint64_t state = 0x9e3779b97f4a7c15u;
 static volatile float sink;
@@ -47,39 +47,40 @@ static void fill_blocks(const struct dtype *t)
 
 static void matmul_kernels(const struct dtype *t)
 {
-    bool f32 = !t->unpack;
+    enum act_form form = act_form_fast(&k, t);
     size_t bytes = dtype_row_bytes(t, K);
     fill_blocks(t);
     begin();
     for (int i = 0; i < ROWS; i++) sink = k.rowdot[t->gguf_id](blocks + (size_t)i * bytes, &row, K);
     end("rowdot", t->name);
     begin();
-    k.panel_build(&k, &panel, t, blocks, bytes, ROWS, 0, K);
+    k.panel_build(&k, &panel, t, form, blocks, bytes, ROWS, 0, K);
     end("panel", t->name);
     begin();
     for (int i = 0; i < TOKENS; i += k.tile_tokens)
-        (f32 ? k.tile_f32 : k.tile)(&k, &panel, &act[f32], i / k.tile_tokens, 0, TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens, y + i * PANEL_ROWS,
-                                    PANEL_ROWS, false);
+        (form == ACT_F32 ? k.tile_f32 : k.tile)(&k, &panel, &act[form], i / k.tile_tokens, 0, TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens,
+                                                y + i * PANEL_ROWS, PANEL_ROWS, false);
     end("tile", t->name);
 }
 
 static void activations(void)
 {
+    static const char *const names[] = { [ACT_8] = "quant_tile", [ACT_15] = "quant_tile_15", [ACT_F32] = "pack_tile_f32" };
     const float *rows[TILE_TOKENS_MAX];
     act_row_place(&row, row_buf, K);
     begin();
     k.quant_row(&row, x, K);
     end("quant_row", "");
     row.f32 = x;
-    for (int f32 = 0; f32 < 2; f32++) {
-        act_panel_place(&k, &act[f32], act_buf[f32], K, TOKENS, f32);
+    for (enum act_form f = ACT_8; f <= ACT_F32; f++) {
+        act_panel_place(&k, &act[f], act_buf[f], K, TOKENS, f);
         begin();
         for (int i = 0; i < TOKENS; i += k.tile_tokens) {
             int n = TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens;
             for (int j = 0; j < n; j++) rows[j] = x + (i + j) * K;
-            (f32 ? k.pack_tile_f32 : k.quant_tile)(&k, &act[f32], i / k.tile_tokens, rows, n);
+            (f == ACT_F32 ? k.pack_tile_f32 : k.quant_tile)(&k, &act[f], i / k.tile_tokens, rows, n);
         }
-        end(f32 ? "pack_tile_f32" : "quant_tile", "");
+        end(names[f], "");
     }
 }
 
@@ -136,7 +137,7 @@ int main(int argc, char **argv)
     features &= ~(uint64_t)CPU_AVX_VNNI; /* the level itself, on every CPU */
     kernels_init(&k, features);
     kernels_init(&plain, 0);
-    if (act_panel_bytes(&k, K, TOKENS, true) > sizeof act_buf[0] || panel_bytes(K) > sizeof panel_buf || act_row_bytes(K) > sizeof row_buf ||
+    if (act_panel_bytes(&k, K, TOKENS, ACT_F32) > sizeof act_buf[0] || panel_bytes(K) > sizeof panel_buf || act_row_bytes(K) > sizeof row_buf ||
         attn_scratch_bytes(HEAD, HEAD) > sizeof scratch)
         return fprintf(stderr, "counts: a buffer is too small\n"), 1;
     for (int i = 0; i < TOKENS * K; i++) x[i] = (float)(int)(next() % 2001 - 1000) / 500;
