@@ -36,7 +36,7 @@ static void feed(struct served *x, int64_t n, int64_t each)
     int64_t at = session_pos(x->session[0]);
     for (int64_t i = 0, m; i < n; i += m) {
         m = min_i64(each, engine_pass_rows(x->engine, n - i));
-        struct segment seg = { x->session[0], x->token + at + i, m, i + m == n ? m - 1 : m };
+        struct segment seg = { x->session[0], x->token + at + i, m, i + m == n || each == 1 ? m - 1 : m };
         must(engine_forward(x->engine, &seg, 1, NULL, NULL, &e), &e);
     }
 }

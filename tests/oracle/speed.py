@@ -80,7 +80,7 @@ class Served:
     def feed(self, n, each):
         for at in range(0, n, each):
             m = min(each, n - at)
-            self.decode([(self.ids[self.pos + i], self.pos + i, 0, at + i == n - 1) for i in range(m)])
+            self.decode([(self.ids[self.pos + i], self.pos + i, 0, each == 1 or at + i == n - 1) for i in range(m)])
             self.pos += m
 
     def run(self, kind, a, b):
