@@ -130,13 +130,11 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
     return x;
 }
 
-/* Decoding: chunks of about 8 KiB of weights, 0.3 us: what the last one keeps the other threads waiting. */
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
     struct act_row x = op_act_row(r, op->src[1], w, 0);
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
-    int64_t chunk = max_i64(4, (int64_t)(8192 / w->nb[1]));
-    for (int64_t begin, end; op_take(r, n_w, chunk, &begin, &end);)
+    for (int64_t begin, end; op_take(r, n_w, op_row_chunk(w), &begin, &end);)
         for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
 }
 

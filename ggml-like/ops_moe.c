@@ -266,7 +266,7 @@ static void moe_single(const struct op_run *r, const struct op *op, const struct
 {
     bool f32 = op_is_float(w->type), own = r->x->plan->val[op->src[3]].sorted;
     float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
-    int64_t n = w->ne[1], chunk = max_i64(16, min_i64((int64_t)(65536 / w->nb[1]), n / (2 * r->nth)) & ~(int64_t)15);
+    int64_t n = w->ne[1], chunk = op_row_chunk(w);
     int64_t chunks = (n + chunk - 1) / chunk;
     const uint8_t *a = op_data(r, op->src[1]);
     for (int64_t i, end; op_take(r, chunks * route->n_pairs, 1, &i, &end);) {

@@ -3,10 +3,10 @@
 #pragma once
 #include "ggml-like/base.h"
 #include "ggml-like/formats/formats.h"
+#include "ggml-like/kernels/bytes.h"
 #include <immintrin.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
 
 /* Unpacks n blocks of a format, together at most 256 weights, to codes, scales and mins (isa_avx2_unpack.c); NULL: only block by block. */
 typedef void avx2_unpack_fn(const uint8_t *w, int n, struct codes *out);
@@ -15,18 +15,6 @@ extern avx2_unpack_fn *const avx2_unpack[DTYPE_IDS];
 INLINE __m128i load128(const void *p) { return _mm_loadu_si128(p); }
 INLINE __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
 INLINE __m256i load_twice(const void *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(p)); }
-INLINE uint32_t load_u32(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-INLINE uint64_t load_u64(const void *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
 INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 
 INLINE __m256 negated(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }

@@ -1,9 +1,9 @@
 /* neon - what the files of the aarch64 levels share. */
 #pragma once
+#include "ggml-like/kernels/bytes.h"
 #include "ggml-like/kernels/levels.h"
 #include <arm_neon.h>
 
-#define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else

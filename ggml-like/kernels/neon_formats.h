@@ -39,18 +39,6 @@ struct neon_format {
 
 /* ---- bytes ---- */
 
-INLINE uint32_t load_u32(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-INLINE uint64_t load_u64(const void *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
 INLINE struct codes32 codes32(uint8x16_t low, uint8x16_t high)
 {
     return (struct codes32){ vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high) };
