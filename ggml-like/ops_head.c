@@ -14,8 +14,7 @@ val op_head_matmul(struct plan *p, val w, val x)
     val q = x;
     if (!by_rows || kind != READ_FLOATS) {
         size_t bytes = (size_t)(n_head * plan_room(p, rows)) * act_row_bytes(k);
-        if (!by_rows)
-            bytes = op_panels_bytes(p, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, n_head * tiles_of(p, PRECISE_ROWS) * nt, kind);
+        if (!by_rows) bytes = op_panels_bytes(p, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, kind);
         q = plan_temp_bytes(p, bytes);
         struct op *op = plan_op(p, OP_HEAD_QUANT, q, x, VAL_NONE, VAL_NONE);
         op->arg.head.n_head = (int32_t)n_head;

@@ -50,12 +50,11 @@ static inline enum act_kind op_act_kind(const struct plan *p, const struct dtype
     return op_is_float(t) ? READ_FLOATS : t->code_max > p->k->code_max_8 ? READ_WIDE : READ_ANY;
 }
 
-/* op_by_rows - rows go through rowdot one by one. op_act_form - what they become in this pass otherwise. op_panels_bytes - room for the panels of
- * up to `most` rows of k columns, of which a pass of PRECISE_ROWS rows fills `few`. op_quantized - the form of x that weights of this kind read,
- * recorded once per x and kind. */
+/* op_by_rows - rows go through rowdot one by one. op_act_form - what they become in this pass otherwise. op_panels_bytes - room for up to
+ * `rows` rows of k columns in that form. op_quantized - the form of x that weights of this kind read, recorded once per x and kind. */
 static inline bool op_by_rows(const struct plan *p, int64_t rows) { return rows == 1 || p->single; }
 enum act_form op_act_form(const struct plan *p, enum act_kind kind);
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, enum act_kind kind);
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t rows, enum act_kind kind);
 val op_quantized(struct plan *p, val x, enum act_kind kind);
 
 /* op_act_row - row `i` of the activations that op_quantized made for single rows. */

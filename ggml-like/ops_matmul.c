@@ -1,21 +1,17 @@
 /* ops_matmul - embedding look-up, quantization of activations, and matmul on weights in their file layout.
  * One row of activations goes through rowdot, several through panels and tiles; kernels.h explains both.
- * For few rows, and in a precise plan for any, activations have 15 bits, like the row of one token; otherwise 8. */
+ * Several rows have 8 bits, in a precise plan 15, like the row of one token. */
 #include "ggml-like/ops_int.h"
 
 enum act_form op_act_form(const struct plan *p, enum act_kind kind)
 {
     if (kind == READ_FLOATS) return ACT_F32;
-    return kind == READ_WIDE || p->precise || p->pass_rows <= PRECISE_ROWS ? ACT_15 : ACT_8;
+    return kind == READ_WIDE || p->precise ? ACT_15 : ACT_8;
 }
 
-/* Sized for the most rows, so that it does not depend on this pass (plan_reset). */
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t most, int64_t few, enum act_kind kind)
+size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t rows, enum act_kind kind)
 {
-    if (kind == READ_FLOATS) return act_panel_bytes(p->k, k, most, ACT_F32);
-    if (kind == READ_WIDE || p->precise) return act_panel_bytes(p->k, k, most, ACT_15);
-    size_t all = act_panel_bytes(p->k, k, most, ACT_8), precise = act_panel_bytes(p->k, k, min_i64(most, few), ACT_15);
-    return precise > all ? precise : all;
+    return act_panel_bytes(p->k, k, rows, op_act_form(p, kind));
 }
 
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
@@ -28,7 +24,7 @@ val op_quantized(struct plan *p, val x, enum act_kind kind)
     if (row) kind = READ_ANY; /* one form for all */
     if (!f32 && p->val[x].quant[kind == READ_WIDE] != VAL_NONE) return p->val[x].quant[kind == READ_WIDE];
     int64_t room = plan_room(p, t->ne[1]);
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, PRECISE_ROWS, kind));
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, kind));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.kind = kind;
     if (!f32) p->val[x].quant[kind == READ_WIDE] = q;
     return q;

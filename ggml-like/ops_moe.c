@@ -203,8 +203,7 @@ static val routed_quant(struct plan *p, val x, val route, enum act_kind kind)
         if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && p->op[i].arg.acts.kind == (int32_t)kind)
             return p->op[i].dst;
     size_t bytes = (size_t)(n_used * plan_room(p, rows)) * act_row_bytes(k);
-    if (!by_rows)
-        bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), room_tokens(p, n_expert, PRECISE_ROWS * n_used), kind);
+    if (!by_rows) bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), kind);
     val q = plan_temp_bytes(p, bytes);
     plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.acts.kind = kind;
     return q;

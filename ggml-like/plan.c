@@ -70,7 +70,6 @@ void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out, int64_t max_rows)
     p->n_rows = n_rows;
     p->n_out = n_out;
     p->max_rows = max_rows;
-    p->pass_rows = n_rows;
 }
 
 int64_t plan_room(const struct plan *p, int64_t ne1) { return ne1 > 1 ? p->max_rows : ne1; }

@@ -9,7 +9,7 @@
 struct kernels;
 
 typedef int32_t val; /* index into plan.val */
-enum { VAL_NONE = -1, OP_SRC = 4, PRECISE_ROWS = 64 };
+enum { VAL_NONE = -1, OP_SRC = 4 };
 
 enum op_kind {
     OP_EMBED, OP_ROWS, OP_RMS_NORM, OP_ADD, OP_BIAS, OP_SCALE, OP_SOFTCAP, OP_SILU_MUL, OP_GELU_MUL,
@@ -100,9 +100,7 @@ struct plan {
     size_t bytes;          /* scratch block, set by plan_finish */
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
     int64_t max_rows;      /* of all passes that share the scratch block */
-    int64_t pass_rows;     /* n_rows, or those of the pass whose results this plan continues */
-    bool precise;          /* matmuls read 15 bits of the activations instead of 8; without it only in passes of at most
-                            * PRECISE_ROWS rows: short prompts and small batches cost little and then agree with single rows */
+    bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     bool observe;          /* matmuls keep their float input alive for the observer */
 };

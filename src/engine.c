@@ -74,7 +74,6 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     p->single = en->single;
     p->observe = en->observe != NULL;
     p->precise = en->precise;
-    p->pass_rows = en->body.pass_rows;
     TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
     en->head_in = plan_input(p, hp->n_embd, rows);
     val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
@@ -98,7 +97,6 @@ static status build_score(struct engine *en, int64_t rows, struct err *e)
     en->shape_score = -1;
     plan_reset(p, rows, rows, score_rows(en));
     p->precise = en->precise;
-    p->pass_rows = en->body.pass_rows;
     TRY(plan_reserve(p, PLAN_CHUNK, e));
     en->score_in = plan_input(p, hp->n_embd, rows);
     val w = weight(&b, -1, W_OUTPUT);
@@ -468,7 +466,7 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
     for (int64_t done = 0; done < n_out;) {
         int64_t n = min_i64(en->head_rows, n_out - done);
-        if (en->shape_head != n || en->head.pass_rows != en->body.pass_rows || en->head.single != en->single) TRY(build_head(en, n, e));
+        if (en->shape_head != n || en->head.single != en->single) TRY(build_head(en, n, e));
         plan_bind(&en->head, en->head_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n };
         run_plan(en, &en->head, en->mem + en->body_bytes, &b);
@@ -493,7 +491,7 @@ static status run_score(struct engine *en, int64_t n_out, const int32_t *target,
     en->shape_head = -1; /* its logits are overwritten */
     for (int64_t done = 0, n; done < n_out; done += n) {
         n = min_i64(score_rows(en), n_out - done);
-        if (en->shape_score != n || en->score.pass_rows != en->body.pass_rows) TRY(build_score(en, n, e));
+        if (en->shape_score != n) TRY(build_score(en, n, e));
         plan_bind(&en->score, en->score_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n, .target = target + done };
         run_plan(en, &en->score, en->mem + en->body_bytes, &b);

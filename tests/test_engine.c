@@ -9,7 +9,7 @@
 #include "tests/tiny.h"
 #include <stdatomic.h>
 
-enum { N = PRECISE_ROWS + 16 }; /* more rows than a small pass: prefill takes the fast tiles */
+enum { N = 80 };
 
 static struct model *open_tiny(const struct tiny_options *o, const char *file)
 {
