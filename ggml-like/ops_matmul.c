@@ -148,7 +148,8 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
             }
 }
 
-/* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. */
+/* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. What is read next, the
+ * rows below, is one piece of memory: each part of the columns asks for its share of it. */
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_panel *x, int64_t tile,
                      int64_t n, int64_t row, float *y, int64_t stride)
 {
@@ -157,16 +158,21 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
     panel_place(&p, r->scratch, PANEL_K);
     float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
     int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
+    size_t below = (size_t)min_i64(PANEL_ROWS, n_w - row - rows) * w->nb[1];
     void (*mul)(const struct kernels *, const struct panel *, const struct act_panel *, int64_t, int64_t, int, float *, int64_t, bool) =
         x->form == ACT_F32 ? k->tile_f32 : k->tile;
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
+        size_t from = below * (size_t)k0 / (size_t)w->ne[0], to = below * (size_t)(k0 + nk) / (size_t)w->ne[0];
+        p.next = data + (size_t)(row + rows) * w->nb[1] + from;
+        p.next_bytes = to - from;
         k->panel_build(k, &p, w->type, x->form, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
             if (rows == PANEL_ROWS) {
                 mul(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
+                p.next_bytes = 0; /* the first tile has asked for it */
                 continue;
             }
             mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);

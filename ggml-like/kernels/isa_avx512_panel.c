@@ -33,27 +33,6 @@ INLINE void columns16(struct rows r, size_t at, __m512i x[4])
     x[2] = _mm512_unpacklo_epi64(b, d), x[3] = _mm512_unpackhi_epi64(b, d);
 }
 
-/* The bytes that the next panel will most likely be made of: further columns of these rows, or the rows below. They are asked for row by row
- * while this panel is made, so that memory sees one stream and not 16; without a branch, since rows and blocks are out of step. */
-struct ahead { const char *at, *row_end; ptrdiff_t gap, stride; };
-
-INLINE struct ahead ahead_of(const uint8_t *w, size_t stride, size_t row_bytes)
-{
-    size_t lines = (row_bytes + 63) / 64 * 64;
-    return (struct ahead){ (const char *)w, (const char *)w + lines, (ptrdiff_t)stride - (ptrdiff_t)lines, (ptrdiff_t)stride };
-}
-
-INLINE void prefetch_lines(struct ahead *a, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64) {
-        _mm_prefetch(a->at, _MM_HINT_T1);
-        a->at += 64;
-        bool row_done = a->at >= a->row_end;
-        a->at += row_done ? a->gap : 0;
-        a->row_end += row_done ? a->stride : 0;
-    }
-}
-
 /* Where the next columns of the panel go. */
 struct to { int8_t *code; float *scale, *csum, *min; };
 
@@ -136,13 +115,14 @@ INLINE __m512i high_bits(const __m512i head[2], int at, int j, __m512i table)
     return _mm512_permutexvar_epi32(_mm512_srli_epi32(head[at / 4], at % 4 * 8 + 4 * j), table);
 }
 
-INLINE void panel_legacy(struct panel *p, struct rows r, struct ahead a, int64_t nk, const struct legacy f)
+INLINE void panel_legacy(struct panel *p, struct rows r, int64_t nk, const struct legacy f)
 {
     __m512i table = high_bit_table(f.bias), bias = _mm512_set1_epi8((char)f.bias);
     __m512i levels = f.levels ? level_table(f.levels) : bias;
+    struct stream next = panel_stream(p, false);
     for (int64_t b = 0; b < nk / 32; b++, r.w += f.bytes) {
         struct to to = panel_at(p, 32 * b);
-        prefetch_lines(&a, PANEL_ROWS * f.bytes);
+        stream_ask(&next, 32);
         __m512i x[4], head[2];
         heads16(r, head);
         __m512 d = f.exponent ? exponents16(head[0]) : halves_low(head[0]);
@@ -166,9 +146,9 @@ UNROLL
 }
 
 #define LEGACY(name, ...)                                                    \
-    static void panel_##name(struct panel *p, struct rows r, struct ahead a, int64_t nk) \
+    static void panel_##name(struct panel *p, struct rows r, int64_t nk) \
     {                                                                        \
-        panel_legacy(p, r, a, nk, (struct legacy){ __VA_ARGS__ });           \
+        panel_legacy(p, r, nk, (struct legacy){ __VA_ARGS__ });           \
     }
 LEGACY(q4_0, .bytes = 18, .qs = 2, .bias = 8, .nibbles = true)
 LEGACY(q4_1, .bytes = 20, .qs = 4, .bias = 8, .nibbles = true, .has_min = true)
@@ -179,12 +159,13 @@ LEGACY(iq4_nl, .bytes = 18, .qs = 2, .nibbles = true, .levels = iq4_levels)
 LEGACY(mxfp4, .bytes = 17, .qs = 1, .nibbles = true, .levels = e2m1_levels, .exponent = true)
 
 /* Blocks of 64 in groups of 16: four scales of 8 bits; 8 bytes hold a group, low nibbles first. */
-static void panel_nvfp4(struct panel *p, struct rows r, struct ahead a, int64_t nk)
+static void panel_nvfp4(struct panel *p, struct rows r, int64_t nk)
 {
     __m512i levels = level_table(e2m1_levels), nan = _mm512_set1_epi32(0x7f);
+    struct stream next = panel_stream(p, false);
     for (int64_t b = 0; b < nk / 64; b++, r.w += sizeof(struct block_nvfp4)) {
         struct to to = panel_at(p, 64 * b);
-        prefetch_lines(&a, PANEL_ROWS * sizeof(struct block_nvfp4));
+        stream_ask(&next, 64);
         __m512i x[4], head[2];
         heads16(r, head);
 UNROLL
@@ -382,17 +363,18 @@ UNROLL
 }
 
 #define SUPER(name)                                                                                  \
-    static void panel_##name(struct panel *p, struct rows r, struct ahead a, int64_t nk)             \
+    static void panel_##name(struct panel *p, struct rows r, int64_t nk)             \
     {                                                                                                \
+        struct stream next = panel_stream(p, false);                                                 \
         for (int64_t at = 0; at < nk; at += CHUNK, r.w += sizeof(struct block_##name)) {             \
-            prefetch_lines(&a, PANEL_ROWS * sizeof(struct block_##name));                            \
+            stream_ask(&next, CHUNK);                                                                \
             super_##name(panel_at(p, at), r);                                                        \
         }                                                                                            \
     }
 SUPER(q2_k) SUPER(q3_k) SUPER(q4_k) SUPER(q5_k) SUPER(q6_k) SUPER(iq4_xs)
 
 /* 16 rows, nk columns from r.w on, a multiple of the block length */
-typedef void panel_fn(struct panel *p, struct rows r, struct ahead a, int64_t nk);
+typedef void panel_fn(struct panel *p, struct rows r, int64_t nk);
 static panel_fn *const panels[DTYPE_IDS] = {
     [GGUF_Q4_0] = panel_q4_0, [GGUF_Q4_1] = panel_q4_1, [GGUF_Q5_0] = panel_q5_0, [GGUF_Q5_1] = panel_q5_1, [GGUF_Q8_0] = panel_q8_0,
     [GGUF_Q2_K] = panel_q2_k, [GGUF_Q3_K] = panel_q3_k, [GGUF_Q4_K] = panel_q4_k, [GGUF_Q5_K] = panel_q5_k, [GGUF_Q6_K] = panel_q6_k,
@@ -487,12 +469,7 @@ static void panel_build(const struct kernels *k, struct panel *p, const struct d
         return;
     }
     int64_t direct = n_rows == PANEL_ROWS && panels[t->gguf_id] ? nk / t->block_len * t->block_len : 0;
-    if (direct) {
-        size_t part = dtype_row_bytes(t, direct);
-        bool more = dtype_row_bytes(t, k0) + part < row_bytes;
-        const uint8_t *next = more ? r.w + part : (const uint8_t *)w + PANEL_ROWS * row_bytes;
-        panels[t->gguf_id](p, r, ahead_of(next, row_bytes, part), direct);
-    }
+    if (direct) panels[t->gguf_id](p, r, direct);
     if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
 }
 

@@ -74,8 +74,10 @@ INLINE bool tile_body(const struct panel *p, struct act_tile x, float *y, int64_
     __m512 acc[NT];
 UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
+    struct stream next = panel_stream(p, true);
     if (pairs) pair_sums(both[0], x.sum);
     for (const int8_t *end = w + p->nk * PANEL_ROWS; w < end; w += 32 * PANEL_ROWS) {
+        stream_ask(&next, 32);
         if (pairs) pair_sums(both[now ^ 1], w + 32 * PANEL_ROWS < end ? x.sum + 2 * NT : x.sum);
 UNROLL
         for (int h = 0; h < 2; h++) {
@@ -154,6 +156,7 @@ INLINE void wide_body(const struct panel *p, struct act_wide x, float *y, int64_
 {
     const int8_t *w = p->code;
     const float *scale = p->scale, *min = p->min, *sum = group == 32 ? x.sum32 : x.sum;
+    struct stream next = panel_stream(p, true);
     __m512 all[NT];
 UNROLL
     for (int t = 0; t < nt; t++) all[t] = _mm512_setzero_ps();
@@ -163,6 +166,7 @@ UNROLL
         for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
         for (int64_t end = min_i64(at + WIDE_SPAN, p->nk); at < end; at += group, w += group * PANEL_ROWS, x.y += group * NT) {
             __m512i dot[NT];
+            stream_ask(&next, group);
             wide_dot(dot, w, x.y, group, nt);
             __m512 s = load_ps(scale);
 UNROLL

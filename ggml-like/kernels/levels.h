@@ -94,6 +94,23 @@ static inline void panel_shape(struct panel *p, const struct dtype *t, enum act_
     p->has_min = t->has_min || t->code_bias != 0;
 }
 
+/* One half of panel.next, asked for in step with the columns of the panel. One stream over whole rows, whatever the order in which they are
+ * unpacked: memory then sees one reader, and its prefetchers join in (16 streams of parts of rows: 1.4 times the time of a batch of 8). */
+struct stream { const uint8_t *at, *due; size_t step; /* bytes for 32 columns */ };
+
+static inline struct stream panel_stream(const struct panel *p, bool second)
+{
+    size_t half = p->next_bytes / 2;
+    const uint8_t *at = second ? p->next + half : p->next;
+    return (struct stream){ at, at, p->next_bytes ? half / (size_t)(p->nk / 32) + 1 : 0 };
+}
+
+static inline void stream_ask(struct stream *s, int columns)
+{
+    s->due += s->step * (size_t)columns / 32;
+    for (; s->at < s->due; s->at += 64) __builtin_prefetch(s->at, 0, 2);
+}
+
 /* Smallest range (tile) or magnitude (row) of a block that is still quantized: below it the reciprocal of the scale would not be finite.
  * Such a block becomes a constant; the error is below 1e-33. */
 #define ACT_RANGE_MIN 0x1p-110f
