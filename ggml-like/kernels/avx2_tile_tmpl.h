@@ -133,12 +133,14 @@ INLINE void tile_body(const struct panel *p, struct act_at x, float *y, int64_t 
 {
     size_t block = panel_layout(p->form, group, p->code_max, p->has_min).bytes;
     const uint8_t *w = (const uint8_t *)p->code;
+    struct stream next = panel_stream(p, true);
     __m256 all[2][NT];
     for (int t = 0; t < nt; t++) all[0][t] = all[1][t] = _mm256_setzero_ps();
     for (int64_t at = 0; at < p->nk; x.unit += NT) {
         __m256 acc[2][NT];
         for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
         for (int64_t end = min_i64(at + SPAN, p->nk); at < end; at += BLOCK, w += block) {
+            stream_ask(&next, BLOCK);
             if (steps) block8(acc, w, (const struct act8 *)(const void *)x.block, p->has_min, steps, group, plain, nt);
             else block15(acc, w, (const struct act15 *)(const void *)x.block, p->has_min, group, nt);
             x.block += steps ? sizeof(struct act8) : sizeof(struct act15);

@@ -56,8 +56,8 @@ struct panel {
     int8_t *code;
     float *scale, *csum, *min;
     float *f32;
-    const uint8_t *next; /* set by the caller: bytes that will be read soon, in one piece. panel_build asks memory for the first half of them as */
-    size_t next_bytes;   /* it goes, tile for the second (0: nothing): a burst would wait for the 24 lines that a core can be waiting for */
+    const uint8_t *next; /* set by the caller: bytes that will be read soon, in one piece: panel_build asks memory for the first half of them as it */
+    size_t next_bytes;   /* goes, tile for the second (0: nothing). In step with the work: a burst waits, since few lines can be under way */
 };
 
 /* Activations of n_tokens x k (k % 32 == 0 unless ACT_F32) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last

@@ -100,9 +100,9 @@ struct stream { const uint8_t *at, *due; size_t step; /* bytes for 32 columns */
 
 static inline struct stream panel_stream(const struct panel *p, bool second)
 {
-    size_t half = p->next_bytes / 2;
+    size_t half = p->group ? p->next_bytes / 2 : p->next_bytes; /* tiles of floats ask for nothing */
     const uint8_t *at = second ? p->next + half : p->next;
-    return (struct stream){ at, at, p->next_bytes ? half / (size_t)(p->nk / 32) + 1 : 0 };
+    return (struct stream){ at, at, p->next_bytes ? half * 32 / (size_t)p->nk + 1 : 0 };
 }
 
 static inline void stream_ask(struct stream *s, int columns)
@@ -110,6 +110,11 @@ static inline void stream_ask(struct stream *s, int columns)
     s->due += s->step * (size_t)columns / 32;
     for (; s->at < s->due; s->at += 64) __builtin_prefetch(s->at, 0, 2);
 }
+
+/* For panel_tmpl.h. Where rows begin, `stride` bytes apart; and what a format's panels look like: constants after inlining, equal to the format's
+ * row of the dtype table. */
+struct rows { const uint8_t *w; size_t stride; };
+struct shape { int group, code_max; bool has_min; };
 
 /* Smallest range (tile) or magnitude (row) of a block that is still quantized: below it the reciprocal of the scale would not be finite.
  * Such a block becomes a constant; the error is below 1e-33. */
