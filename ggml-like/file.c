@@ -77,12 +77,14 @@ static status read_copy(struct file *f, int fd, const char *path, struct err *e)
     return s;
 }
 
-/* No advice to the kernel: populating a warm mapping costs six times its faults (190 against 34 ns a page), and for a cold 1.1 GB file
- * (8 MiB read-ahead) WILLNEED and SEQUENTIAL read no faster than plain touching, 2 GB/s. */
+/* A file that is not in memory yet is then read in pieces of 4 MiB and stays there in pages of 2 MiB: cold start 330 -> 195 ms (469 MiB), and every
+ * later mapping costs 15 ns for each 4 KiB, where pages of ordinary read-ahead cost 38 and those of small writes 330 to 570. No other advice: populating
+ * costs what the faults cost (400 against 570 ns in pages of 4 KiB, 23 against 38 in large ones), WILLNEED and SEQUENTIAL read no faster than touching. */
 static bool map_file(struct file *f, int fd)
 {
     void *p = mmap(NULL, f->size, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) return false;
+    (void)!madvise(p, f->size, MADV_HUGEPAGE);
     f->data = p;
     f->mapped = true;
     return true;
