@@ -251,7 +251,12 @@ static status skip_strings(struct reader *r, uint64_t n)
 {
     if (n > left(r) / 8) return fail(r, "%llu strings do not fit in the %zu bytes left", (unsigned long long)n, left(r));
     struct str s;
-    for (uint64_t i = 0; i < n; i++) TRY(read_str(r, "a string", &s));
+    for (uint64_t i = 0, len; i < n; i++) {
+        if (left(r) < sizeof len) return read_str(r, "a string", &s); /* which says what is wrong */
+        memcpy(&len, r->data + r->at, sizeof len);
+        if (len > left(r) - sizeof len) return read_str(r, "a string", &s);
+        r->at += sizeof len + (size_t)len;
+    }
     return OK;
 }
 

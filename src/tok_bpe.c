@@ -22,69 +22,12 @@ static int char_byte(uint32_t c)
     return c <= 0x120 ? (int)(c - 0x100) : c <= 0x142 ? (int)(c - 0x121 + 0x7f) : 0xad;
 }
 
-/* ---- merges ---- */
-
-static uint32_t pair_hash(int32_t left, int32_t right)
-{
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
-    return (uint32_t)((h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32);
-}
-
-/* The slot that holds the pair or is free for it, NULL after TOK_PROBES others. */
-static struct tok_pair *pair_slot(const struct tokenizer *t, int32_t left, int32_t right)
-{
-    uint32_t hash = pair_hash(left, right);
-    for (uint32_t i = 0; i < TOK_PROBES; i++) {
-        struct tok_pair *p = &t->pair[(hash + i) & t->pair_mask];
-        if (p->left < 0 || (p->left == left && p->right == right)) return p;
-    }
-    return NULL;
-}
+/* ---- merges: kept by the text that they make, so that opening looks no half up ---- */
 
 static status fail_merge(struct err *e, uint64_t i, struct str s, const char *what)
 {
     return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges[%llu] is \"%.*s\", %s", (unsigned long long)i, s.n < 64 ? (int)s.n : 64, s.p,
                    what);
-}
-
-/* One line of the merge list on its way into the table. */
-struct merge {
-    struct str text;  /* "left right" */
-    size_t left_len;  /* up to the first space after the first byte */
-    uint32_t hash[2]; /* of the halves */
-    struct tok_pair pair;
-};
-
-static struct str half(const struct merge *m, int i)
-{
-    return i == 0 ? (struct str){ m->text.p, m->left_len } : (struct str){ m->text.p + m->left_len + 1, m->text.n - m->left_len - 1 };
-}
-
-static status split_merge(struct tokenizer *t, uint64_t i, struct str s, struct merge *m, struct err *e)
-{
-    const char *space = s.n > 1 ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
-    if (!space) return fail_merge(e, i, s, "expected two tokens with a space between");
-    *m = (struct merge){ .text = s, .left_len = (size_t)(space - s.p) };
-    for (int k = 0; k < 2; k++) {
-        m->hash[k] = tok_hash(half(m, k).p, half(m, k).n);
-        tok_vocab_expect(&t->vocab, m->hash[k], 0);
-    }
-    return OK;
-}
-
-/* The token that the joined halves are. Most lists name their tokens in order, so `next` is tried before the table is asked.
- * joined: len_max bytes of scratch. */
-static int32_t find_joined(const struct tok_vocab *v, const struct merge *m, int32_t next, char *joined)
-{
-    size_t n = m->text.n - 1;
-    if (n > v->len_max) return -1;
-    memcpy(joined, m->text.p, m->left_len);
-    memcpy(joined + m->left_len, m->text.p + m->left_len + 1, n - m->left_len);
-    if (next < v->n) {
-        struct str s = tok_text(v, next);
-        if (s.n == n && !memcmp(s.p, joined, n)) return next;
-    }
-    return tok_vocab_find(v, joined, n);
 }
 
 static void mark_joint(struct tokenizer *t, struct str left, struct str right)
@@ -94,40 +37,130 @@ static void mark_joint(struct tokenizer *t, struct str left, struct str right)
     if (right.n >= TOK_SPACE_LEN && !memcmp(right.p, TOK_SPACE, TOK_SPACE_LEN)) t->glued[(uint8_t)left.p[left.n - 1]] = true;
 }
 
-static status resolve_merge(struct tokenizer *t, uint64_t i, struct merge *m, int32_t next, char *joined, struct err *e)
+/* One line of the merge list. */
+struct merge {
+    struct str text;  /* "left right" */
+    size_t left_len;  /* up to the first space after the first byte */
+    uint32_t hash[2]; /* of the halves */
+};
+
+static struct str half(const struct merge *m, int i)
 {
-    const struct tok_vocab *v = &t->vocab;
-    int32_t id[2];
+    return i == 0 ? (struct str){ m->text.p, m->left_len } : (struct str){ m->text.p + m->left_len + 1, m->text.n - m->left_len - 1 };
+}
+
+static status split_merge(struct tokenizer *t, uint64_t i, struct str s, struct merge *m, struct err *e)
+{
+    const char *space = s.n > 1 && s.n < UINT32_MAX ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
+    if (!space) return fail_merge(e, i, s, "expected two tokens with a space between");
+    *m = (struct merge){ .text = s, .left_len = (size_t)(space - s.p) };
     for (int k = 0; k < 2; k++) {
-        id[k] = tok_vocab_find_hashed(v, half(m, k).p, half(m, k).n, m->hash[k]);
-        if (id[k] < 0) return fail_merge(e, i, m->text, k == 0 ? "whose left half is no token" : "whose right half is no token");
+        m->hash[k] = tok_hash(half(m, k).p, half(m, k).n);
+        tok_vocab_expect(&t->vocab, m->hash[k]);
     }
-    m->pair = (struct tok_pair){ id[0], id[1], (uint32_t)i, find_joined(v, m, next, joined) };
-    if (t->pre->flags & PRETOK_SPACE_SIGN) mark_joint(t, half(m, 0), half(m, 1));
-    __builtin_prefetch(&t->pair[pair_hash(id[0], id[1]) & t->pair_mask]);
     return OK;
 }
 
-/* In batches, each memory access asked for one step ahead: see index_texts in tok_vocab.c. */
-static status add_merges(struct tokenizer *t, const struct gguf_kv *kv, char *joined, struct err *e)
+static bool makes(const struct tok_vocab *v, const struct merge *m, int32_t id)
+{
+    struct str s = tok_text(v, id), right = half(m, 1);
+    return s.n == m->text.n - 1 && !memcmp(s.p, m->text.p, m->left_len) && !memcmp(s.p + m->left_len, right.p, right.n);
+}
+
+static void write_joined(const struct merge *m, char *to)
+{
+    memcpy(to, m->text.p, m->left_len);
+    memcpy(to + m->left_len, half(m, 1).p, half(m, 1).n);
+}
+
+/* The token that the joined halves are, -1 if they are none. Most lists name their tokens in order, some several ways to each in turn: so the
+ * last one and the one after it are tried before the table is asked. joined: len_max bytes of scratch. */
+static int32_t find_joined(const struct tok_vocab *v, const struct merge *m, int32_t last, char *joined)
+{
+    size_t n = m->text.n - 1;
+    if (n > v->len_max) return -1;
+    if (last + 1 < v->n && !v->repeats && makes(v, m, last + 1)) return last + 1;
+    if (last >= 0 && !v->repeats && makes(v, m, last)) return last;
+    write_joined(m, joined);
+    return tok_vocab_find(v, joined, n);
+}
+
+/* Adds split i to the ways of making text `head`: of two equal ones the first counts. False after TOK_PROBES others. */
+static bool link_split(struct tok_split *s, int32_t head, int32_t i)
+{
+    for (int k = 0; k < TOK_PROBES; k++) {
+        if (s[head].left_len == s[i].left_len) return true;
+        if (s[head].next == 0) return s[head].next = i, true;
+        head = s[head].next;
+    }
+    return false;
+}
+
+static const char too_many[] = "one of too many that make the same text";
+
+struct merge_list {
+    uint64_t n_loose;   /* merges whose result is no token */
+    size_t loose_bytes; /* of their results, with a length before each */
+    int32_t n_split, last;
+    char *joined;
+};
+
+static status add_merge(struct tokenizer *t, uint64_t i, const struct merge *m, struct merge_list *l, struct err *e)
+{
+    for (int k = 0; k < 2; k++)
+        if (!tok_vocab_may_hold(&t->vocab, m->hash[k]))
+            return fail_merge(e, i, m->text, k == 0 ? "whose left half is no token" : "whose right half is no token");
+    if (t->pre->flags & PRETOK_SPACE_SIGN) mark_joint(t, half(m, 0), half(m, 1));
+    l->last = find_joined(&t->vocab, m, l->last, l->joined);
+    struct tok_split way = { .rank = (uint32_t)i, .left_len = (uint32_t)m->left_len };
+    if (l->last < 0) {
+        l->n_loose++;
+        l->loose_bytes += sizeof(uint64_t) + m->text.n - 1;
+    } else if (t->split[l->last].left_len == 0) {
+        t->split[l->last] = way;
+    } else {
+        t->split[l->n_split] = way;
+        if (!link_split(t->split, l->last, l->n_split++)) return fail_merge(e, i, m->text, too_many);
+    }
+    return OK;
+}
+
+/* In batches, slots asked for one step ahead: see index_texts in tok_vocab.c. */
+static status add_merges(struct tokenizer *t, const struct gguf_kv *kv, struct merge_list *l, struct err *e)
 {
     struct merge batch[TOK_BATCH];
     const uint8_t *cursor = kv->data;
-    int32_t next = 0;
     for (uint64_t first = 0; first < kv->n; first += TOK_BATCH) {
         int n = kv->n - first < TOK_BATCH ? (int)(kv->n - first) : TOK_BATCH;
         for (int i = 0; i < n; i++) TRY(split_merge(t, first + (uint64_t)i, gguf_arr_str(&cursor), &batch[i], e));
-        for (int i = 0; i < n; i++)
-            for (int k = 0; k < 2; k++) tok_vocab_expect(&t->vocab, batch[i].hash[k], 1);
-        for (int i = 0; i < n; i++) {
-            TRY(resolve_merge(t, first + (uint64_t)i, &batch[i], next, joined, e));
-            next = batch[i].pair.merged + 1;
-        }
-        for (int i = 0; i < n; i++) {
-            struct tok_pair *p = pair_slot(t, batch[i].pair.left, batch[i].pair.right);
-            if (!p) return fail_merge(e, first + (uint64_t)i, batch[i].text, "one of too many whose hashes collide");
-            if (p->left < 0) *p = batch[i].pair;
-        }
+        for (int i = 0; i < n; i++) TRY(add_merge(t, first + (uint64_t)i, &batch[i], l, e));
+    }
+    return OK;
+}
+
+/* Once more over the list, for the merges whose results are no tokens: few files have one. */
+static status add_loose(struct tokenizer *t, const struct gguf_kv *kv, struct merge_list *l, struct err *e)
+{
+    uint8_t *text = arena_alloc(&t->mem, l->loose_bytes);
+    t->loose_split = arena_zalloc(&t->mem, (size_t)l->n_loose, sizeof *t->loose_split);
+    if (!text || !t->loose_split) return err_oom(e, "merges", l->loose_bytes + (size_t)l->n_loose * sizeof *t->loose_split);
+    const uint8_t *cursor = kv->data, *start = text;
+    struct merge m;
+    int32_t n = 0;
+    for (uint64_t i = 0; i < kv->n; i++) {
+        TRY(split_merge(t, i, gguf_arr_str(&cursor), &m, e));
+        if (find_joined(&t->vocab, &m, -1, l->joined) >= 0) continue;
+        uint64_t len = m.text.n - 1;
+        memcpy(text, &len, sizeof len);
+        write_joined(&m, (char *)text + sizeof len);
+        text += sizeof len + (size_t)len;
+        t->loose_split[n++] = (struct tok_split){ .rank = (uint32_t)i, .left_len = (uint32_t)m.left_len };
+    }
+    TRY(tok_vocab_index(&t->loose, start, (size_t)n, "results of tokenizer.ggml.merges", &t->mem, e));
+    for (int32_t k = 0; k < n; k++) {
+        struct str s = tok_text(&t->loose, k);
+        int32_t head = tok_vocab_find(&t->loose, s.p, s.n);
+        if (head != k && !link_split(t->loose_split, head, k)) return fail_merge(e, t->loose_split[k].rank, s, too_many);
     }
     return OK;
 }
@@ -144,17 +177,13 @@ static status open_merges(struct tokenizer *t, const struct gguf *g, struct err 
     }
     if (kv->n > 1 << 28)
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges has %llu items, allowed are 0 to %d", (unsigned long long)kv->n, 1 << 28);
-    uint32_t n_slots = 16;
-    while (n_slots < kv->n + kv->n / 2) n_slots *= 2;
-    t->pair = arena_alloc(&t->mem, n_slots * sizeof *t->pair);
-    char *joined = mem_alloc(t->vocab.len_max);
-    status st = t->pair && joined ? OK : err_oom(e, "merges", n_slots * sizeof *t->pair);
-    if (st == OK) {
-        t->pair_mask = n_slots - 1;
-        memset(t->pair, 0xff, n_slots * sizeof *t->pair); /* left -1 */
-        st = add_merges(t, kv, joined, e);
-    }
-    mem_free(joined);
+    size_t n = (size_t)t->vocab.n + (size_t)kv->n;
+    t->split = mem_calloc(n, sizeof *t->split); /* fresh pages: of those behind the tokens few are ever touched */
+    struct merge_list l = { .n_split = (int32_t)t->vocab.n, .last = -1, .joined = mem_alloc(t->vocab.len_max) };
+    status st = t->split && l.joined ? OK : err_oom(e, "merges", n * sizeof *t->split);
+    if (st == OK) st = add_merges(t, kv, &l, e);
+    if (st == OK && l.n_loose) st = add_loose(t, kv, &l, e);
+    mem_free(l.joined);
     return st;
 }
 
@@ -165,7 +194,9 @@ static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
     if (ge.code) return err_set(e, ge.code, "%s", ge.text);
     for (unsigned b = 0; b < 256; b++) {
         char c[8];
-        int n = t->pre->flags & PRETOK_CHARS ? snprintf(c, sizeof c, "<0x%02X>", b) : unicode_encode(byte_char(b), c);
+        int n = unicode_encode(byte_char(b), c);
+        memcpy(t->byte_text[b], c, (size_t)n); /* 1 or 2 */
+        if (t->pre->flags & PRETOK_CHARS) n = snprintf(c, sizeof c, "<0x%02X>", b);
         t->byte_id[b] = tok_vocab_find(&t->vocab, c, (size_t)n);
     }
     return open_merges(t, g, e);
@@ -173,43 +204,65 @@ static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 
 /* ---- encoding ---- */
 
-static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
+static const struct tok_split *find_split(const struct tok_split *s, int32_t i, uint32_t left_len)
 {
-    if (a->id < 0 || b->id < 0) return;
-    const struct tok_pair *p = pair_slot(enc->t, a->id, b->id);
-    if (!p || p->left < 0) return;
-    a->rank = p->rank;
-    a->merged = p->merged;
+    for (; s[i].left_len != left_len; i = s[i].next)
+        if (s[i].next == 0) return NULL;
+    return &s[i];
 }
 
-/* The token whose text is the whole word, -1 if there is none. */
-static status whole_word(struct tok_encoder *enc, const char *word, size_t n, int32_t *id, struct err *e)
+static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
 {
-    *id = -1;
-    if (n > enc->t->vocab.len_max) return OK;
-    TRY(tok_reserve_buf(enc, 2 * n, e));
-    size_t len = 0;
+    const struct tokenizer *t = enc->t;
+    if (a->id < 0 || b->id < 0) return;
+    const char *text = word + a->begin;
+    uint32_t n = b->end - a->begin, hash = tok_hash(text, n);
+    int32_t id = tok_vocab_find_hashed(&t->vocab, text, n, hash), loose = -1;
+    if (id < 0 && t->loose.n) loose = tok_vocab_find_hashed(&t->loose, text, n, hash);
+    if (id < 0 && loose < 0) return;
+    const struct tok_split *s = id < 0 ? find_split(t->loose_split, loose, a->end - a->begin) : find_split(t->split, id, a->end - a->begin);
+    if (!s) return;
+    a->rank = s->rank;
+    a->merged = id;
+}
+
+/* The word in the byte alphabet, one symbol a byte. enc->buf: room for 2 n bytes. */
+static size_t write_bytes(struct tok_encoder *enc, const char *word, size_t n)
+{
+    uint32_t len = 0;
     for (size_t i = 0; i < n; i++) {
-        char c[4];
-        int k = unicode_encode(byte_char((uint8_t)word[i]), c);
-        memcpy(enc->buf + len, c, (size_t)k);
-        len += (size_t)k;
+        uint8_t b = (uint8_t)word[i];
+        const char *c = enc->t->byte_text[b];
+        enc->symbol[i].id = enc->t->byte_id[b];
+        enc->symbol[i].begin = len;
+        enc->buf[len] = c[0];
+        enc->buf[len + 1] = c[1];
+        len += c[1] ? 2 : 1;
+        enc->symbol[i].end = len;
     }
-    *id = tok_vocab_find(&enc->t->vocab, enc->buf, len);
-    return OK;
+    return len;
 }
 
 /* Bytes that the vocabulary does not have disappear, as in llama.cpp. */
+static void emit_bytes(struct tok_encoder *enc, const char *p, size_t n)
+{
+    bool chars = enc->t->pre->flags & PRETOK_CHARS;
+    while (n > 0) {
+        uint32_t c = (uint8_t)*p;
+        size_t len = chars ? 1 : (size_t)unicode_decode(p, n, &c);
+        int32_t id = enc->t->byte_id[chars ? (int)c : char_byte(c)];
+        if (id >= 0) tok_emit(enc, id);
+        p += len;
+        n -= len;
+    }
+}
+
 static void emit_word(struct tok_encoder *enc, const char *word)
 {
     for (int32_t i = 0; i >= 0; i = enc->symbol[i].next) {
         const struct tok_symbol *s = &enc->symbol[i];
         if (s->id >= 0) tok_emit(enc, s->id);
-        else
-            for (uint32_t k = s->begin; k < s->end; k++) {
-                int32_t id = enc->t->byte_id[(uint8_t)word[k]];
-                if (id >= 0) tok_emit(enc, id);
-            }
+        else emit_bytes(enc, word + s->begin, s->end - s->begin);
     }
 }
 
@@ -220,19 +273,16 @@ static status encode_bytes(struct tok_encoder *enc, const char *word, size_t n, 
         if (t->byte_id[(uint8_t)*word] >= 0) tok_emit(enc, t->byte_id[(uint8_t)*word]);
         return OK;
     }
-    if (t->pre->flags & PRETOK_WHOLE_WORDS) {
-        int32_t id;
-        TRY(whole_word(enc, word, n, &id, e));
-        if (id >= 0) {
-            tok_emit(enc, id);
-            return OK;
-        }
-    }
     TRY(tok_merge_reserve(enc, n, e));
-    for (size_t i = 0; i < n; i++)
-        enc->symbol[i] = (struct tok_symbol){ .id = t->byte_id[(uint8_t)word[i]], .begin = (uint32_t)i, .end = (uint32_t)i + 1 };
-    TRY(tok_merge_run(enc, word, n, rate, e));
-    emit_word(enc, word);
+    TRY(tok_reserve_buf(enc, 2 * n, e));
+    size_t len = write_bytes(enc, word, n);
+    int32_t id = t->pre->flags & PRETOK_WHOLE_WORDS ? tok_vocab_find(&t->vocab, enc->buf, len) : -1;
+    if (id >= 0) {
+        tok_emit(enc, id);
+        return OK;
+    }
+    TRY(tok_merge_run(enc, enc->buf, n, rate, e));
+    emit_word(enc, enc->buf);
     return OK;
 }
 
@@ -331,7 +381,7 @@ static size_t bpe_piece(const struct tokenizer *t, struct str s, char *buf, size
     return at;
 }
 
-#define BPE_ROW .has_pre = true, .bos = -1, .eos = -1, .unknown = -1, .sep = -1, .open = bpe_open, .piece = bpe_piece
+#define BPE_ROW .has_pre = true, .joins = true, .bos = -1, .eos = -1, .unknown = -1, .sep = -1, .open = bpe_open, .piece = bpe_piece
 const struct tok_model tok_bpe = { .name = "gpt2", .encode = bpe_encode, BPE_ROW };
 const struct tok_model tok_gemma4 = { .name = "gemma4", .pre = "gemma4", .encode = bpe_encode, BPE_ROW };
 const struct tok_model tok_whitespace = { .name = "whitespace", .pre = "whitespace", .encode = whitespace_encode, BPE_ROW };

@@ -20,9 +20,24 @@ status tok_merge_reserve(struct tok_encoder *enc, size_t n, struct err *e)
 
 static void rate_pair(struct tok_encoder *enc, const char *word, int32_t i, tok_rate rate)
 {
-    struct tok_symbol *s = enc->symbol;
-    s[i].rank = NO_MERGE;
-    if (s[i].next >= 0) rate(enc, word, &s[i], &s[s[i].next]);
+    struct tok_symbol *a = &enc->symbol[i];
+    a->rank = NO_MERGE;
+    a->merged = -1;
+    if (a->next < 0) return;
+    const struct tok_symbol *b = &enc->symbol[a->next];
+    if (!enc->joins || a->id < 0 || b->id < 0) {
+        rate(enc, word, a, b);
+        return;
+    }
+    uint64_t h = ((uint64_t)(uint32_t)a->id << 32 | (uint32_t)b->id) * 0x9e3779b97f4a7c15u;
+    struct tok_pair *p = &enc->joins[(h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32 & (TOK_JOIN_SLOTS - 1)];
+    if (p->left != a->id || p->right != b->id) {
+        rate(enc, word, a, b);
+        *p = (struct tok_pair){ a->id, b->id, a->rank, a->merged };
+        return;
+    }
+    a->rank = p->rank;
+    a->merged = p->merged;
 }
 
 /* Symbol i takes over its right neighbour. */

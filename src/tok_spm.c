@@ -51,31 +51,12 @@ static status spm_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 
 /* ---- encoding ---- */
 
-static void rate_text(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
+static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
 {
     int32_t id = tok_vocab_find(&enc->t->vocab, word + a->begin, b->end - a->begin);
     if (id < 0) return;
     a->rank = enc->t->rank[id];
     a->merged = id;
-}
-
-/* Two tokens always join to the same text, and a few thousand pairs are most of what a text asks for: they are kept by id, the last one wins. */
-static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
-{
-    if (!enc->joins || a->id < 0 || b->id < 0) {
-        rate_text(enc, word, a, b);
-        return;
-    }
-    uint64_t h = ((uint64_t)(uint32_t)a->id << 32 | (uint32_t)b->id) * 0x9e3779b97f4a7c15u;
-    struct tok_pair *p = &enc->joins[(h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32 & (TOK_JOIN_SLOTS - 1)];
-    if (p->left != a->id || p->right != b->id) {
-        a->merged = -1;
-        rate_text(enc, word, a, b);
-        *p = (struct tok_pair){ a->id, b->id, a->rank, a->merged };
-        return;
-    }
-    a->rank = p->rank;
-    a->merged = p->merged;
 }
 
 /* word: already with U+2581 for spaces */

@@ -115,6 +115,7 @@ void tokenizer_close(struct tokenizer *t)
 {
     if (!t) return;
     arena_free(&t->mem);
+    mem_free(t->split);
     mem_free(t);
 }
 
@@ -255,6 +256,8 @@ size_t tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n
 /* ---- facts ---- */
 
 int64_t tokenizer_size(const struct tokenizer *t) { return t->vocab.n; }
+
+size_t tokenizer_piece_max(const struct tokenizer *t) { return t->vocab.len_max; }
 
 int tokenizer_attr(const struct tokenizer *t, int32_t id)
 {

@@ -31,6 +31,7 @@ struct str tokenizer_text(const struct tokenizer *t, int32_t id);
 size_t tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, bool special, char *buf, size_t cap);
 
 int64_t tokenizer_size(const struct tokenizer *t);
+size_t tokenizer_piece_max(const struct tokenizer *t);             /* no piece has more bytes */
 int tokenizer_attr(const struct tokenizer *t, int32_t id);         /* enum token_attr */
 /* ids of the special tokens, -1 when the file has none */
 int32_t tokenizer_bos(const struct tokenizer *t);

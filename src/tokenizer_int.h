@@ -33,6 +33,7 @@ struct tok_vocab {
     uint32_t *at;        /* [n] where the text begins, from base */
     uint16_t *attr;      /* [n] ATTR_ bits */
     size_t len_max;      /* longest text */
+    bool repeats;        /* some text is that of several tokens */
     struct tok_slot *slot;
     uint32_t slot_mask;
 };
@@ -41,8 +42,8 @@ struct tok_vocab {
 status tok_vocab_open(struct tok_vocab *v, const struct gguf *g, struct arena *mem, struct err *e) MUST_USE;
 int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n); /* -1: no such token */
 int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash); /* hash = tok_hash(text, n) */
-/* tok_vocab_expect - fetches into the cache what finding a text of this hash will read: step 0 the slot, step 1, later, the text. */
-void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash, int step);
+/* tok_vocab_index - the n texts at `texts`, a u64 length before each, which must outlive v. name: of the array, for errors. n <= 1 << 28. */
+status tok_vocab_index(struct tok_vocab *v, const uint8_t *texts, size_t n, const char *name, struct arena *mem, struct err *e) MUST_USE;
 enum {
     TOK_BATCH = 32,    /* texts fetched ahead while opening */
     TOK_PROBES = 1024, /* no entry of a table lies further from its slot; real vocabularies stay below 100, so what needs more was made to */
@@ -53,7 +54,29 @@ status tok_vocab_scores(const struct tok_vocab *v, const struct gguf *g, const s
 int tok_byte_value(struct str text);
 int tok_hex_digit(char c);
 
-uint32_t tok_hash(const char *p, size_t n);
+/* Eight bytes a step; the multiplier is the golden ratio, odd. */
+static inline uint32_t tok_hash(const char *p, size_t n)
+{
+    const uint64_t k = 0x9e3779b97f4a7c15u;
+    uint64_t h = n * k, w;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&w, p, 8);
+        h = (h ^ w) * k;
+        h ^= h >> 29;
+    }
+    w = 0;
+    if (n >= 4) { /* overlapping: a loop over the rest was a fifth of the time of short texts */
+        uint32_t low, high;
+        memcpy(&low, p, 4);
+        memcpy(&high, p + n - 4, 4);
+        w = (uint64_t)high << 32 | low;
+    } else if (n > 0) {
+        w = (uint64_t)(uint8_t)p[0] | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint64_t)(uint8_t)p[n - 1] << 16;
+    }
+    h = (h ^ w) * k;
+    h ^= h >> 32;
+    return (uint32_t)(h * k >> 32);
+}
 
 static inline struct str tok_text(const struct tok_vocab *v, int32_t id)
 {
@@ -61,6 +84,19 @@ static inline struct str tok_text(const struct tok_vocab *v, int32_t id)
     uint64_t n;
     memcpy(&n, p - sizeof n, sizeof n);
     return (struct str){ (const char *)p, (size_t)n };
+}
+
+/* tok_vocab_expect - fetches into the cache the slot that finding a text of this hash will read. */
+static inline void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash) { __builtin_prefetch(&v->slot[hash & v->slot_mask]); }
+
+/* tok_vocab_may_hold - false: no text has this hash. Reads no text: half the price of finding it. */
+static inline bool tok_vocab_may_hold(const struct tok_vocab *v, uint32_t hash)
+{
+    for (uint32_t i = 0; i < TOK_PROBES; i++) {
+        const struct tok_slot *slot = &v->slot[(hash + i) & v->slot_mask];
+        if (slot->id < 0 || slot->hash == hash) return slot->id >= 0;
+    }
+    return false;
 }
 
 /* ---- merging (tok_merge.c) ---- */
@@ -76,7 +112,7 @@ struct tok_symbol {
 enum { TOK_NO_MERGE = -1 }; /* UINT32_MAX as a rank */
 
 struct tok_encoder;
-/* Sets a->rank and a->merged for joining a with its right neighbour b. */
+/* Sets a->rank and a->merged, if there is something to set, for joining a with its right neighbour b. The answer must depend on the two texts only. */
 typedef void (*tok_rate)(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b);
 
 /* tok_merge_reserve - room for n symbols in enc->symbol. */
@@ -110,6 +146,13 @@ struct tok_cached {
     int32_t id[TOK_CACHED_IDS];
 };
 
+/* Two texts always join to the same text, and a few thousand pairs are most of what a text asks for. One slot per hash, the last pair wins. */
+struct tok_pair {
+    int32_t left, right; /* tokens; left -1: free slot */
+    uint32_t rank;
+    int32_t merged; /* -1: the joined text is no token */
+};
+
 struct tok_encoder {
     const struct tokenizer *t;
     const char *text; /* all of it: what tok_cached.at counts from */
@@ -122,7 +165,7 @@ struct tok_encoder {
     char *buf, buf_own[TOK_BUF];
     size_t buf_cap;
     struct tok_cached *cache; /* NULL: short text */
-    struct tok_pair *joins;   /* [TOK_JOIN_SLOTS] what a model learned about pairs of tokens; NULL: short text, or the model asks for none */
+    struct tok_pair *joins;   /* [TOK_JOIN_SLOTS] what was learned about pairs of tokens; NULL: short text, or a model without merging */
 };
 
 static inline void tok_emit(struct tok_encoder *enc, int32_t id)
@@ -221,7 +264,7 @@ struct tok_model {
     const char *pre; /* the row of pretok, whatever the file says; NULL: tokenizer.ggml.pre */
     enum tok_frame frame;
     bool adds_bos, adds_eos, adds_space; /* when the file does not say */
-    bool joins; /* encode uses tok_encoder.joins */
+    bool joins; /* encode calls tok_merge_run */
     int32_t bos, eos, unknown, sep; /* when the file does not say; dropped if >= n_vocab; -1: none */
     status (*open)(struct tokenizer *t, const struct gguf *g, struct err *e);
     status (*encode)(struct tok_encoder *enc, const char *text, size_t n, struct err *e); /* text without special tokens, n >= 1 */
@@ -229,10 +272,10 @@ struct tok_model {
 };
 extern const struct tok_model tok_bpe, tok_gemma4, tok_whitespace, tok_spm, tok_wordpiece, tok_unigram, tok_rwkv, tok_plamo;
 
-struct tok_pair {
-    int32_t left, right; /* left -1: free slot */
-    uint32_t rank;
-    int32_t merged; /* -1: the joined text is no token */
+/* One way to make a text of two. Index 0 is the first way of a token, so as `next` it means "no other". */
+struct tok_split {
+    uint32_t rank, left_len; /* left_len 0: no way is known */
+    int32_t next;
 };
 
 struct tokenizer {
@@ -245,8 +288,10 @@ struct tokenizer {
     int32_t first, last; /* what ENCODE_BOS adds, -1: nothing */
     struct tok_special_set special[2]; /* [0] user-defined tokens, [1] control and unknown ones too */
     int32_t byte_id[256];              /* the token of a single byte, -1: none */
-    struct tok_pair *pair;             /* bpe: hash table */
-    uint32_t pair_mask;
+    struct tok_split *split;           /* bpe: the merges by what they make, [vocab.n] the first way to each token, then the others */
+    struct tok_vocab loose;            /* bpe: texts that a merge makes and that are no tokens */
+    struct tok_split *loose_split;     /* [loose.n] */
+    char byte_text[256][2];            /* bpe: the character of the byte alphabet */
     uint32_t *rank;                    /* spm: [n] order of the scores, best = smallest */
     bool glued[256];                   /* U+2581 models: some token or merge has a space right after this byte */
     bool lead_space;                   /* decoding drops the space before the first word */

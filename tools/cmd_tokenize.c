@@ -15,7 +15,7 @@ static void print_ids(const int32_t *ids, int64_t n)
 static status print_objects(const struct tokenizer *t, const int32_t *ids, int64_t n, struct err *e)
 {
     struct json_out o;
-    size_t cap = piece_max(t);
+    size_t cap = tokenizer_piece_max(t);
     char *piece = mem_alloc(cap);
     if (!piece) return err_oom(e, "pieces", cap);
     json_out_init(&o, false);

@@ -44,7 +44,7 @@ static status make_buffers(struct generator *g, struct err *e)
     int64_t n_tokens = tokenizer_size(t), n_top = g->cli->top_logprobs;
     int n_end = 0;
     for (int32_t id = 0; id < n_tokens; id++) n_end += tokenizer_is_end(t, id);
-    g->piece_cap = piece_max(t);
+    g->piece_cap = tokenizer_piece_max(t);
     g->end = mem_calloc((size_t)n_end + 1, sizeof *g->end);
     g->piece = mem_alloc(g->piece_cap + 1);
     if (!g->end || !g->piece) return err_oom(e, "generator", g->piece_cap);

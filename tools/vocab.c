@@ -22,16 +22,6 @@ void vocab_close(struct vocab *v)
     *v = (struct vocab){ 0 };
 }
 
-size_t piece_max(const struct tokenizer *t)
-{
-    size_t most = 0;
-    for (int32_t id = 0; id < tokenizer_size(t); id++) {
-        size_t n = tokenizer_piece(t, id, true, NULL, 0);
-        if (n > most) most = n;
-    }
-    return most;
-}
-
 static bool valid_utf8(const char *p, size_t n)
 {
     for (size_t i = 0; i < n;) {
