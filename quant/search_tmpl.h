@@ -3,6 +3,8 @@
 #include "quant/search_book_tmpl.h"
 #include "quant/search_level_tmpl.h"
 #include "quant/search_direct_tmpl.h"
+#include "quant/linear_tmpl.h"
+#include "quant/solve_tmpl.h"
 
 static void fill_rows(struct quant_kernels *k)
 {
@@ -10,4 +12,6 @@ static void fill_rows(struct quant_kernels *k)
     book_rows(k);
     level_rows(k);
     direct_rows(k);
+    linear_rows(k);
+    solve_slots(k);
 }
