@@ -32,7 +32,7 @@ LANE_FN void feedback_levels(struct solve_tile *t, bool even)
 
 /* One group under one choice of scale and min. */
 struct attempt {
-    vf scale, inverse, min;
+    vf scale, inverse, min, d, dmin;
     vi sc, mi;
     vf gain;                         /* what the loss falls by */
     vf y[RUN_MAX], g[RUN_MAX], code[RUN_MAX];
@@ -57,49 +57,22 @@ LANE_FN void attempt_levels(struct solve_tile *t, int64_t p0, int n, struct atte
     for (int i = 0; i < n; i++) a->gain = v_add(a->gain, v_mul(v_sub(a->y[i], t->y[p0 + i]), v_add(a->g[i], t->g[p0 + i])));
 }
 
+#include "quant/solve_book_tmpl.h"
+
 static void feedback(struct solve_tile *t)
 {
-    if (t->s->grid.even) feedback_levels(t, true);
+    if (t->s->grid.vec_len == 8) feedback_book(t, 8);
+    else if (t->s->grid.vec_len == 4) feedback_book(t, 4);
+    else if (t->s->grid.even) feedback_levels(t, true);
     else feedback_levels(t, false);
 }
 
 static void attempt(struct solve_tile *t, int64_t p0, int n, struct attempt *a)
 {
-    if (t->s->grid.even) attempt_levels(t, p0, n, a, true);
+    if (t->s->grid.vec_len == 8) attempt_book(t, p0, n, a, 8);
+    else if (t->s->grid.vec_len == 4) attempt_book(t, p0, n, a, 4);
+    else if (t->s->grid.even) attempt_levels(t, p0, n, a, true);
     else attempt_levels(t, p0, n, a, false);
 }
 
-LANE_FN void attempt_sel(vm better, const struct attempt *from, struct attempt *to, int n)
-{
-    to->scale = v_sel(better, from->scale, to->scale), to->inverse = v_sel(better, from->inverse, to->inverse);
-    to->min = v_sel(better, from->min, to->min), to->gain = v_sel(better, from->gain, to->gain);
-    to->sc = vi_sel(better, from->sc, to->sc), to->mi = vi_sel(better, from->mi, to->mi);
-    for (int i = 0; i < n; i++) {
-        to->y[i] = v_sel(better, from->y[i], to->y[i]), to->g[i] = v_sel(better, from->g[i], to->g[i]);
-        to->code[i] = v_sel(better, from->code[i], to->code[i]);
-    }
-    for (int i = 0; i < n / 4; i++) to->q[i] = vi_sel(better, from->q[i], to->q[i]);
-}
-
-/* Every group once; false when nothing moved. */
-static bool sweep(struct solve_tile *t, bool scales)
-{
-    bool any = false;
-    struct attempt best;
-    for (int r = 0; r < t->runs; r++) {
-        int64_t p0 = (int64_t)r * t->group;
-        best.scale = t->scale[r], best.inverse = t->inverse[r], best.min = t->min[r], best.sc = t->sc[r], best.mi = t->mi[r];
-        attempt(t, p0, t->group, &best);
-        vm better = v_lt(v_set(0.0f), best.gain);
-        if (!vm_any(better)) continue;
-        any = true;
-        for (int i = 0; i < t->group; i++) {
-            t->delta[i] = v_sel(better, v_sub(best.y[i], t->y[p0 + i]), v_set(0.0f));
-            t->y[p0 + i] = v_sel(better, best.y[i], t->y[p0 + i]), t->g[p0 + i] = v_sel(better, best.g[i], t->g[p0 + i]);
-            t->code[p0 + i] = v_sel(better, best.code[i], t->code[p0 + i]);
-        }
-        push_run(t, p0, t->group);
-    }
-    (void)scales;
-    return any;
-}
+#include "quant/solve_scale_tmpl.h"

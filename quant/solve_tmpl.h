@@ -22,8 +22,8 @@ struct solve_tile {
     vf *d, *dmin;              /* [runs / per_block] true half floats */
     int32_t *run_of;           /* [runs] of a group of the file */
     vf up, down;               /* true = tile * up */
-    vf delta[RUN_MAX];
-    int32_t moved[DEPTH];
+    vf delta[RUN_MAX], block[4][BLOCK_MAX];
+    int32_t moved[DEPTH], at[BLOCK_MAX];
 };
 
 /* g[0 .. 15] -= sum over i < n, in order, of a[i] h[at[i]][0 .. 15] */
@@ -150,8 +150,10 @@ static void load_codes(struct solve_tile *t, const uint8_t *rows)
 {
     const struct dtype *type = t->s->grid.type;
     size_t row = dtype_row_bytes(type, t->n);
-    for (int l = 0; l < LANES; l++)
-        for (int b = 0; b < t->runs / t->per_block; b++) load_block(t, rows + (size_t)(l < t->lanes ? l : 0) * row + (size_t)b * (size_t)type->block_bytes, b, l);
+    for (int l = 0; l < LANES; l++) {
+        const uint8_t *from = rows + (size_t)(l < t->lanes ? l : 0) * row;
+        for (int b = 0; b < t->runs / t->per_block; b++) load_block(t, from + (size_t)b * (size_t)type->block_bytes, b, l);
+    }
     for (int r = 0; r < t->runs; r++) {
         t->scale[r] = v_mul(t->scale[r], t->down), t->min[r] = v_mul(t->min[r], t->down), t->inverse[r] = scale_inverse(t->scale[r]);
         for (int i = r * t->group; i < (r + 1) * t->group; i++) t->y[i] = v_add(v_mul(t->scale[r], t->code[i]), t->min[r]);
@@ -226,8 +228,10 @@ static void solve_tile_rows(struct solve_tile *t, uint8_t *rows, double *loss)
     if (vm_any(worse)) now = solve_gradient(t);
     note_loss(t, now, loss, SOLVE_FEEDBACK);
     for (int stage = SOLVE_POLISH; stage <= (int)last; stage++) {
-        for (int i = 0; i < t->s->sweeps; i++)
-            if (!sweep(t, stage == SOLVE_SCALES)) break;
+        for (int i = 0; i < t->s->sweeps; i++) {
+            bool moved = stage == SOLVE_SCALES && refit(t);
+            if (!sweep(t, stage == SOLVE_SCALES) && !moved) break;
+        }
         now = solve_gradient(t);
         note_loss(t, now, loss, (enum solve_stage)stage);
     }

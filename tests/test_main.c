@@ -45,6 +45,7 @@
     X(recurrent) \
     X(sampler) \
     X(session) \
+    X(solve) \
     X(template) \
     X(tok_models) \
     X(tokenizer)
