@@ -110,11 +110,13 @@ static const struct {
     { CPU_I8MM, "I8MM" },
 };
 
-/* Weakest first; every row needs at least one feature that no row above it needs. */
+/* Weakest first; a row names all it needs, and at least one feature that no row above it needs. A CPU may lack a row above its best one: Ice Lake has
+ * AVX-512 VNNI and not AVX-VNNI, the 256-bit form of CPUs without AVX-512 (Alder Lake). */
 const struct isa isa_table[] = {
     { "scalar", 0, kernels_init_ref },
 #if defined(__x86_64__) && !defined(CUANTO_SCALAR)
     { "avx2", CPU_AVX2 | CPU_FMA | CPU_F16C, kernels_init_avx2 },
+    { "avxvnni", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX_VNNI, kernels_init_avxvnni },
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
     { "avx512vbmi", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI, kernels_init_avx512vbmi },
 #elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
@@ -154,11 +156,9 @@ static status unknown_isa(const char *name, struct err *e)
 
 status isa_features(const char *name, const struct cpu_info *c, uint64_t *features, struct err *e)
 {
-    uint64_t need = 0;
     for (int i = 0; i < isa_count; i++) {
-        need |= isa_table[i].need;
         if (strcmp(name, isa_table[i].name)) continue;
-        uint64_t missing = need & ~c->features;
+        uint64_t need = isa_table[i].need, missing = need & ~c->features;
         if (missing) return err_set(e, ERR_USAGE, "isa: %s needs %s, which this CPU or OS lacks", name, name_of_feature(missing));
         *features = need;
         return OK;

@@ -27,10 +27,10 @@ void cpu_detect(struct cpu_info *c);
 /* cpu_detect_at - the same with /proc and /sys looked for below `root`, "" for the real ones. For tests. */
 void cpu_detect_at(struct cpu_info *c, const char *root);
 
-/* One row per ISA level, weakest first. A level is usable when (features & need) == need. */
+/* One row per ISA level, weakest first. A level is usable when (features & need) == need, whatever rows above it are not. */
 struct isa {
     const char *name;                  /* "scalar", "avx2", ... */
-    uint64_t need;
+    uint64_t need;                     /* everything: also what the levels need that it builds on */
     void (*init)(struct kernels *k);   /* overwrites the slots it improves; called in table order */
 };
 extern const struct isa isa_table[];
@@ -40,6 +40,6 @@ extern const int isa_count;
  * (UINT64_MAX = all). k->name = the strongest level used. Cannot fail. */
 void kernels_init(struct kernels *k, uint64_t features);
 
-/* isa_features - features that leave exactly the levels up to `name` ("scalar", "avx2", ...) usable on this CPU.
- * ERR_USAGE names the known levels, or the missing CPU feature. */
+/* isa_features - the features that level `name` ("scalar", "avx2", ...) needs: with them it is the strongest usable one, on the levels that need a part
+ * of them, so that a level gives the same results on every CPU. ERR_USAGE names the known levels, or the missing CPU feature. */
 status isa_features(const char *name, const struct cpu_info *c, uint64_t *features, struct err *e) MUST_USE;

@@ -232,6 +232,23 @@ TEST(isa_features_select_exactly_one_level)
     }
 }
 
+/* A level is the same whatever levels beside it the CPU has: Ice Lake has AVX-512 VNNI and not AVX-VNNI. */
+TEST(a_level_does_not_depend_on_what_it_does_not_need)
+{
+    struct cpu_info c;
+    cpu_detect(&c);
+    for (int i = 0; i < isa_count; i++) {
+        if ((c.features & isa_table[i].need) != isa_table[i].need) continue;
+        uint64_t others = 0;
+        for (int j = 0; j < i; j++) others |= isa_table[j].need & c.features; /* of all levels above, those that it builds on and those that it does not */
+        struct kernels own, all;
+        memset(&own, 0, sizeof own), memset(&all, 0, sizeof all);
+        kernels_init(&own, isa_table[i].need);
+        kernels_init(&all, isa_table[i].need | others);
+        CHECK_MSG(!memcmp(&own, &all, sizeof own), "%s", isa_table[i].name);
+    }
+}
+
 TEST(isa_unknown_name_lists_the_known_ones)
 {
     struct cpu_info c;
@@ -267,4 +284,4 @@ TEST(kernels_init_never_exceeds_the_mask_or_the_machine)
 SUITE(cpu, T(cpu_without_information_has_safe_defaults), T(cpu_reads_model_and_memory), T(cpu_counts_distinct_cores),
       T(cpu_obeys_the_tightest_group_of_version_2), T(cpu_obeys_groups_of_version_1), T(cpu_survives_garbage_in_proc),
       T(cpu_describes_this_machine), T(isa_table_is_ordered), T(isa_features_select_exactly_one_level),
-      T(isa_unknown_name_lists_the_known_ones), T(kernels_init_never_exceeds_the_mask_or_the_machine));
+      T(a_level_does_not_depend_on_what_it_does_not_need), T(isa_unknown_name_lists_the_known_ones), T(kernels_init_never_exceeds_the_mask_or_the_machine));

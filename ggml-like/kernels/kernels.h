@@ -232,6 +232,7 @@ int64_t attn_part_floats(int head_dim_v);                         /* a row's sta
 /* One init per ISA level; each overwrites the slots it improves. Called by kernels_init only. */
 void kernels_init_ref(struct kernels *k);
 void kernels_init_avx2(struct kernels *k);
+void kernels_init_avxvnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_avx512vbmi(struct kernels *k);
 void kernels_init_neon(struct kernels *k);
