@@ -76,8 +76,8 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op)
     struct act_panel x = op_acts(r, op->src[1], w->ne[0], n_head * tiles * r->k->tile_tokens, op_act_kind(r->x->plan, w->type));
     int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
     for (int64_t i, end; op_take(r, n_head * panels, 1, &i, &end);) {
-        int64_t h = i / panels;
-        op_panel_matmul(r, w, (const uint8_t *)w->data + (size_t)h * w->nb[2], n, &x, h * tiles, rows, i % panels * PANEL_ROWS, y + h * n,
-                        n_head * n);
+        int64_t h = i / panels, row = i % panels * PANEL_ROWS;
+        const uint8_t *data = (const uint8_t *)w->data + (size_t)h * w->nb[2];
+        op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, row + PANEL_ROWS), &x, h * tiles, rows, row, y + h * n, n_head * n);
     }
 }

@@ -64,6 +64,12 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_kind kind);
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
- * row t of the result at y + t * stride. */
-void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, const struct act_panel *x, int64_t tile,
-                     int64_t n, int64_t row, float *y, int64_t stride);
+ * row t of the result at y + t * stride. next: what this thread will most likely read after them. op_rows_soon - those rows, if there are any. */
+struct op_soon { const uint8_t *at; size_t bytes; };
+static inline struct op_soon op_rows_soon(const struct tensor *w, const uint8_t *data, int64_t n_w, int64_t row)
+{
+    int64_t first = min_i64(row, n_w);
+    return (struct op_soon){ data + (size_t)first * w->nb[1], (size_t)min_i64(PANEL_ROWS, n_w - first) * w->nb[1] };
+}
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
+                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride);

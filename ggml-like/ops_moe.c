@@ -293,9 +293,11 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     struct act_panel x = op_acts(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_act_kind(r->x->plan, w->type));
     int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
     for (int64_t i, end; op_take(r, panels * n_active, 1, &i, &end);) {
-        int64_t e = i / panels, first = route.start[e];
-        op_panel_matmul(r, w, (const uint8_t *)w->data + (size_t)route.expert[e] * w->nb[2], n, &x, route.tile[e], route.start[e + 1] - first,
-                        i % panels * PANEL_ROWS, y + first * n, n);
+        int64_t e = i / panels, first = route.start[e], row = i % panels * PANEL_ROWS;
+        const uint8_t *all = w->data, *data = all + (size_t)route.expert[e] * w->nb[2];
+        struct op_soon next = op_rows_soon(w, data, n, row + PANEL_ROWS);
+        if (!next.bytes && e + 1 < n_active) next = op_rows_soon(w, all + (size_t)route.expert[e + 1] * w->nb[2], n, 0);
+        op_panel_matmul(r, w, data, n, next, &x, route.tile[e], route.start[e + 1] - first, row, y + first * n, n);
     }
 }
 

@@ -46,7 +46,7 @@ static void multiply(const struct op_run *r, const struct op *op, const struct t
         }
         return;
     }
-    for (int64_t i = 0; i < n; i += PANEL_ROWS) op_panel_matmul(r, w, data, n, x, 0, rows, i, y, SCORE_CHUNK);
+    for (int64_t i = 0; i < n; i += PANEL_ROWS) op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + PANEL_ROWS), x, 0, rows, i, y, SCORE_CHUNK);
 }
 
 void op_run_score(const struct op_run *r, const struct op *op)
