@@ -195,7 +195,7 @@ static void check_rowdot(const struct level *l, const struct dtype *t, int64_t k
     if (!x) abort();
     fill_x(x, k, shape, seed);
     act_row_place(&row, mem.data, k);
-    if (t->unpack) l->ref.quant_row(&row, x, k);
+    if (t->unpack) l->k.quant_row(&row, x, k);
     row.f32 = x;
     struct weights w = weights_new(t, 1, k, p, seed);
     double exact = 0, terms = 0;

@@ -11,6 +11,16 @@ INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
 
 /* ---- one row ---- */
 
+/* hi, lo: 32 columns of block b */
+INLINE void put_quad(struct act_row *row, int64_t b, __m256i hi, __m256i lo)
+{
+    struct act_quad *q = &row->quad[b / 4];
+    for (int h = 0; h < 2; h++) {
+        _mm_storeu_si128((__m128i *)q->hi[h][b % 4], h ? _mm256_extracti128_si256(hi, 1) : _mm256_castsi256_si128(hi));
+        _mm_storeu_si128((__m128i *)q->lo[h][b % 4], h ? _mm256_extracti128_si256(lo, 1) : _mm256_castsi256_si128(lo));
+    }
+}
+
 static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
@@ -26,12 +36,14 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         __m512i q1 = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v1, inv), bottom), top));
         __m512i y = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(q0)), _mm512_cvtepi32_epi16(q1), 1);
         _mm512_storeu_si512(row->y + 32 * b, y);
-        _mm256_storeu_si256((__m256i *)(row->lo + 32 * b), _mm512_cvtepi16_epi8(y));
-        _mm256_storeu_si256((__m256i *)(row->hi + 32 * b), _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(y, _mm512_set1_epi16(128)), 8)));
+        __m256i lo = _mm512_cvtepi16_epi8(y), hi = _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(y, _mm512_set1_epi16(128)), 8));
+        _mm256_storeu_si256((__m256i *)(row->lo + 32 * b), lo);
+        _mm256_storeu_si256((__m256i *)(row->hi + 32 * b), hi);
         int32_t s0 = _mm512_reduce_add_epi32(q0), s1 = _mm512_reduce_add_epi32(q1);
         row->sum[2 * b] = s0, row->sum[2 * b + 1] = s1;
         row->sum16[2 * b] = d * (float)s0, row->sum16[2 * b + 1] = d * (float)s1;
         row->sum32[b] = d * (float)(s0 + s1);
+        put_quad(row, b, hi, lo);
     }
 }
 

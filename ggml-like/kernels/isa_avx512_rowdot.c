@@ -4,7 +4,7 @@
  * activations; constants and mins go through the sums of the activations. What counts is the number of instructions (8 for 64 weights of
  * q4_0) and of loads (one that crosses a cache line counts twice): widening codes to int16 took 24 cycles for 256 weights of q4_0, this
  * takes 14. */
-#include "ggml-like/kernels/avx512_rowdot.h"
+#include "ggml-like/kernels/avx512_legacy.h"
 
 struct dots {
     __m512 even, odd;           /* two chains: the FMA latency of one would bound the loop */
@@ -58,184 +58,53 @@ INLINE __m512 four_scales(__m512 s, int i)
     return _mm512_permutexvar_ps(lanes4(4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3), s);
 }
 
-/* ---- formats with blocks of 32 ---- Of 8 blocks every byte is loaded once: then words are permuted from two registers to where they are used. */
+/* ---- formats with blocks of 32 (avx512_legacy.h) ---- */
 
-/* 8 blocks: a register begins where the one before it ends, but the last one ends with the blocks. */
-struct chunk { __m512i z[5]; };
-
-/* What the loop needs to know about a format; all constants after inlining. */
-struct legacy {
-    int words;          /* of a block */
-    float bias;         /* value = d * (code' + bias), code' being what codes() gives; with has_min, d * code' + m */
-    bool has_min;
-    bool high_in_place; /* columns 16-31 of a block are 16 times too large, which saves a shift */
-    int fifth;          /* word of a block where its 32 fifth bits begin; 0: none */
-    __m512i (*heads)(const struct chunk *c, int words, int fifth); /* words 0, then words 1 of the blocks, then their fifth bits */
-    __m512i (*codes)(const struct chunk *c, int i, const uint8_t *pair); /* of blocks 2i and 2i + 1; high ones in place where they are to be */
-};
-
-INLINE int registers(int words) { return (8 * words + 31) / 32; }
-INLINE int first_word(int r, int words) { return r < registers(words) - 1 ? 32 * r : 8 * words - 32; }
-
-INLINE struct chunk load_chunk(const uint8_t *w, int words)
+/* Codes stand at the top of their bytes: that takes one shift for both halves. */
+INLINE void halves_q4_0(const struct chunk *c, int q, __m512i heads, __m512i half[2])
 {
-    struct chunk c = { { _mm512_setzero_si512() } };
-UNROLL
-    for (int r = 0; r < registers(words); r++) {
-        c.z[r] = load512(w + 2 * first_word(r, words));
-        ONCE(c.z[r]);
-    }
-    return c;
+    __m512i v = nibbles_of_4(c, q, sizeof(struct block_q4_0) / 2, 1), mask = _mm512_set1_epi8((char)0xf0);
+    half[0] = _mm512_and_si512(_mm512_slli_epi16(v, 4), mask), half[1] = _mm512_and_si512(v, mask);
+}
+INLINE void halves_q4_1(const struct chunk *c, int q, __m512i heads, __m512i half[2])
+{
+    __m512i v = nibbles_of_4(c, q, sizeof(struct block_q4_1) / 2, 2), mask = _mm512_set1_epi8((char)0xf0);
+    half[0] = _mm512_and_si512(_mm512_slli_epi16(v, 4), mask), half[1] = _mm512_and_si512(v, mask);
 }
 
-typedef short words32 __attribute__((vector_size(64)));
-
-/* Where word w of the chunk is, in _mm512_permutex2var_epi16's count, of registers r and r + 1. */
-INLINE short word_at(int w, int r, int words)
+/* The fifth bits of the first halves, then of the second halves, are the upper half of the heads. They go through memory: from there a mask register
+ * is one load. */
+INLINE void with_fifth(__m512i nibbles, int q, __m512i heads, __m512i half[2])
 {
-    return (short)(w - first_word(r, words) < 32 ? w - first_word(r, words) : 32 + w - first_word(r + 1, words));
-}
-
-/* Words a .. a + 7 twice, then b .. b + 7 twice. */
-INLINE __m512i two_runs(const struct chunk *c, int a, int b, int words)
-{
-    int r = 0;
-    while (r + 1 < registers(words) && a >= first_word(r + 1, words)) r++;
-#define RUN(w) word_at(w, r, words), word_at((w) + 1, r, words), word_at((w) + 2, r, words), word_at((w) + 3, r, words), \
-               word_at((w) + 4, r, words), word_at((w) + 5, r, words), word_at((w) + 6, r, words), word_at((w) + 7, r, words)
-    __m512i at = (__m512i)(words32){ RUN(a), RUN(a), RUN(b), RUN(b) };
-#undef RUN
-    if (word_at(b + 7, r, words) < 32) return _mm512_permutexvar_epi16(at, c->z[r]);
-    return _mm512_permutex2var_epi16(c->z[r], at, c->z[r + 1]);
-}
-
-#define WORDS8(i, f, ...) f(i, __VA_ARGS__), f((i) + 1, __VA_ARGS__), f((i) + 2, __VA_ARGS__), f((i) + 3, __VA_ARGS__), \
-                          f((i) + 4, __VA_ARGS__), f((i) + 5, __VA_ARGS__), f((i) + 6, __VA_ARGS__), f((i) + 7, __VA_ARGS__)
-#define WORDS32(...) (__m512i)(words32){ WORDS8(0, __VA_ARGS__), WORDS8(8, __VA_ARGS__), WORDS8(16, __VA_ARGS__), WORDS8(24, __VA_ARGS__) }
-
-/* Three registers: heads in the first two, then those in the third. */
-INLINE int head_word(int i, int words, int fifth)
-{
-    return i < 16 ? i % 8 * words + i / 8 : (i - 16) / 2 * words + fifth + i % 2;
-}
-INLINE short head_in_01(int i, int words, int fifth) { return head_word(i, words, fifth) < 64 ? word_at(head_word(i, words, fifth), 0, words) : 0; }
-INLINE short head_in_2(int i, int words, int fifth)
-{
-    return (short)(head_word(i, words, fifth) < 64 ? i : 32 + head_word(i, words, fifth) - first_word(2, words));
-}
-INLINE __m512i heads3(const struct chunk *c, int words, int fifth)
-{
-    __m512i v = _mm512_permutex2var_epi16(c->z[0], WORDS32(head_in_01, words, fifth), c->z[1]);
-    return 7 * words < 64 ? v : _mm512_permutex2var_epi16(v, WORDS32(head_in_2, words, fifth), c->z[2]);
-}
-/* Blocks of 17 words: two heads in each register but the last. */
-INLINE __m512i heads5(const struct chunk *c, int words, int fifth)
-{
-    __m512i at = _mm512_castsi128_si512(_mm_setr_epi16(0, 17, 34, 51, 0, 0, 0, 0)); /* registers 2 and 3 begin 4 words before a block */
-    __m512i after = _mm512_castsi128_si512(_mm_setr_epi16(4, 21, 38, 55, 0, 0, 0, 0));
-    __m512i a = _mm512_permutex2var_epi16(c->z[0], at, c->z[1]);
-    return _mm512_unpacklo_epi64(a, _mm512_permutex2var_epi16(c->z[2], after, c->z[3]));
-}
-
-/* Where in the row and its activations. */
-struct place { const uint8_t *w; struct bytes y; const float *d, *sum; };
-
-INLINE void advance(struct place *at, const struct legacy *f, int64_t blocks)
-{
-    at->w += 2 * blocks * f->words, at->y.hi += 32 * blocks, at->y.lo += 32 * blocks, at->d += blocks, at->sum += blocks;
-}
-
-/* which of 8 blocks count: live + 16 - n: the first n, live + n: the last n, NULL: all */
-static const int32_t live[24] = { [8] = -1, -1, -1, -1, -1, -1, -1, -1 };
-INLINE __m256 load8(const float *p, const int32_t *mask) { return mask ? _mm256_maskload_ps(p, load256(mask)) : _mm256_loadu_ps(p); }
-INLINE __m256 halves8(__m128i h, const int32_t *mask)
-{
-    __m256 v = _mm256_cvtph_ps(h);
-    return mask ? _mm256_and_ps(v, _mm256_castsi256_ps(load256(mask))) : v;
-}
-
-/* Fifth bits go through memory: from there a mask register is one load. */
-INLINE void park_bits(uint64_t bits[4], __m256i v)
-{
-    _mm256_store_si256((__m256i *)bits, v);
-    __asm__ volatile("" : "+m"(*(uint64_t(*)[4])bits));
-}
-INLINE __m512i with_fifth(__m512i nibbles, __mmask64 bits)
-{
-    __m512i v = _mm512_and_si512(_mm512_srlv_epi32(nibbles, lanes4(0, 4, 0, 4)), _mm512_set1_epi8(15));
-    return _mm512_mask_add_epi8(v, bits, v, _mm512_set1_epi8(16));
-}
-
-/* 8 blocks, of which those in the mask count, all in pairs from..to - 1 */
-INLINE void legacy_chunk(struct dots *sums, struct place at, const struct legacy *f, const int32_t *mask, int from, int to)
-{
-    struct chunk c = load_chunk(at.w, f->words);
-    __m512i heads = f->heads(&c, f->words, f->fifth);
-    __m256 d = halves8(_mm512_castsi512_si128(heads), mask), scale = _mm256_mul_ps(d, load8(at.d, mask));
-    if (f->has_min) d = halves8(_mm256_extracti128_si256(_mm512_castsi512_si256(heads), 1), mask);
-    sums->offset8 = _mm256_fmadd_ps(d, load8(at.sum, mask), sums->offset8);
     _Alignas(32) uint64_t bits[4];
-    if (f->fifth) park_bits(bits, _mm512_extracti64x4_epi64(heads, 1));
+    _mm256_store_si256((__m256i *)bits, _mm512_extracti64x4_epi64(heads, 1));
+    __asm__ volatile("" : "+m"(*(uint64_t(*)[4])bits));
+    __m512i mask = _mm512_set1_epi8(0x78), top = _mm512_set1_epi8(-128);
+    half[0] = _mm512_and_si512(_mm512_slli_epi16(nibbles, 3), mask), half[1] = _mm512_and_si512(_mm512_srli_epi16(nibbles, 1), mask);
 UNROLL
-    for (int i = 0; i < 4; i++) {
-        if (i < from || i >= to) continue;
-        __m512i codes = f->codes(&c, i, at.w + 4 * i * f->words);
-        add64(sums, i, f->fifth ? with_fifth(codes, bits[i]) : codes, at.y, two_scales(scale, i));
-    }
+    for (int h = 0; h < 2; h++) half[h] = _mm512_mask_add_epi8(half[h], bits[2 * q + h], half[h], top);
 }
-
-INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+INLINE void halves_q5_0(const struct chunk *c, int q, __m512i heads, __m512i half[2])
 {
-    struct dots sums = dots_zero();
-    struct place at = { w, { x->hi, x->lo }, x->d, x->sum32 };
-    int blocks = (int)(k / 32 % 8);
-    const uint8_t *end = w + k / CHUNK * 16 * f.words;
-    for (; at.w < end; advance(&at, &f, 8)) {
-        prefetch(at.w, 16 * (size_t)f.words);
-        legacy_chunk(&sums, at, &f, NULL, 0, 4);
-    }
-    if (blocks > 0 && k >= CHUNK) { /* the last chunk again; its first blocks are done */
-        advance(&at, &f, blocks - 8);
-        legacy_chunk(&sums, at, &f, live + blocks, (8 - blocks) / 2, 4);
-    } else if (blocks > 0) {
-        uint8_t copy[16 * 17] = { 0 };
-        memcpy(copy, w, (size_t)(2 * blocks * f.words));
-        at.w = copy;
-        legacy_chunk(&sums, at, &f, live + 16 - blocks, 0, (blocks + 1) / 2);
-    }
-    float h = f.high_in_place ? 0.0625f : 1.0f;
-    __m512 lanes = lanes4_ps(1.0f, h, 1.0f, h);
-    return dots_total(&sums, lanes, lanes, sums.offset8, f.has_min ? 1.0f : f.bias);
+    with_fifth(nibbles_of_4(c, q, sizeof(struct block_q5_0) / 2, 3), q, heads, half);
 }
-
-/* 16 bytes of nibbles at word n of both blocks */
-INLINE __m512i nibbles(const struct chunk *c, int i, int words, int n)
+INLINE void halves_q5_1(const struct chunk *c, int q, __m512i heads, __m512i half[2])
 {
-    return two_runs(c, 2 * i * words + n, (2 * i + 1) * words + n, words);
+    with_fifth(nibbles_of_4(c, q, sizeof(struct block_q5_1) / 2, 4), q, heads, half);
 }
-INLINE __m512i in_place(__m512i nibbles) { return _mm512_and_si512(nibbles, bytes4(0x0f, 0xf0, 0x0f, 0xf0)); }
-INLINE __m512i unsigned_bytes(__m512i v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); } /* 128 more */
 
-INLINE __m512i pair_q4_0(const struct chunk *c, int i, const uint8_t *pair) { return in_place(nibbles(c, i, 9, 1)); }
-INLINE __m512i pair_q4_1(const struct chunk *c, int i, const uint8_t *pair) { return in_place(nibbles(c, i, 10, 2)); }
-INLINE __m512i pair_q5_0(const struct chunk *c, int i, const uint8_t *pair) { return nibbles(c, i, 11, 3); }
-INLINE __m512i pair_q5_1(const struct chunk *c, int i, const uint8_t *pair) { return nibbles(c, i, 12, 4); }
-INLINE __m512i pair_q8_0(const struct chunk *c, int i, const uint8_t *pair)
+INLINE void halves_q8_0(const struct chunk *c, int q, __m512i heads, __m512i half[2])
 {
-    __asm__("" : "+r"(pair)); /* clang would put the registers together from quadwords of other loads */
-    return unsigned_bytes(_mm512_inserti64x4(_mm512_castsi256_si512(load256(pair + 2)), load256(pair + 36), 1));
+UNROLL
+    for (int h = 0; h < 2; h++)
+        half[h] = _mm512_xor_si512(pick_words(c, RUNS, q, sizeof(struct block_q8_0) / 2, 1 + 8 * h), _mm512_set1_epi8(-128));
 }
 
-#define LEGACY(name, ...)                                                                                                                \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
-    {                                                                                                                                    \
-        return rowdot_legacy(w, x, k, (struct legacy){ .words = sizeof(struct block_##name) / 2, .codes = pair_##name, __VA_ARGS__ });  \
-    }
-LEGACY(q4_0, .heads = heads3, .bias = -8.0f, .high_in_place = true)
-LEGACY(q4_1, .heads = heads3, .has_min = true, .high_in_place = true)
-LEGACY(q5_0, .heads = heads3, .fifth = 1, .bias = -16.0f)
-LEGACY(q5_1, .heads = heads3, .fifth = 2, .has_min = true)
-LEGACY(q8_0, .heads = heads5, .bias = -128.0f)
+LEGACY(q4_0, .factor = 0x1p-4f, .bias = -8.0f)
+LEGACY(q4_1, .factor = 0x1p-4f, .has_min = true)
+LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f, .fifth = 1)
+LEGACY(q5_1, .factor = 0x1p-3f, .fifth = 2, .has_min = true)
+LEGACY(q8_0, .factor = 1.0f, .bias = -128.0f)
 
 /* ---- superblocks with groups of 32 ---- */
 

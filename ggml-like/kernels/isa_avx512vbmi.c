@@ -8,7 +8,7 @@
  * Codes come in registers of 64, each in the order A0 B0 A1 B1 A2 B2 A3 B3: eights of group of 32 number 2j and of group 2j + 1 in turn, so
  * that interleaving with zeros, cheaper than widening, leaves one group in each register of words. The order costs nothing: the permutation
  * that collects the indices makes it. A superblock of iq2 has 32 indices, so two superblocks are opened together. */
-#include "ggml-like/kernels/avx512_rowdot.h"
+#include "ggml-like/kernels/avx512_legacy.h"
 
 /* In that order, qword q of register j holds this one of the superblock's 32 eights: */
 #define EIGHTH(q, j) (8 * (j) + 4 * ((q) % 2) + (q) / 2)
@@ -341,8 +341,39 @@ UNROLL
     static void unpack_##name(const void *block, struct codes *out) { unpack_book(block, out, group16, open_##name); }
 BOOK(iq2_xxs, false) BOOK(iq2_xs, true) BOOK(iq2_s, true) BOOK(iq3_xxs, false) BOOK(iq3_s, false)
 
+/* ---- fifth bits ---- */
+
+/* Where the eight bits begin whose highest is the fifth bit of code i of a block: its 32 bits stand twice in every qword. */
+#define FIFTH_AT(i) ((i) + 57) % 64
+#define FIFTHS(q, half) FIFTH_AT(16 * (half) + 8 * ((q) % 2)), FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 1), FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 2), \
+                        FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 3), FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 4), FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 5), \
+                        FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 6), FIFTH_AT(16 * (half) + 8 * ((q) % 2) + 7)
+static const _Alignas(64) uint8_t at_fifth[2][64] = { { EACH_QWORD(FIFTHS, 0) }, { EACH_QWORD(FIFTHS, 1) } };
+
+/* Mask registers cost 6 more cycles for 256 weights. */
+INLINE void fifth_by_shift(const struct chunk *c, int q, int words, int fifth, __m512i half[2])
+{
+    __m512i v = pick_words(c, RUNS, q, words, fifth + 2), bits = pick_words(c, DOUBLES, q, words, fifth);
+    __m512i mask = _mm512_set1_epi8(0x78), top = _mm512_set1_epi8(-128);
+    half[0] = _mm512_and_si512(_mm512_slli_epi16(v, 3), mask), half[1] = _mm512_and_si512(_mm512_srli_epi16(v, 1), mask);
+UNROLL
+    for (int h = 0; h < 2; h++)
+        half[h] = _mm512_ternarylogic_epi32(half[h], _mm512_multishift_epi64_epi8(load512(at_fifth[h]), bits), top, 0xf8); /* a | (b & c) */
+}
+INLINE void halves_q5_0(const struct chunk *c, int q, __m512i heads, __m512i half[2])
+{
+    fifth_by_shift(c, q, sizeof(struct block_q5_0) / 2, 1, half);
+}
+INLINE void halves_q5_1(const struct chunk *c, int q, __m512i heads, __m512i half[2])
+{
+    fifth_by_shift(c, q, sizeof(struct block_q5_1) / 2, 2, half);
+}
+LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f)
+LEGACY(q5_1, .factor = 0x1p-3f, .has_min = true)
+
 void kernels_init_avx512vbmi(struct kernels *k)
 {
 #define SLOTS(id, name) k->rowdot[id] = rowdot_##name, k->unpack[id] = unpack_##name;
     SLOTS(GGUF_IQ2_XXS, iq2_xxs) SLOTS(GGUF_IQ2_XS, iq2_xs) SLOTS(GGUF_IQ2_S, iq2_s) SLOTS(GGUF_IQ3_XXS, iq3_xxs) SLOTS(GGUF_IQ3_S, iq3_s)
+    k->rowdot[GGUF_Q5_0] = rowdot_q5_0, k->rowdot[GGUF_Q5_1] = rowdot_q5_1;
 }

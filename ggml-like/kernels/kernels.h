@@ -70,10 +70,14 @@ struct act_panel {
     uint8_t *data;
 };
 
+/* Four blocks of 32 activations for multiplication side by side: their first halves, then their second. */
+struct act_quad { int8_t hi[2][4][16], lo[2][4][16]; };
+
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
  *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes    d  f32 [k/32]
  *   sum  int32 [k/16] sums of y over 16    sum16  f32 [k/16], sum32  f32 [k/32]: the sums of y times d, for constants and mins of the weights
  *   f32 [k] for float weights: the input itself
+ *   quad  [k/128] rounded up: hi and lo in another order; filled by the quant_row of the levels that read it
  * The arrays of act_row_place may be read up to the next multiple of 256 columns; what lies past k is undefined. */
 struct act_row {
     int64_t k;
@@ -81,6 +85,7 @@ struct act_row {
     int8_t *hi, *lo;
     float *d, *sum16, *sum32;
     int32_t *sum;
+    struct act_quad *quad;
     const float *f32;
 };
 
