@@ -148,7 +148,7 @@ void op_run_route(const struct op_run *r, const struct op *op);
 void op_run_moe_sort(const struct op_run *r, const struct op *op);
 void op_run_moe_quant(const struct op_run *r, const struct op *op);
 void op_run_moe_matmul(const struct op_run *r, const struct op *op);
-void op_observe_moe(const struct op_run *r, const struct op *op); /* shows a plan's observer every row with its expert */
+void op_show_experts(const struct op_run *r, const struct op *op, struct shown *s); /* shows each expert its rows of the values in s */
 void op_run_moe_bias(const struct op_run *r, const struct op *op);
 void op_run_moe_scale(const struct op_run *r, const struct op *op);
 void op_run_moe_sum(const struct op_run *r, const struct op *op);
@@ -157,4 +157,5 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op);
 void op_run_conv(const struct op_run *r, const struct op *op);
 void op_run_score(const struct op_run *r, const struct op *op);
 void op_run_score_sum(const struct op_run *r, const struct op *op);
+void op_run_show(const struct op_run *r, const struct op *op);
 void op_run_delta_rule(const struct op_run *r, const struct op *op);

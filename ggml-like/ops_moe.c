@@ -301,15 +301,20 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     }
 }
 
-void op_observe_moe(const struct op_run *r, const struct op *op)
+void op_show_experts(const struct op_run *r, const struct op *op, struct shown *s)
 {
-    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
-    const struct value *from = &r->x->plan->val[op->src[3]];
+    bool sorted = r->x->plan->val[op->src[3]].sorted;
     struct route route = route_of(r, op->src[2]);
-    const float *x = op_data(r, op->src[3]);
-    int64_t k = from->t.ne[0];
-    for (int64_t j = 0; w->name && j < route.n_pairs; j++)
-        r->x->observe(r->x->observe_ctx, w, route.id[j], x + (from->sorted ? j : route.row[j]) * k, 1, k, r->ith, r->nth);
+    const float *x = s->x;
+    for (int32_t i = 0; i < *route.n_active; i++) {
+        int32_t first = route.start[i];
+        s->mat = route.expert[i];
+        s->n = route.start[i + 1] - first;
+        s->row = route.row + first;
+        if (sorted) s->x = x + first * s->k;
+        else s->at = s->row;
+        r->x->observe(r->x->observe_ctx, s, r->ith, r->nth);
+    }
 }
 
 /* ---- what stands around them ---- */

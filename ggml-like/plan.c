@@ -49,6 +49,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SCORE] = { "score", op_run_score, false },
     [OP_SCORE_SUM] = { "score_sum", op_run_score_sum, false },
     [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
+    [OP_SHOW] = { "show", op_run_show, false },
 };
 
 const char *op_name(enum op_kind kind) { return op_table[kind].name; }
@@ -271,6 +272,57 @@ status plan_finish(struct plan *p, struct err *e)
     return OK;
 }
 
+/* ---- pruning ---- */
+
+/* The input that an observer is shown before this op, VAL_NONE for none. A matmul without one is an extra part of another that was shown. */
+static val shown_input(const struct plan *p, const struct op *op)
+{
+    bool stack = op->kind == OP_MOE_MATMUL || (op->kind == OP_SHOW && op->src[3] != VAL_NONE);
+    if (!p->observe || !(stack || op->kind == OP_MATMUL || op->kind == OP_SHOW) || !p->val[op->src[0]].t.name) return VAL_NONE;
+    return op->src[stack ? 3 : 2];
+}
+
+static void mark(struct plan *p, int32_t i)
+{
+    const struct op *op = &p->op[i];
+    p->op[i].live = true;
+    for (int k = 0; k < OP_SRC; k++)
+        if (op->src[k] != VAL_NONE) p->val[op->src[k]].live = true;
+    for (int32_t j = 0; op->kind == OP_ATTN && j < i; j++) /* reads a cache that these write */
+        if (p->op[j].kind == OP_KV_STORE && p->op[j].arg.store.il == op->arg.attn.il) p->op[j].live = true;
+}
+
+/* A matmul whose product nobody reads. */
+static void only_show(struct op *op)
+{
+    op->kind = OP_SHOW;
+    op->dst = op->src[1] = VAL_NONE;
+}
+
+void plan_prune(struct plan *p)
+{
+    for (val v = 0; v < p->n_val; v++) p->val[v].live = p->val[v].keep;
+    for (int32_t i = 0; i < p->n_op; i++) p->op[i].live = false;
+    for (int32_t i = p->n_op - 1; i >= 0; i--) {
+        struct op *op = &p->op[i];
+        if (op->dst != VAL_NONE && p->val[op->dst].live) op->live = true;
+        else if (shown_input(p, op) != VAL_NONE) only_show(op), op->live = true;
+        if (op->live) mark(p, i);
+    }
+    int32_t n = 0;
+    for (val v = 0; v < p->n_val; v++) p->val[v].last = -1;
+    for (int32_t i = 0; i < p->n_op; i++) {
+        if (!p->op[i].live) continue;
+        p->op[n] = p->op[i];
+        const struct op *op = &p->op[n];
+        if (op->dst != VAL_NONE) p->val[op->dst].last = n;
+        for (int k = 0; k < OP_SRC; k++)
+            if (op->src[k] != VAL_NONE) p->val[op->src[k]].last = n;
+        n++;
+    }
+    p->n_op = n;
+}
+
 /* ---- execution ---- */
 
 void *op_data(const struct op_run *r, val v)
@@ -320,12 +372,15 @@ static int64_t now_ns(void)
 
 static void observe(const struct op_run *r, const struct op *op)
 {
-    if (op->kind == OP_MOE_MATMUL) op_observe_moe(r, op);
-    if (op->kind != OP_MATMUL || op->src[2] == VAL_NONE) return; /* none: the extra part of a matmul that was shown */
-    const struct value *x = &r->x->plan->val[op->src[2]];
-    const struct tensor *w = &r->x->plan->val[op->src[0]].t;
-    if (w->name) r->x->observe(r->x->observe_ctx, w, 0, op_data(r, op->src[2]), x->t.ne[1], x->t.ne[0], r->ith, r->nth);
+    val x = shown_input(r->x->plan, op);
+    if (x == VAL_NONE) return;
+    const struct tensor *t = &r->x->plan->val[x].t;
+    struct shown s = { .w = &r->x->plan->val[op->src[0]].t, .n = t->ne[1], .k = t->ne[0], .x = op_data(r, x), .first = r->x->first_row, .input = x };
+    if (op->src[3] != VAL_NONE) op_show_experts(r, op, &s);
+    else r->x->observe(r->x->observe_ctx, &s, r->ith, r->nth);
 }
+
+void op_run_show(const struct op_run *r, const struct op *op) {} /* the observer was called */
 
 static void run_thread(void *ctx, int ith, int nth)
 {

@@ -3,8 +3,8 @@
  * which ops must wait for the ones before them. Everything that can fail fails while building; plan_run cannot fail and allocates nothing.
  * Knows tensors, kernels and the pool; knows no model, no tokens' meaning, no sessions: those come as a struct batch. */
 #pragma once
+#include "ggml-like/observe.h"
 #include "ggml-like/pool.h"
-#include "ggml-like/tensor.h"
 
 struct kernels;
 
@@ -17,7 +17,7 @@ enum op_kind {
     OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
-    OP_SCORE, OP_SCORE_SUM, OP_KINDS
+    OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -76,6 +76,7 @@ struct op {
     val dst, src[OP_SRC];
     bool wait;             /* all threads meet before this op */
     bool solo;             /* thread 0 does it alone: too small to be worth meeting for */
+    bool live;             /* plan_prune: stays */
     union op_arg arg;
 };
 
@@ -85,6 +86,7 @@ struct value {
     int64_t per_row;       /* rows of this value for each row of the pass: 1, or the experts that a row uses */
     int32_t last;          /* index of the last op that reads or writes it */
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
+    bool live;             /* plan_prune: somebody needs it */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant[2];          /* the quantized forms of this value once some matmul asked for them: for most weights, for wide codes */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
@@ -128,6 +130,9 @@ val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0
 void plan_bind(struct plan *p, val v, float *data);
 void plan_keep(struct plan *p, val v);
 struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c); /* VAL_NONE for absent operands */
+/* plan_prune - before plan_finish: drops what neither a kept value nor an observer needs. Matmuls that an observer is shown (of a plan with `observe`: whose
+ * weights have a name) stay; where nobody reads the product, only their input is computed and shown (OP_SHOW). */
+void plan_prune(struct plan *p);
 status plan_finish(struct plan *p, struct err *e) MUST_USE;
 
 /* What one pass works on. Rows of all segments are concatenated. */
@@ -143,10 +148,6 @@ struct batch {
     int n_seg;
 };
 
-/* Called on every thread (ith of nth) before a matmul: weight, its float input [n][k]. mat: of a stack of experts, the one that meets these rows (one
- * call for each row then); 0 for a matrix. */
-typedef void (*plan_observe_fn)(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth);
-
 /* Where a thread stands in its own part of the work of an op: op number + 1 in the upper half, next item in the lower. Whoever has finished helps
  * the others from there. A line of its own for each thread, whatever the alignment of the array. */
 struct plan_share { _Atomic uint64_t at; uint8_t apart[120]; };
@@ -159,8 +160,9 @@ struct plan_exec {
     uint8_t *thread_base;  /* [n_threads][thread_bytes] */
     size_t thread_bytes;
     struct plan_share *share; /* [n_threads] */
-    plan_observe_fn observe;
+    observe_fn observe;
     void *observe_ctx;
+    int64_t first_row;     /* shown.first */
     int64_t *op_ns;        /* [OP_KINDS] time by kind is added here, or NULL */
 };
 /* plan_run - runs all ops on the pool. The same bits for any number of threads. */

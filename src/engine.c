@@ -3,14 +3,14 @@
 #include "src/engine.h"
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
-#include "src/lora_int.h"
+#include "src/forward.h"
 #include "src/session_int.h"
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, HEAD_BYTES = 32 << 20, SEGMENTS_MAX = 256 };
+enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, SEGMENTS_MAX = 256 };
 
 struct engine {
     const struct model *m;
@@ -44,18 +44,12 @@ static status build_body(struct engine *en, int64_t rows, int64_t out, bool sing
     p->single = en->single = single;
     p->observe = en->observe != NULL;
     p->precise = en->precise;
-    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
-    const struct arch *arch = en->m->arch;
-    val x = op_embed(p, weight(&b, -1, W_EMBD), en->m->hp.n_embd);
-    if (en->m->hp.embd_scale != 0) x = op_scale(p, x, en->m->hp.embd_scale);
-    if (arch->embed) x = arch->embed(&b, x);
-    for (int il = 0; il < en->m->hp.n_layer; il++) {
-        TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
-        x = (arch->layer ? arch->layer : standard_layer)(&b, il, x);
-    }
-    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
+    val x;
+    TRY(forward_embed(&b, &x, e));
+    for (int il = 0; il < en->m->hp.n_layer; il++) TRY(forward_layer(&b, il, &x, e));
+    TRY(plan_reserve(p, PLAN_CHUNK, e));
     if (p->observe) x = op_rows(p, x);
-    x = norm(&b, -1, x, W_OUTPUT_NORM);
+    TRY(forward_norm(&b, &x, e));
     plan_keep(p, x);
     TRY(plan_finish(p, e));
     en->hidden = x;
@@ -68,18 +62,15 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
 {
     struct plan *p = &en->head;
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
-    const struct hparams *hp = &en->m->hp;
     en->shape_head = -1;
     plan_reset(p, rows, rows, en->single ? min_i64(SINGLE_ROWS, en->head_rows) : en->head_rows);
     p->single = en->single;
     p->observe = en->observe != NULL;
     p->precise = en->precise;
-    TRY(plan_reserve(p, PLAN_CHUNK * (1 + en->lora.n), e));
-    en->head_in = plan_input(p, hp->n_embd, rows);
-    val y = op_matmul_rows(p, weight(&b, -1, W_OUTPUT), en->head_in, hp->n_vocab);
-    y = op_bias(p, y, weight(&b, -1, W_BIAS_OUTPUT));
-    if (hp->logit_scale != 0) y = op_scale(p, y, hp->logit_scale);
-    if (hp->final_softcap > 0) y = op_softcap(p, y, hp->final_softcap);
+    TRY(plan_reserve(p, 1, e));
+    en->head_in = plan_input(p, en->m->hp.n_embd, rows);
+    val y = en->head_in;
+    TRY(forward_logits(&b, &y, e));
     plan_keep(p, y);
     TRY(plan_finish(p, e));
     en->head_out = y;
@@ -93,15 +84,14 @@ static status build_score(struct engine *en, int64_t rows, struct err *e)
 {
     struct plan *p = &en->score;
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
-    const struct hparams *hp = &en->m->hp;
+    bool whole;
     en->shape_score = -1;
     plan_reset(p, rows, rows, score_rows(en));
     p->precise = en->precise;
-    TRY(plan_reserve(p, PLAN_CHUNK, e));
-    en->score_in = plan_input(p, hp->n_embd, rows);
-    val w = weight(&b, -1, W_OUTPUT);
-    en->can_score = !en->observe && p->val[w].extra == VAL_NONE && !model_weight(en->m, -1, W_BIAS_OUTPUT);
-    en->score_out = op_score(p, w, en->score_in, hp->n_vocab, hp->logit_scale, hp->final_softcap);
+    TRY(plan_reserve(p, 1, e));
+    en->score_out = en->score_in = plan_input(p, en->m->hp.n_embd, rows);
+    TRY(forward_score(&b, &en->score_out, &whole, e));
+    en->can_score = !en->observe && whole;
     plan_keep(p, en->score_out);
     TRY(plan_finish(p, e));
     en->shape_score = rows;
@@ -137,27 +127,19 @@ static status measure(struct engine *en, struct err *e)
 
 static status choose_batch(struct engine *en, int64_t wanted, struct err *e)
 {
-    int64_t per_row = max_i64(1, en->m->hp.n_vocab * (int64_t)sizeof(float));
     en->n_batch = wanted ? wanted : BATCH_DEFAULT;
     for (;;) {
-        en->head_rows = max_i64(1, min_i64(en->n_batch, HEAD_BYTES / per_row));
+        en->head_rows = forward_head_rows(en->m, en->n_batch);
         TRY(measure(en, e));
         if (wanted || en->n_batch <= BATCH_MIN || en->body_bytes <= SCRATCH_GOAL) return OK;
         en->n_batch = max_i64(BATCH_MIN, en->n_batch - 64);
     }
 }
 
-static int64_t head_dim_max(const struct model *m)
-{
-    int64_t n = 8;
-    for (int64_t il = 0; il < m->hp.n_layer; il++) n = max_i64(n, max_i64(m->layer[il].hp.head_dim, m->layer[il].hp.head_dim_v));
-    return n;
-}
-
 static status allocate(struct engine *en, struct err *e)
 {
     size_t threads, n = (size_t)en->n_batch;
-    en->thread_bytes = plan_thread_bytes(head_dim_max(en->m));
+    en->thread_bytes = forward_thread_bytes(en->m);
     if (!mul_size(en->thread_bytes, (size_t)pool_threads(en->pool), &threads) ||
         !add_size(en->body_bytes, en->head_bytes, &en->mem_bytes) || !add_size(en->mem_bytes, threads, &en->mem_bytes))
         return err_oom(e, "scratch", SIZE_MAX);
@@ -208,21 +190,16 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
 {
     *out = NULL;
     if (o->n_batch < 0 || o->n_batch > 65536) return err_set(e, ERR_USAGE, "batch is %lld, expected 1 to 65536", (long long)o->n_batch);
-    if (o->n_threads < 0 || o->n_threads > 512) return err_set(e, ERR_USAGE, "threads is %d, expected 1 to 512", o->n_threads);
-    struct cpu_info cpu;
-    cpu_detect(&cpu);
-    if (o->isa) TRY(isa_features(o->isa, &cpu, &cpu.features, e));
     struct engine *en = mem_calloc(1, sizeof *en);
     if (!en) return err_oom(e, "engine", sizeof *en);
     en->m = m;
     en->observe = o->observe;
     en->observe_ctx = o->observe_ctx;
     en->precise = o->precise;
-    kernels_init(&en->k, cpu.features);
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);
     plan_init(&en->score, &en->k);
-    status st = pool_open(&en->pool, o->n_threads ? o->n_threads : cpu.n_threads_default, e);
+    status st = forward_machine(&en->k, &en->pool, o->n_threads, o->isa, e);
     if (st == OK) st = take_adapters(en, o, e);
     if (st == OK) st = choose_batch(en, o->n_batch, e);
     if (st == OK) st = check_adapters(en, e);
@@ -322,28 +299,13 @@ static status check_memory(const struct model *m, int64_t n_ctx, const struct kv
                    (long long)n_ctx, (double)need / 0x1p30, (double)cpu.ram_available / 0x1p30, (long long)fits);
 }
 
-/* Formats that keep the cache usable: anything below 4 bits, or with per-model tables, ruins it. */
-static status choose_types(struct kv_types *out, const struct session_options *o, struct err *e)
-{
-    static const int offered[] = { GGUF_F16, GGUF_BF16, GGUF_F32, GGUF_Q8_0, GGUF_Q4_0 };
-    const struct dtype *both = o->kv_type ? o->kv_type : dtype_by_id(GGUF_F16);
-    *out = (struct kv_types){ o->k_type ? o->k_type : both, o->v_type ? o->v_type : both };
-    const struct dtype *const used[] = { out->k, out->v };
-    for (int i = 0; i < ARRAY_LEN(used); i++) {
-        bool known = false;
-        for (int j = 0; j < ARRAY_LEN(offered); j++) known = known || used[i]->gguf_id == offered[j];
-        if (!known) return err_set(e, ERR_USAGE, "KV type %s is not supported: F16, BF16, F32, Q8_0, Q4_0", used[i]->gguf_name);
-    }
-    return OK;
-}
-
 status session_open(struct session **out, struct engine *en, const struct session_options *o, struct err *e)
 {
     *out = NULL;
     int64_t n_ctx = o->n_ctx ? o->n_ctx : en->m->hp.n_ctx_train;
     struct kv_types types;
     if (n_ctx < 1 || n_ctx > 1 << 24) return err_set(e, ERR_USAGE, "context is %lld, expected 1 to %d", (long long)n_ctx, 1 << 24);
-    TRY(choose_types(&types, o, e));
+    TRY(kv_types_choose(&types, o->kv_type, o->k_type, o->v_type, e));
     TRY(check_memory(en->m, n_ctx, &types, e));
     struct session *s = mem_calloc(1, sizeof *s);
     if (!s) return err_oom(e, "session", sizeof *s);
@@ -446,20 +408,6 @@ static void run_plan(struct engine *en, const struct plan *p, uint8_t *base, con
     plan_run(&x);
 }
 
-struct emit {
-    logits_fn fn;
-    void *ctx;
-    const float *logits;
-    const int32_t *seg, *row;
-    int64_t n, n_vocab;
-};
-
-static void emit_rows(void *ctx, int ith, int nth)
-{
-    const struct emit *x = ctx;
-    for (int64_t i = ith; i < x->n; i += nth) x->fn(x->ctx, x->seg[i], x->row[i], x->logits + i * x->n_vocab);
-}
-
 /* The head's logits are rows x vocabulary: computed in blocks of head_rows so that 512 rows of a 262k vocabulary do not need 512 MiB. */
 static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx, struct err *e)
 {
@@ -478,7 +426,7 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
                               en->out_row + done,
                               n,
                               en->m->hp.n_vocab };
-            pool_run(en->pool, emit_rows, &x);
+            forward_emit(en->pool, &x);
         }
         done += n;
     }

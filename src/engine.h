@@ -2,7 +2,7 @@
  * One forward pass takes segments of one or more sessions: prefill, decode, parallel chats and perplexity windows are all segments.
  * One caller at a time per engine. Output is identical for every thread count. */
 #pragma once
-#include "ggml-like/dtype.h"
+#include "ggml-like/observe.h"
 #include "src/lora.h"
 #include "src/model.h"
 
@@ -12,18 +12,12 @@ struct kernels;
 struct pool;
 struct cpu_info;
 
-/* Observation: called before a matmul runs, with its input rows x [n][k] (f32), on every thread of the pool with its number ith of nth (0 is the
- * calling thread): they share the work, or all but one return at once. The weight's GGUF name is in w->name. Layers show all rows of a pass, the
- * head those that give logits; of a stack of experts, matrix `mat` is shown the rows that chose it, one by one. For importance matrices and
- * Hessians; results are unchanged. */
-typedef void (*observe_fn)(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth);
-
 struct engine_options {
     int n_threads;   /* 0 = cpu_info.n_threads_default */
     int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 48 MiB */
     const char *isa; /* use no ISA level above this one ("scalar", "avx2", ...); NULL = the strongest */
-    bool precise;              /* passes of several rows keep 15 bits of the activations, as those of one row do, for 1.3 to 1.8 times the time */
-    observe_fn observe;
+    bool precise;    /* passes of several rows keep 15 bits of the activations, as those of one row do, for 1.3 to 1.8 times the time */
+    observe_fn observe; /* layers show all rows of a pass, the head those that give logits */
     void *observe_ctx;
     const struct adapter_use *lora; /* [n_lora] adapters added to the model, at most ADAPTERS_MAX; copied, the adapters stay the caller's */
     int n_lora;

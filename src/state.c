@@ -2,6 +2,21 @@
 #include "src/state.h"
 #include "ggml-like/file.h"
 
+/* Formats that keep the cache usable: anything below 4 bits, or with per-model tables, ruins it. */
+status kv_types_choose(struct kv_types *out, const struct dtype *both, const struct dtype *k, const struct dtype *v, struct err *e)
+{
+    static const int offered[] = { GGUF_F16, GGUF_BF16, GGUF_F32, GGUF_Q8_0, GGUF_Q4_0 };
+    if (!both) both = dtype_by_id(GGUF_F16);
+    *out = (struct kv_types){ k ? k : both, v ? v : both };
+    const struct dtype *const used[] = { out->k, out->v };
+    for (int i = 0; i < ARRAY_LEN(used); i++) {
+        bool known = false;
+        for (int j = 0; j < ARRAY_LEN(offered); j++) known = known || used[i]->gguf_id == offered[j];
+        if (!known) return err_set(e, ERR_USAGE, "KV type %s is not supported: F16, BF16, F32, Q8_0, Q4_0", used[i]->gguf_name);
+    }
+    return OK;
+}
+
 static bool place(size_t rows, size_t row_bytes, size_t *at, size_t *out)
 {
     size_t n, end;
@@ -57,21 +72,24 @@ static bool place_recurrent(const struct recurrent_state *size, uint8_t *base, s
     return true;
 }
 
+status state_place(const struct model *m, int64_t il, int64_t n_ctx, const struct kv_types *types, uint8_t *base, struct layer_state *s, size_t *at,
+                   struct err *e)
+{
+    const struct layer_params *l = &m->layer[il].hp;
+    bool keeps = l->kind & LAYER_ATTENTION && l->il_kv == il, ok = true;
+    *s = (struct layer_state){ 0 };
+    if (keeps) TRY(check_types(l, types, e));
+    if (keeps) ok = place_kv(l, n_ctx, types, base, &s->kv, at);
+    if (ok && l->kind & LAYER_RECURRENT) ok = place_recurrent(&l->rec, base, &s->rec, at);
+    return ok ? OK : err_set(e, ERR_MEMORY, "KV cache for %lld positions overflows the address space", (long long)n_ctx);
+}
+
 status state_layout(const struct model *m, int64_t n_ctx, const struct kv_types *types, uint8_t *base, struct layer_state *layer, size_t *bytes,
                     struct err *e)
 {
-    size_t at = 0;
-    for (int64_t il = 0; il < m->hp.n_layer; il++) {
-        const struct layer_params *l = &m->layer[il].hp;
-        struct layer_state s = { 0 };
-        bool keeps = l->kind & LAYER_ATTENTION && l->il_kv == il, ok = true;
-        if (keeps) TRY(check_types(l, types, e));
-        if (keeps) ok = place_kv(l, n_ctx, types, base, &s.kv, &at);
-        if (ok && l->kind & LAYER_RECURRENT) ok = place_recurrent(&l->rec, base, &s.rec, &at);
-        if (!ok) return err_set(e, ERR_MEMORY, "KV cache for %lld positions overflows the address space", (long long)n_ctx);
-        if (layer) layer[il] = s;
-    }
-    *bytes = at;
+    struct layer_state s;
+    *bytes = 0;
+    for (int64_t il = 0; il < m->hp.n_layer; il++) TRY(state_place(m, il, n_ctx, types, base, layer ? &layer[il] : &s, bytes, e));
     return OK;
 }
 

@@ -559,15 +559,18 @@ struct seen {
     double sum;
     bool head;
 };
-static void observer(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth)
+static void observer(void *ctx, const struct shown *x, int ith, int nth)
 {
     struct seen *s = ctx;
     if (ith != 0) return;
     s->calls++;
-    s->rows += n;
-    if (!strcmp(w->name, "output.weight")) s->head = true;
-    if (!strcmp(w->name, "blk.1.ffn_up_exps.weight")) s->up[mat] += n;
-    for (int64_t i = 0; i < n * k; i++) s->sum += (double)x[i] * x[i];
+    s->rows += x->n;
+    if (!strcmp(x->w->name, "output.weight")) s->head = true;
+    if (!strcmp(x->w->name, "blk.1.ffn_up_exps.weight")) s->up[x->mat] += x->n;
+    for (int64_t i = 0; i < x->n; i++) {
+        CHECK(shown_row(x, i) >= 0 && shown_row(x, i) < N && (i == 0 || shown_row(x, i) > shown_row(x, i - 1)));
+        for (int64_t c = 0; c < x->k; c++) s->sum += (double)shown_x(x, i)[c] * shown_x(x, i)[c];
+    }
 }
 
 /* All seven matrices of a layer; of experts, those that each row chose. */

@@ -39,16 +39,18 @@ struct job {
 /* ---- collecting ---- */
 
 /* All threads of the pool; the entries exist already, thread 0 counts. */
-static void observe(void *ctx, const struct tensor *w, int64_t mat, const float *x, int64_t n, int64_t k, int ith, int nth)
+static void observe(void *ctx, const struct shown *s, int ith, int nth)
 {
     const struct job *j = ctx;
-    const struct importance_entry *en = importance_find(&j->im, w->name);
-    if (!en || en->n_cols != k || mat >= en->n_mat) return;
-    if (strncmp(w->name, "blk.", 4) != 0 && (!j->head || strcmp(w->name, j->head) != 0)) return; /* of a merged file */
+    const char *name = s->w->name;
+    const struct importance_entry *en = importance_find(&j->im, name);
+    if (!en || en->n_cols != s->k || s->mat >= en->n_mat) return;
+    if (strncmp(name, "blk.", 4) != 0 && (!j->head || strcmp(name, j->head) != 0)) return; /* of a merged file */
     int64_t begin, end;
-    pool_range(k, COLUMN_GRAIN, ith, nth, &begin, &end);
-    importance_columns(en, mat, x, n, begin, end);
-    if (ith == 0) en->count[mat] += n;
+    pool_range(s->k, COLUMN_GRAIN, ith, nth, &begin, &end);
+    if (!s->at) importance_columns(en, s->mat, s->x, s->n, begin, end);
+    for (int64_t i = 0; s->at && i < s->n; i++) importance_columns(en, s->mat, shown_x(s, i), 1, begin, end);
+    if (ith == 0) en->count[s->mat] += s->n;
 }
 
 /* An entry for every matrix of the layers, and for the head if asked; those that no matmul reads stay at 0 and are not saved. */
