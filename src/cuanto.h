@@ -13,6 +13,7 @@
 #include "src/lookup.h"
 #include "src/lora.h"
 #include "src/grammar.h"
+#include "src/layers.h"
 #include "src/json_schema.h"
 #include "src/model.h"
 #include "src/sampler.h"

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BATCH_DEFAULT = 512, BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, SEGMENTS_MAX = 256 };
+enum { BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, SEGMENTS_MAX = 256 };
 
 struct engine {
     const struct model *m;
@@ -250,8 +250,7 @@ const char *engine_adapter_names(const struct engine *en, char *buf, size_t cap)
 int64_t engine_n_batch(const struct engine *en) { return en->n_batch; }
 int64_t engine_pass_rows(const struct engine *en, int64_t left)
 {
-    int64_t passes = max_i64(1, (left + en->n_batch - 1) / en->n_batch);
-    return (left + passes - 1) / passes;
+    return forward_pass_rows(en->n_batch, left);
 }
 size_t engine_bytes(const struct engine *en) { return en->mem_bytes; }
 

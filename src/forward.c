@@ -67,6 +67,12 @@ size_t forward_thread_bytes(const struct model *m)
     return plan_thread_bytes(n);
 }
 
+int64_t forward_pass_rows(int64_t n_batch, int64_t left)
+{
+    int64_t passes = max_i64(1, (left + n_batch - 1) / n_batch);
+    return (left + passes - 1) / passes;
+}
+
 int64_t forward_head_rows(const struct model *m, int64_t n_batch)
 {
     return max_i64(1, min_i64(n_batch, HEAD_BYTES / max_i64(1, m->hp.n_vocab * (int64_t)sizeof(float))));

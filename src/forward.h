@@ -18,7 +18,9 @@ status forward_machine(struct kernels *k, struct pool **pool, int n_threads, con
 /* forward_thread_bytes - plan_thread_bytes for the heads of this model. */
 size_t forward_thread_bytes(const struct model *m);
 
-enum { HEAD_BYTES = 32 << 20 };
+enum { BATCH_DEFAULT = 512, HEAD_BYTES = 32 << 20 };
+/* forward_pass_rows - as engine_pass_rows. */
+int64_t forward_pass_rows(int64_t n_batch, int64_t left);
 /* forward_head_rows - rows of logits that are computed at once: not more than HEAD_BYTES. */
 int64_t forward_head_rows(const struct model *m, int64_t n_batch);
 /* forward_emit - fn for n rows of logits on all threads; row i is row[i] of segment seg[i]. */

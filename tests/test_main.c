@@ -31,6 +31,7 @@
     X(kernels_matmul) \
     X(kernels_vec) \
     X(latent) \
+    X(layers) \
     X(lookup) \
     X(lora) \
     X(measure) \

@@ -292,7 +292,7 @@ static status put_weight(struct gguf_writer *w, const struct tiny_options *o, co
     if (!model_has_row(m, at, r)) return OK;
     struct tensor t = { 0 };
     int64_t ne0 = model_dim(m, at, r->ne0), ne1 = model_dim(m, at, r->ne1) + dropped(o->reshape, name), ne2 = model_dim(m, at, r->ne2);
-    const struct dtype *type = dtype_by_name(vector || r->flags & WEIGHT_VECTOR ? "f32" : o->type);
+    const struct dtype *type = dtype_by_name(vector || r->flags & WEIGHT_VECTOR ? "f32" : dropped(o->other, name) ? o->other_type : o->type);
     if (ne0 % type->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not fit %s", name, (long long)ne0, type->gguf_name);
     if (!type->pack) return err_set(e, ERR_USAGE, "%s: %s has no pack", name, type->gguf_name);
     tensor_shape(&t, type, ne0, ne1, ne2, 1);

@@ -14,6 +14,7 @@ struct tiny_options {
     bool tied;                 /* no output.weight */
     bool optional;             /* also write the optional weights (biases, rope factors) */
     bool no_template;
+    const char *other, *other_type; /* this matrix has that format */
     uint64_t seed;
     /* damage, for error tests */
     const char *drop_tensor, *drop_key; /* left out */
