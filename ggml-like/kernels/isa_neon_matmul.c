@@ -90,8 +90,10 @@ static void panel_codes(const struct kernels *k, struct panel *p, const struct d
         memset(&c[r], 0, sizeof c[r]);
         memset(c[r].code, t->code_bias, sizeof c[r].code);
     }
+    struct stream next = panel_stream(p, false);
     for (int64_t at = 0; at < p->nk; at += CHUNK, w += CHUNK / t->block_len * t->block_bytes) {
         int n = (int)min_i64(CHUNK, p->nk - at), whole = (n + t->block_len - 1) / t->block_len * t->block_len;
+        stream_ask(&next, CHUNK);
         for (int r = 0; r < n_rows; r++) unpack_weights(k, t, w + (size_t)r * row_bytes, whole, &c[r]);
         for (int r = 0; r < PANEL_ROWS; r += 4) panel_rows4(p, t, c + r, r, at, n);
     }
@@ -102,8 +104,10 @@ static void panel_floats(const struct kernels *k, struct panel *p, const struct 
     enum { COLS = 64 };
     float rows[PANEL_ROWS][COLS];
     memset(rows, 0, sizeof rows);
+    struct stream next = panel_stream(p, false);
     for (int64_t at = 0; at < p->nk; at += COLS) {
         int64_t n = min_i64(COLS, p->nk - at);
+        stream_ask(&next, COLS);
         for (int r = 0; r < n_rows; r++) k->to_f32(t, w + (size_t)r * row_bytes + (size_t)at * (size_t)t->block_bytes, rows[r], n);
         for (int i = 0; i < n; i += 4)
             for (int r = 0; r < PANEL_ROWS; r += 4) {

@@ -37,11 +37,13 @@ INLINE void tile_rows(const struct panel *p, struct act_tile x, int half, float 
     const int8_t *w = p->code + 8 * half * 4;
     const float *scale = p->scale + 8 * half, *csum = p->csum + 8 * half, *min = p->min + 8 * half;
     const int32_t *sums = code_sums(p) + 8 * half;
+    struct stream next = panel_stream(p, true);
     float32x4_t acc[2][NT];
     UNROLL
     for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = vdupq_n_f32(0.0f);
     for (const int8_t *end = w + p->nk * PANEL_ROWS; w < end; w += 32 * PANEL_ROWS) {
         float32x4_t part[2][NT];
+        if (half == 0) stream_ask(&next, 32);
         UNROLL
         for (int h = 0; h < 2; h++) {
             int32x4_t dot[2][NT], first[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
