@@ -12,8 +12,10 @@ static const float unit_max_8 = 32000.0f, unit_max_15 = 32767.0f;
 INLINE float magnitude(const float *x, int64_t n)
 {
     __m256 m[4], bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)), inf = _mm256_set1_ps(__builtin_inff());
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) m[i] = _mm256_setzero_ps();
     for (int64_t at = 0; at < n; at += 32)
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             __m256 v = _mm256_and_ps(_mm256_loadu_ps(x + at + 8 * i), bits);
             m[i] = _mm256_max_ps(m[i], _mm256_and_ps(v, _mm256_cmp_ps(v, inf, _CMP_LT_OQ)));
@@ -89,6 +91,7 @@ INLINE struct extremes extremes_of(const __m256 v[4], float max)
     for (int h = 0; h < 1 + VNNI; h++) { /* a NaN leaves the first operand */
         e.low[h] = _mm256_min_ps(v[2 * h + 1], _mm256_min_ps(v[2 * h], _mm256_set1_ps(max)));
         e.high[h] = _mm256_max_ps(v[2 * h + 1], _mm256_max_ps(v[2 * h], _mm256_set1_ps(-max)));
+#pragma GCC unroll 4
         for (int i = 2; i < 4 && !VNNI; i++) e.low[h] = _mm256_min_ps(v[i], e.low[h]), e.high[h] = _mm256_max_ps(v[i], e.high[h]);
     }
     return e;
@@ -156,8 +159,11 @@ INLINE __m256i codes8(const float *x, const float scale[8], const float start[8]
     return _mm256_max_epu8(v, _mm256_set1_epi8(1));
 }
 
-/* Tokens first .. first + 3 of a block */
-INLINE void put_block8(struct act8 *to, const struct span *s, int first, int64_t at, __m256 inv, __m256 max)
+/* a = round(x * scale + start) for a block of four tokens: one of each for each D */
+struct line { _Alignas(32) float scale[8], start[8]; };
+
+/* Tokens first .. first + 3 of a block: all but the codes */
+INLINE void put_factors8(struct act8 *to, const struct span *s, int first, int64_t at, __m256 inv, __m256 max, struct line *line)
 {
     struct extremes e[4];
     __m256 sum[2][4];
@@ -165,6 +171,7 @@ INLINE void put_block8(struct act8 *to, const struct span *s, int first, int64_t
 #pragma GCC unroll 4
     for (int t = 0; t < 4; t++) {
         __m256 v[4];
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x[t] + at + 8 * i);
         e[t] = extremes_of(v, s->max[first + t]);
         sum[0][t] = _mm256_add_ps(v[0], v[1]), sum[1][t] = _mm256_add_ps(v[2], v[3]);
@@ -172,12 +179,16 @@ INLINE void put_block8(struct act8 *to, const struct span *s, int first, int64_t
     put_sums(to->sum[0] + first, to->sum[1] + first, to->sum32 + first, sum[0], sum[1], s->inv + first);
     __m256 lo = _mm256_mul_ps(_mm256_max_ps(fold_extremes(e, false), negated(max)), inv);
     __m256 hi = _mm256_mul_ps(_mm256_min_ps(fold_extremes(e, true), max), inv);
-    _Alignas(32) float scale[8], start[8];
-    put_ranges(to, first, lo, hi, inv, scale, start);
+    put_ranges(to, first, lo, hi, inv, line->scale, line->start);
+}
+
+INLINE void put_codes8(struct act8 *to, const struct span *s, int first, int64_t at, const struct line *line)
+{
     __m256i c[4], v[4];
 #pragma GCC unroll 4
-    for (int t = 0; t < 4; t++) c[t] = codes8(x[t] + at, scale, start, t);
+    for (int t = 0; t < 4; t++) c[t] = codes8(s->x[first + t] + at, line->scale, line->start, t);
     transpose_tokens(c, v);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) put_halves(to->a[2 * i][first], to->a[2 * i + 1][first], v[i]);
 }
 
@@ -188,21 +199,33 @@ INLINE void put_block15(struct act15 *to, const struct span *s, int first, int64
 #pragma GCC unroll 4
     for (int t = 0; t < 4; t++) {
         __m256 x[4];
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             x[i] = _mm256_loadu_ps(s->x[first + t] + at + 8 * i);
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], _mm256_set1_ps(s->inv[first + t])));
         }
         sum[0][t] = _mm256_add_ps(x[0], x[1]), sum[1][t] = _mm256_add_ps(x[2], x[3]);
+#pragma GCC unroll 4
         for (int h = 0; h < 2; h++) y[h][t] = _mm256_shuffle_epi8(_mm256_packs_epi32(q[2 * h], q[2 * h + 1]), order);
     }
     put_sums(to->sum[0] + first, to->sum[1] + first, to->sum32 + first, sum[0], sum[1], s->inv + first);
+#pragma GCC unroll 4
     for (int h = 0; h < 2; h++) { /* fours of columns: 0 2 in the lower half, 1 3 in the upper one */
         transpose_tokens(y[h], v);
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             int pair = 8 * h + i / 2 * 4 + i % 2;
             put_halves(to->y[pair][first], to->y[pair + 2][first], v[i]);
         }
     }
+}
+
+/* Factors first, then codes: from the extremes of a block to its codes it is a long way, and no two blocks fit in what a core looks ahead. */
+static void put_span8(struct act8 *to, const struct span *s, int first, int64_t cols, __m256 inv, __m256 max)
+{
+    struct line line[SPAN / BLOCK];
+    for (int64_t c = 0; c < cols; c += BLOCK) put_factors8(to + c / BLOCK, s, first, c, inv, max, line + c / BLOCK);
+    for (int64_t c = 0; c < cols; c += BLOCK) put_codes8(to + c / BLOCK, s, first, c, line + c / BLOCK);
 }
 
 /* Four tokens at a time, the last ones first: what they write beyond token NT - 1 is the next array's and written again. */
@@ -216,11 +239,9 @@ static void quant_tile(const struct kernels *k, struct act_panel *p, int64_t til
         struct span s = span_of(x, n, at, cols, p->form == ACT_8 ? unit_max_8 : unit_max_15, unit);
         for (int first = SLOTS - 4; first >= 0; first -= 4) {
             __m256 inv = spread(_mm_loadu_ps(s.inv + first)), max = spread(_mm_loadu_ps(s.max + first));
-            uint8_t *block = to;
-            for (int64_t c = 0; c < cols; c += BLOCK, block += act_block_bytes(p->form)) {
-                if (p->form == ACT_8) put_block8((struct act8 *)(void *)block, &s, first, c, inv, max);
-                else put_block15((struct act15 *)(void *)block, &s, first, c);
-            }
+            if (p->form == ACT_8) put_span8((struct act8 *)(void *)to, &s, first, cols, inv, max);
+            else
+                for (int64_t c = 0; c < cols; c += BLOCK) put_block15((struct act15 *)(void *)to + c / BLOCK, &s, first, c);
         }
         to += (size_t)(cols / BLOCK) * act_block_bytes(p->form);
     }
@@ -266,8 +287,10 @@ static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t 
 #pragma GCC unroll 2
         for (int first = 0; first < NT; first += 4) {
             __m128 v[4];
+#pragma GCC unroll 4
             for (int t = 0; t < 4; t++) v[t] = first + t < n ? _mm_loadu_ps(x[first + t] + at) : _mm_setzero_ps();
             _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
+#pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 if (NT - first >= 4) _mm_storeu_ps(to + i * NT + first, v[i]);
                 else _mm_storel_pi((__m64 *)(void *)(to + i * NT + first), v[i]);
