@@ -51,15 +51,13 @@ void op_run_head_quant(const struct op_run *r, const struct op *op)
 static void head_single(const struct op_run *r, const struct op *op, const struct tensor *w, float *y)
 {
     bool f32 = op_is_float(w->type);
-    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t n = w->ne[1], k = w->ne[0], rows = op_shape(r->x->plan, op->dst)->ne[1];
     uint8_t *a = op_data(r, op->src[1]);
     for (int64_t h, end; op_take(r, rows * w->ne[2], 1, &h, &end);) {
         struct act_row x = { .k = k };
         if (f32) x.f32 = (const float *)(void *)a + h * k;
         else act_row_place(&x, a + (size_t)h * act_row_bytes(k), k);
-        const uint8_t *from = (const uint8_t *)w->data + (size_t)(h % w->ne[2]) * w->nb[2];
-        for (int64_t c = 0; c < n; c++) y[h * n + c] = dot(from + (size_t)c * w->nb[1], &x, k);
+        kernels_dots(r->k, w->type, y + h * n, (const uint8_t *)w->data + (size_t)(h % w->ne[2]) * w->nb[2], w->nb[1], n, &x, k);
     }
 }
 

@@ -129,22 +129,20 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
     struct act_row x = op_act_row(r, op->src[1], w, 0);
-    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     for (int64_t begin, end; op_take(r, n_w, op_row_chunk(w), &begin, &end);)
-        for (int64_t i = begin; i < end; i++) y[i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
+        kernels_dots(r->k, w->type, y + begin, (const uint8_t *)w->data + (size_t)begin * w->nb[1], w->nb[1], end - begin, &x, w->ne[0]);
 }
 
 /* A plan of single rows: a block of weight rows stays in the first cache while all rows of activations pass. */
 static void matmul_rows(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, int64_t n, float *y)
 {
-    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t chunk = max_i64(1, min_i64((int64_t)(8192 / w->nb[1]), 16));
     for (int64_t begin, end; op_take(r, n_w, 4 * chunk, &begin, &end);)
         for (int64_t from = begin; from < end; from += chunk)
             for (int64_t t = 0; t < n; t++) {
                 struct act_row x = op_act_row(r, op->src[1], w, t);
-                for (int64_t i = from; i < min_i64(from + chunk, end); i++)
-                    y[t * n_w + i] = dot((const uint8_t *)w->data + (size_t)i * w->nb[1], &x, w->ne[0]);
+                kernels_dots(r->k, w->type, y + t * n_w + from, (const uint8_t *)w->data + (size_t)from * w->nb[1], w->nb[1],
+                             min_i64(chunk, end - from), &x, w->ne[0]);
             }
 }
 

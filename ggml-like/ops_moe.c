@@ -264,7 +264,6 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
 static void moe_single(const struct op_run *r, const struct op *op, const struct tensor *w, const struct route *route, float *y)
 {
     bool f32 = op_is_float(w->type), own = r->x->plan->val[op->src[3]].sorted;
-    float (*dot)(const void *, const struct act_row *, int64_t) = r->k->rowdot[w->type->gguf_id];
     int64_t n = w->ne[1], chunk = op_row_chunk(w);
     int64_t chunks = (n + chunk - 1) / chunk;
     const uint8_t *a = op_data(r, op->src[1]);
@@ -273,8 +272,8 @@ static void moe_single(const struct op_run *r, const struct op *op, const struct
         struct act_row x = { .k = w->ne[0] };
         if (f32) x.f32 = (const float *)(const void *)a + (own ? j : route->row[j]) * w->ne[0];
         else act_row_place(&x, (void *)(uintptr_t)(a + (size_t)(own ? j : route->row[j]) * act_row_bytes(w->ne[0])), w->ne[0]);
-        const uint8_t *rows = (const uint8_t *)w->data + (size_t)route->id[j] * w->nb[2];
-        for (int64_t c = from; c < to; c++) y[j * n + c] = dot(rows + (size_t)c * w->nb[1], &x, w->ne[0]);
+        const uint8_t *rows = (const uint8_t *)w->data + (size_t)route->id[j] * w->nb[2] + (size_t)from * w->nb[1];
+        kernels_dots(r->k, w->type, y + j * n + from, rows, w->nb[1], to - from, &x, w->ne[0]);
     }
 }
 

@@ -42,7 +42,7 @@ static void multiply(const struct op_run *r, const struct op *op, const struct t
     if (op_by_rows(r->x->plan, rows)) {
         for (int64_t t = 0; t < rows; t++) {
             struct act_row a = op_act_row(r, op->src[1], w, t);
-            for (int64_t i = 0; i < n; i++) y[t * SCORE_CHUNK + i] = r->k->rowdot[w->type->gguf_id](data + (size_t)i * w->nb[1], &a, w->ne[0]);
+            kernels_dots(r->k, w->type, y + t * SCORE_CHUNK, data, w->nb[1], n, &a, w->ne[0]);
         }
         return;
     }

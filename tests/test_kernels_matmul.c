@@ -189,6 +189,7 @@ static double rowdot_exact(const struct dtype *t, const uint8_t *w, const struct
 
 static void check_rowdot(const struct level *l, const struct dtype *t, int64_t k, enum pattern p, int shape, uint64_t *seed)
 {
+    enum { ROWS = 3 };
     struct buf mem = buf_new(act_row_bytes(k));
     struct act_row row;
     float *x = malloc((size_t)k * sizeof *x);
@@ -197,7 +198,7 @@ static void check_rowdot(const struct level *l, const struct dtype *t, int64_t k
     act_row_place(&row, mem.data, k);
     if (t->unpack) l->k.quant_row(&row, x, k);
     row.f32 = x;
-    struct weights w = weights_new(t, 1, k, p, seed);
+    struct weights w = weights_new(t, ROWS, k, p, seed);
     double exact = 0, terms = 0;
     if (t->unpack) {
         exact = rowdot_exact(t, w.w, &row, k, &terms);
@@ -208,7 +209,12 @@ static void check_rowdot(const struct level *l, const struct dtype *t, int64_t k
             exact += (double)v * x[i], terms += fabs((double)v * x[i]);
         }
     }
-    float got = l->k.rowdot[t->gguf_id](w.w, &row, k);
+    float got = l->k.rowdot[t->gguf_id](w.w, &row, k), all[ROWS];
+    kernels_dots(&l->k, t, all, w.w, w.row_bytes, ROWS, &row, k);
+    for (int i = 0; i < ROWS; i++) {
+        float one = l->k.rowdot[t->gguf_id](w.w + (size_t)i * w.row_bytes, &row, k);
+        CHECK(memcmp(&one, &all[i], sizeof one) == 0);
+    }
     CHECK_MSG(fabs(got - exact) <= 2e-6 * terms + 1e-36, "k %d pattern %d shape %d: %.9g is not %.9g +- %g", (int)k, p, shape, (double)got,
               exact, 2e-6 * terms);
     buf_end(&w.mem), buf_end(&mem);

@@ -81,7 +81,7 @@ static status make_data(struct bench_data *d, const struct kernels *k, struct er
 
 /* ---- loops: each returns the seconds of its fastest round ---- */
 
-struct loop { const struct kernels *k; struct bench_data *d; const struct dtype *t; struct panel p; int n; float sum; };
+struct loop { const struct kernels *k; struct bench_data *d; const struct dtype *t; struct panel p; int n; };
 
 static double fastest(void (*round)(struct loop *), struct loop *l)
 {
@@ -98,7 +98,7 @@ static double fastest(void (*round)(struct loop *), struct loop *l)
 static void dot_round(struct loop *l) /* n rows */
 {
     size_t row = dtype_row_bytes(l->t, K);
-    for (int i = 0; i < l->n; i++) l->sum += l->k->rowdot[l->t->gguf_id](l->d->w + (size_t)i * row, &l->d->row, K);
+    kernels_dots(l->k, l->t, l->d->y, l->d->w, row, l->n, &l->d->row, K);
 }
 
 static void panel_round(struct loop *l)
@@ -128,7 +128,7 @@ static status measure(struct kernel_rates *r, struct engine *en, struct bench_da
     size_t row = dtype_row_bytes(r->t, K);
     fill_weights(d, r->t, model_gguf(engine_model(en)));
     panel_place(&l.p, d->panel, PANEL_K);
-    l.n = (int)(CACHE_BYTES / row);
+    l.n = (int)min_i64((int64_t)(CACHE_BYTES / row), N_MAX * PANEL_ROWS);
     double seconds = fastest(dot_round, &l) / l.n;
     r->dot_cycles = seconds * ghz * 1e9 / blocks;
     r->dot_gbps = (double)row / seconds * 1e-9;

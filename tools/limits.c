@@ -239,39 +239,39 @@ static status measure_rowdot(struct limits *l, struct engine *en, struct arena *
     const struct tensor *w = dominant_weight(engine_model(en));
     if (!w || w->ne[0] % 32 != 0 || !k->rowdot[w->type->gguf_id]) return OK;
     int64_t cols = w->ne[0], rows = max_i64(PANEL_ROWS, min_i64(w->ne[1], (int64_t)(DOT_BYTES / w->nb[1])));
-    float *x = arena_zalloc(a, (size_t)cols, sizeof *x), sum = 0;
+    float *x = arena_zalloc(a, (size_t)cols, sizeof *x), *y = arena_zalloc(a, (size_t)rows, sizeof *y);
     void *buf = arena_zalloc(a, 1, act_row_bytes(cols));
     struct act_row row;
-    if (!x || !buf) return err_oom(e, "one token", act_row_bytes(cols));
+    if (!x || !y || !buf) return err_oom(e, "one token", act_row_bytes(cols));
     for (int64_t i = 0; i < cols; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
     act_row_place(&row, buf, cols);
     k->quant_row(&row, x, cols);
     row.f32 = x;
     double begin = now_seconds(), t0 = begin;
     do {
-        for (int64_t i = 0; i < rows; i++) sum += k->rowdot[w->type->gguf_id]((const uint8_t *)w->data + (size_t)i * w->nb[1], &row, cols);
+        kernels_dots(k, w->type, y, w->data, w->nb[1], rows, &row, cols);
         double t1 = now_seconds(), rate = (double)(rows * cols) / (t1 - t0) * 1e-9;
         if (rate > l->dot_gmacs_1) l->dot_gmacs_1 = rate;
         t0 = t1;
     } while (t0 - begin < BEST_OF_SECONDS / 2);
-    x[0] = sum; /* the rows cannot be left out */
     return OK;
 }
 
 struct decoding {
     const uint8_t *data;
     size_t row_bytes;
-    float (*dot)(const void *w, const struct act_row *x, int64_t k);
+    const struct kernels *k;
+    const struct dtype *t;
     struct act_row x;
-    float sum[THREADS_MAX];
 };
 
 static void decode_part(void *ctx, int ith, size_t begin, size_t end)
 {
     struct decoding *d = ctx;
-    float sum = 0;
-    for (size_t i = begin; i < end; i += d->row_bytes) sum += d->dot(d->data + i, &d->x, d->x.k);
-    d->sum[ith] += sum;
+    enum { ROWS = 16 };
+    float y[ROWS];
+    for (size_t i = begin; i < end; i += ROWS * d->row_bytes)
+        kernels_dots(d->k, d->t, y, d->data + i, d->row_bytes, min_i64(ROWS, (int64_t)((end - i) / d->row_bytes)), &d->x, d->x.k);
 }
 
 static double best_decode(struct decoding *d, struct pool *pool, size_t bytes)
@@ -291,7 +291,7 @@ status limits_decode(double *gbps, struct engine *en, const struct dtype *t, boo
 {
     const struct kernels *k = engine_kernels(en);
     struct arena a;
-    struct decoding d = { .row_bytes = dtype_row_bytes(t, DECODE_K), .dot = k->rowdot[t->gguf_id], .x = { .k = DECODE_K } };
+    struct decoding d = { .row_bytes = dtype_row_bytes(t, DECODE_K), .k = k, .t = t, .x = { .k = DECODE_K } };
     size_t bytes = weights_of(model_gguf(engine_model(en)), &d.data);
     arena_init(&a, 0);
     float *x = arena_zalloc(&a, DECODE_K, sizeof *x);

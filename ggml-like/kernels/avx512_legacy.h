@@ -127,7 +127,7 @@ UNROLL
     }
 }
 
-INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+INLINE float dot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
 {
     struct legacy_sums s = { { _mm512_setzero_ps(), _mm512_setzero_ps() }, _mm256_setzero_ps() };
     const struct act_quad *y = x->quad;
@@ -155,8 +155,9 @@ INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k,
 /* 16 bytes of nibbles from word `from` of each of four blocks */
 INLINE __m512i nibbles_of_4(const struct chunk *c, int q, int words, int from) { return pick_words(c, RUNS, q, words, from); }
 
-#define LEGACY(name, ...)                                                                                                                \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
-    {                                                                                                                                    \
-        return rowdot_legacy(w, x, k, (struct legacy){ .words = sizeof(struct block_##name) / 2, .halves = halves_##name, __VA_ARGS__ });  \
-    }
+#define LEGACY(name, ...)                                                                                                               \
+    INLINE float dot_##name(const uint8_t *w, const struct act_row *x, int64_t k)                                                       \
+    {                                                                                                                                   \
+        return dot_legacy(w, x, k, (struct legacy){ .words = sizeof(struct block_##name) / 2, .halves = halves_##name, __VA_ARGS__ });  \
+    }                                                                                                                                   \
+    ROWDOTS(name)

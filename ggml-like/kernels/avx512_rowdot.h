@@ -61,3 +61,17 @@ INLINE __m512 twice(const float *d) { return _mm512_permutexvar_ps(load512(first
 
 /* sums of y over 16 groups of 16 */
 INLINE __m512 sums16(const int32_t *sum) { return _mm512_cvtepi32_ps(load512(sum)); }
+
+/* rowdots_<name> and rowdot_<name> from the inlined dot_<name>. Loading some ten constants and vzeroupper take as long as half a chunk. */
+#define ROWDOTS(name)                                                                                                             \
+    static void rowdots_##name(float *y, const void *w, size_t stride, int64_t n, const struct act_row *x, int64_t k)             \
+    {                                                                                                                             \
+        for (int64_t i = 0; i < n; i++) y[i] = dot_##name((const uint8_t *)w + (size_t)i * stride, x, k);                         \
+    }                                                                                                                             \
+    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                 \
+    {                                                                                                                             \
+        float y;                                                                                                                  \
+        rowdots_##name(&y, w, 0, 1, x, k);                                                                                        \
+        return y;                                                                                                                 \
+    }
+#define ROWDOT_SLOTS(k, id, name) ((k)->rowdot[id] = rowdot_##name, (k)->rowdots[id] = rowdots_##name)

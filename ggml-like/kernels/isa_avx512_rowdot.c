@@ -141,7 +141,7 @@ INLINE __m256 scales_and_mins(struct dots *sums, const void *p, const float *dx,
 INLINE __m512i both_halves(const void *p) { return _mm512_broadcast_i64x4(load256(p)); }
 
 /* Columns 0-31 in the low nibbles of 32 bytes, 32-63 in the high ones; these stay 16 times too large. */
-static float rowdot_q4_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q4_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct dots sums = dots_zero();
     const struct block_q4_k *b = w;
@@ -156,13 +156,14 @@ UNROLL
     __m512 lanes = lanes4_ps(1.0f, 1.0f, 0.0625f, 0.0625f);
     return dots_total(&sums, lanes, lanes, sums.offset8, -1.0f);
 }
+ROWDOTS(q4_k)
 
 /* dwords of the lower half shifted left by `low` bits (right where negative), of the upper half by `high` */
 INLINE __m512i shifted(__m512i v, int low, int high)
 {
     return low <= 0 && high <= 0 ? _mm512_srlv_epi32(v, lanes4(-low, -low, -high, -high)) : _mm512_sllv_epi32(v, lanes4(low, low, high, high));
 }
-static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q5_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct dots sums = dots_zero();
     const struct block_q5_k *b = w;
@@ -181,13 +182,14 @@ static float rowdot_q5_k(const void *w, const struct act_row *x, int64_t k)
     }
     return dots_total(&sums, ones(), ones(), sums.offset8, -1.0f);
 }
+ROWDOTS(q5_k)
 
 /* ---- superblocks with groups of 16 ---- */
 
 /* 16 scales, given as bytes extended to ints, times d */
 INLINE __m512 times_d(__m512i scale, __m512 d) { return _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)); }
 
-static float rowdot_q6_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q6_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct dots sums = dots_zero();
     const struct block_q6_k *b = w;
@@ -206,6 +208,7 @@ UNROLL
     }
     return dots_total(&sums, ones(), ones(), fold(sums.offset16), -32.0f);
 }
+ROWDOTS(q6_k)
 
 /* of the dwords a, b, c of scales: a, b, a >> 4, b >> 4 in the low four bits, c << 4, c << 2, c, c >> 2 in the high two; 32 too large */
 INLINE __m128i q3_k_scales(const struct block_q3_k *b)
@@ -218,7 +221,7 @@ INLINE __m128i q3_k_scales(const struct block_q3_k *b)
 }
 
 /* Two bits at 0 and 2 of the bytes: the upper half stays four times too large. */
-static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q3_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct dots sums = dots_zero();
     const struct block_q3_k *b = w;
@@ -237,9 +240,10 @@ static float rowdot_q3_k(const void *w, const struct act_row *x, int64_t k)
     __m512 lanes = lanes4_ps(1.0f, 1.0f, 0.25f, 0.25f);
     return dots_total(&sums, lanes, lanes, fold(sums.offset16), -4.0f);
 }
+ROWDOTS(q3_k)
 
 /* All codes stay where they are in their bytes. */
-static float rowdot_q2_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q2_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct dots sums = dots_zero();
     const struct block_q2_k *b = w;
@@ -258,9 +262,10 @@ UNROLL
     }
     return dots_total(&sums, lanes4_ps(1.0f, 1.0f, 0x1p-2f, 0x1p-2f), lanes4_ps(0x1p-4f, 0x1p-4f, 0x1p-6f, 0x1p-6f), fold(sums.offset16), -1.0f);
 }
+ROWDOTS(q2_k)
 
 /* By words: with codes made unsigned, a d near the smallest float would round the two sums that have to cancel differently. */
-static float rowdot_q8_k(const void *w, const struct act_row *x, int64_t k)
+INLINE float dot_q8_k(const void *w, const struct act_row *x, int64_t k)
 {
     struct sums sums = sums_zero();
     const struct block_q8_k *b = w, *end = b + k / CHUNK;
@@ -273,6 +278,7 @@ UNROLL
     }
     return sums_total(&sums, 1.0f, 0.0f);
 }
+ROWDOTS(q8_k)
 
 /* ---- floats ---- */
 
@@ -312,17 +318,17 @@ static float rowdot_bf16(const void *w, const struct act_row *x, int64_t k)
 
 void kernels_init_avx512_rowdot(struct kernels *k)
 {
-    k->rowdot[GGUF_Q4_0] = rowdot_q4_0;
-    k->rowdot[GGUF_Q4_1] = rowdot_q4_1;
-    k->rowdot[GGUF_Q5_0] = rowdot_q5_0;
-    k->rowdot[GGUF_Q5_1] = rowdot_q5_1;
-    k->rowdot[GGUF_Q8_0] = rowdot_q8_0;
-    k->rowdot[GGUF_Q2_K] = rowdot_q2_k;
-    k->rowdot[GGUF_Q3_K] = rowdot_q3_k;
-    k->rowdot[GGUF_Q4_K] = rowdot_q4_k;
-    k->rowdot[GGUF_Q5_K] = rowdot_q5_k;
-    k->rowdot[GGUF_Q6_K] = rowdot_q6_k;
-    k->rowdot[GGUF_Q8_K] = rowdot_q8_k;
+    ROWDOT_SLOTS(k, GGUF_Q4_0, q4_0);
+    ROWDOT_SLOTS(k, GGUF_Q4_1, q4_1);
+    ROWDOT_SLOTS(k, GGUF_Q5_0, q5_0);
+    ROWDOT_SLOTS(k, GGUF_Q5_1, q5_1);
+    ROWDOT_SLOTS(k, GGUF_Q8_0, q8_0);
+    ROWDOT_SLOTS(k, GGUF_Q2_K, q2_k);
+    ROWDOT_SLOTS(k, GGUF_Q3_K, q3_k);
+    ROWDOT_SLOTS(k, GGUF_Q4_K, q4_k);
+    ROWDOT_SLOTS(k, GGUF_Q5_K, q5_k);
+    ROWDOT_SLOTS(k, GGUF_Q6_K, q6_k);
+    ROWDOT_SLOTS(k, GGUF_Q8_K, q8_k);
     k->rowdot[GGUF_F32] = rowdot_f32;
     k->rowdot[GGUF_F16] = rowdot_f16;
     k->rowdot[GGUF_BF16] = rowdot_bf16;

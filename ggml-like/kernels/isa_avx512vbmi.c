@@ -375,5 +375,5 @@ void kernels_init_avx512vbmi(struct kernels *k)
 {
 #define SLOTS(id, name) k->rowdot[id] = rowdot_##name, k->unpack[id] = unpack_##name;
     SLOTS(GGUF_IQ2_XXS, iq2_xxs) SLOTS(GGUF_IQ2_XS, iq2_xs) SLOTS(GGUF_IQ2_S, iq2_s) SLOTS(GGUF_IQ3_XXS, iq3_xxs) SLOTS(GGUF_IQ3_S, iq3_s)
-    k->rowdot[GGUF_Q5_0] = rowdot_q5_0, k->rowdot[GGUF_Q5_1] = rowdot_q5_1;
+    ROWDOT_SLOTS(k, GGUF_Q5_0, q5_0), ROWDOT_SLOTS(k, GGUF_Q5_1, q5_1);
 }

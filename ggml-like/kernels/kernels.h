@@ -171,6 +171,9 @@ struct kernels {
     /* sum_k W[row][k] * x[k] for one row of `k` elements at w (file bytes, unaligned). Integer parts exact; float terms summed in an order that
      * depends on k only. May read ahead of the row by prefetch instructions only. Never NULL after kernels_init for rows of the dtype list. */
     float (*rowdot[DTYPE_IDS])(const void *w, const struct act_row *x, int64_t k);
+    /* y[i] = rowdot of w + i * stride for i < n, bit for bit: short rows are over before what is set up for them pays. NULL where a level has no
+     * such loop; a level that replaces rowdot[] replaces both. Call kernels_dots. */
+    void (*rowdots[DTYPE_IDS])(float *y, const void *w, size_t stride, int64_t n, const struct act_row *x, int64_t k);
 
     /* ---- matmul, several tokens ---- */
     /* fast twin of dtype->unpack, bit-equal to it. Never NULL for quantized formats */
@@ -214,6 +217,13 @@ struct kernels {
     /* out of each row from its parts as attn left them, the same bits as one attn over all keys; reads n_q, head_dim_v, lo, hi, sink, part, part_step */
     void (*attn_merge)(const struct attn_args *a, void *scratch);
 };
+
+static inline void kernels_dots(const struct kernels *k, const struct dtype *t, float *y, const uint8_t *w, size_t stride, int64_t n,
+                                const struct act_row *x, int64_t cols)
+{
+    if (k->rowdots[t->gguf_id]) k->rowdots[t->gguf_id](y, w, stride, n, x, cols);
+    else for (int64_t i = 0; i < n; i++) y[i] = k->rowdot[t->gguf_id](w + (size_t)i * stride, x, cols);
+}
 
 /* The form in which weights of this type read activations when 8 bits of them are enough. */
 static inline enum act_form act_form_fast(const struct kernels *k, const struct dtype *t)
