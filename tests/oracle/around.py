@@ -11,8 +11,8 @@ ppl     a text of 100 KB in windows of 512. cuanto, llama-perplexity: the whole 
 tok     1 MB of mixed text: prose, code, tables, 40 languages. One call, best of several; nothing is opened or printed in that time.
 start   a short prompt, one greedy token. cuanto, llama-completion --no-warmup: process start to the first byte of the answer. Bindings: load, context, tokenize, first decode,
         argmax; python's own start does not count. The file is in the page cache.
-memory  a context of 4096, nearly filled, one token more. cuanto: peak resident memory of the process. Bindings: their process's peak less what python held
-        before the load. Pages of the mapped file count for all.
+memory  a context of 4096 of which --fill tokens are used, one token more. mib: peak resident memory of the process, of bindings less what python held before
+        the load. Pages of the mapped file count for all; private_mib is the part that is not of files.
 sample  151,936 logits of a normal distribution: default chain and greedy, us a token.
 """
 import argparse
@@ -173,16 +173,21 @@ def child_start(a):
     return {"seconds": time.perf_counter() - t0}
 
 
+def private_kib(pid):
+    return int(open("/proc/%s/status" % pid).read().split("RssAnon:")[1].split()[0])
+
+
 def child_memory(a):
-    importlib.import_module(PEERS and a.module)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    importlib.import_module(a.module)
+    before, private = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, private_kib("self")
     p = Peer(a.module, a.models[0], a.t, 4096)
-    ids = p.tokenize(open(a.text, "rb").read(), True)[1][:4000]
+    ids = p.tokenize(open(a.text, "rb").read(), True)[1][:a.fill]
     for at in range(0, len(ids), p.n_batch):
         part = ids[at:at + p.n_batch]
         p.decode([(t, at + i, 0, int(i == len(part) - 1)) for i, t in enumerate(part)])
     p.decode([(ids[0], len(ids), 0, 1)])
-    return {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "python_mib": before / 1024}
+    return {"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "private_mib": (private_kib("self") - private) / 1024,
+            "python_mib": before / 1024, "tokens": len(ids) + 1}
 
 
 def child_sample(a):
@@ -213,7 +218,7 @@ CHILDREN = {"ppl": child_ppl, "tok": child_tok, "start": child_start, "memory": 
 
 
 def child(a, module, path, text):
-    args = [sys.executable, os.path.abspath(__file__), a.what, path, "--module", module, "-t", str(a.t), "--text", text, "--chunks", str(a.chunks)]
+    args = [sys.executable, os.path.abspath(__file__), a.what, path, "--module", module, "-t", str(a.t), "--text", text, "--chunks", str(a.chunks), "--fill", str(a.fill)]
     r = subprocess.run(args, capture_output=True)
     return json.loads(r.stdout.splitlines()[-1]) if r.returncode == 0 else {"error": (r.stderr.decode(errors="replace").strip().splitlines() or ["?"])[-1]}
 
@@ -271,21 +276,28 @@ def tool_start(a, path, text):
 
 
 def cuanto_memory(a, path, text):
-    """The prompt is cut so that it fits: the first 4000 tokens' worth of text."""
+    """The prompt is cut so that it fits: --fill tokens' worth of text."""
     raw = open(text, "rb").read()
     low, high = 0, len(raw)
     while high - low > 16:
         n = (low + high) // 2
         r = subprocess.run([CUANTO, "tokenize", path, "-f", "-"], input=raw[:n], capture_output=True)
         tokens = len(json.loads(r.stdout))
-        low, high = (n, high) if tokens <= 4000 else (low, n)
+        low, high = (n, high) if tokens <= a.fill else (low, n)
     n = low
     with tempfile.NamedTemporaryFile(suffix=".txt") as f:
         f.write(raw[:n])
         f.flush()
         p = subprocess.Popen([CUANTO, "run", path, "--raw", "-f", f.name, "-n", "2", "-c", "4096", "-q", "--temp", "0", "-t", str(a.t)] + isa(a), stdout=subprocess.DEVNULL)
-        usage = os.wait4(p.pid, 0)
-    return {"mib": usage[2].ru_maxrss / 1024, "ok": usage[1] == 0, "tokens": tokens}
+        private, usage = 0, (0,)
+        while usage[0] == 0:
+            try:
+                private = max(private, private_kib(p.pid))
+            except (IndexError, OSError):  # it is ending
+                pass
+            time.sleep(0.002)
+            usage = os.wait4(p.pid, os.WNOHANG)
+    return {"mib": usage[2].ru_maxrss / 1024, "private_mib": private / 1024, "ok": usage[1] == 0, "tokens": tokens + 1}
 
 
 def cuanto_sample(a, path, text):
@@ -318,6 +330,7 @@ def main():
     ap.add_argument("-t", type=int, default=2)
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--chunks", type=int, default=0)
+    ap.add_argument("--fill", type=int, default=512, help="memory: tokens in the context")
     ap.add_argument("--isa", help="of cuanto")
     ap.add_argument("--tools", help="folder of llama.cpp's programs")
     ap.add_argument("--precise", action="store_true", help="ppl: cuanto --precise, too")
