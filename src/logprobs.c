@@ -62,7 +62,7 @@ void logprobs_top(const struct kernels *k, const float *logits, int64_t n_vocab,
     double log_sum;
     if (isfinite(max)) {
         double sum = k->exp_sum(NULL, logits, max, n_vocab);
-        if (!isfinite(sum)) sum = exp_sum(NULL, logits, n_vocab, max, 1); /* NaN among them: this one leaves them out */
+        if (!isfinite(sum)) sum = k->weights(NULL, logits, n_vocab, max, 1); /* NaN among them: this one leaves them out */
         log_sum = (double)max + log(sum);
     } else {
         log_sum = max; /* +inf: below, the infinite ones get 0 and the others -inf; -inf: all get -inf */

@@ -275,14 +275,14 @@ static int32_t draw_open(struct sampler *s, const struct row *row, double u, dou
     int64_t n_chunks = chunks_of(s->n_vocab), c = 0, last = 0;
     double total = 0;
     for (; c < n_chunks; c++) {
-        s->mass[c] = exp_sum(NULL, row->x + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), row->max, row->t);
+        s->mass[c] = s->k->weights(NULL, row->x + c * CHUNK, min_i64(CHUNK, s->n_vocab - c * CHUNK), row->max, row->t);
         total += s->mass[c];
         if (s->mass[c] > 0) last = c;
     }
     double r = u * total;
     for (c = 0; c < last && r >= s->mass[c]; c++) r -= s->mass[c];
     int64_t n = min_i64(CHUNK, s->n_vocab - c * CHUNK);
-    exp_sum(s->weight, row->x + c * CHUNK, n, row->max, row->t);
+    s->k->weights(s->weight, row->x + c * CHUNK, n, row->max, row->t);
     int64_t i = walk(s->weight, n, r);
     *p = (double)s->weight[i] / total;
     return (int32_t)(c * CHUNK + i);

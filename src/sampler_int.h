@@ -1,4 +1,4 @@
-/* sampler_int - what the sampler's files share. sampler.c: options, memory, chain, draw. sampler_rows.c: exponentials, sorting, picking the best
+/* sampler_int - what the sampler's files share. sampler.c: options, memory, chain, draw. sampler_rows.c: sorting, picking the best
  * of a row. sampler_stages.c: what the chain does to a row. logprobs.c: the best tokens of a row, for reports. */
 #pragma once
 #include "ggml-like/arena.h"
@@ -62,8 +62,6 @@ struct sampler {
 uint64_t key_of(float x, int32_t id);
 float key_logit(uint64_t key);
 int32_t key_id(uint64_t key);
-/* exp_sum - terms exp((x - max) / t) go to y (may be x itself, or NULL); returns their sum. 0 where that is below e^-87 or x is NaN. x <= max. */
-double exp_sum(float *y, const float *x, int64_t n, float max, float t);
 void find_peaks(struct sampler *s, const float *x);
 /* sort_keys - s->key[0..n) downward. Its keys come in falling order of their low words. */
 void sort_keys(struct sampler *s, int64_t n);

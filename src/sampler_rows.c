@@ -1,5 +1,5 @@
-/* sampler_rows - exponentials, sorting, and the best of a row of logits. Knows no options but sizes. Results depend on the numbers only: the one kernel
- * used (max) is exact, exponentials are plain IEEE arithmetic in a fixed order, and ties are broken by id. */
+/* sampler_rows - sorting, and the best of a row of logits. Knows no options but sizes. Results depend on the numbers only: of the two kernels used one
+ * is exact (max) and the other gives the same bits at all levels (weights), and ties are broken by id. */
 #include "src/sampler_int.h"
 #include <float.h>
 #include <math.h>
@@ -9,61 +9,10 @@
 enum {
     CHUNK = SAMPLER_CHUNK,
     DIGIT = SAMPLER_DIGIT,
-    BLOCK = 16,              /* exponentials computed side by side; constant, so that compilers vectorise the loop */
     INSERTION_MAX = 192,     /* below it insertion sort beats clearing the histograms */
 };
 
 static int64_t chunks_of(int64_t n_vocab) { return (n_vocab + CHUNK - 1) / CHUNK; }
-
-/* ---- exponentials ---- */
-
-/* y = exp((x - max) / t), 0 where that is below e^-87 or x is NaN. x <= max. Relative error < 2e-7 plus the rounding of the argument:
- * Cody-Waite reduction, Taylor polynomial of degree 6 on |r| <= ln2 / 2. Plain arithmetic, so every machine gets the same bits; without
- * branches and in three loops, because gcc 12 at -O2 vectorises these and not one (258 instead of 934 us for 152k logits). y may be x. */
-static void exp_block(float y[BLOCK], const float x[BLOCK], float max, float t)
-{
-    float a[BLOCK];
-    int32_t keep[BLOCK];
-    for (int i = 0; i < BLOCK; i++) a[i] = (x[i] - max) / t;
-    for (int i = 0; i < BLOCK; i++) keep[i] = a[i] > -87.0f ? -1 : 0;
-    for (int i = 0; i < BLOCK; i++) {
-        int32_t bits;
-        float b, two_n;
-        memcpy(&bits, &a[i], sizeof bits);
-        bits &= keep[i]; /* 0 instead of what is too small or NaN: its result is masked below */
-        memcpy(&b, &bits, sizeof b);
-        float n = (b * 1.44269504f + 12582912.0f) - 12582912.0f; /* round to integer: adds and removes 1.5 * 2^23 */
-        float r = (b - n * 0.693359375f) + n * 2.12194440e-4f;
-        float p = 1.0f + r * (1.0f + r * (0.5f + r * (1.66666667e-1f + r * (4.16666667e-2f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
-        bits = (((int32_t)n + 127) * (1 << 23)) & keep[i];
-        memcpy(&two_n, &bits, sizeof two_n);
-        y[i] = p * two_n;
-    }
-}
-
-static double sum_block(const float y[BLOCK])
-{
-    float h[8];
-    for (int i = 0; i < 8; i++) h[i] = y[i] + y[i + 8];
-    for (int i = 0; i < 4; i++) h[i] += h[i + 4];
-    return ((double)h[0] + h[1]) + ((double)h[2] + h[3]);
-}
-
-double exp_sum(float *y, const float *x, int64_t n, float max, float t)
-{
-    double sum = 0;
-    float term[BLOCK];
-    int64_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        exp_block(y ? y + i : term, x + i, max, t);
-        sum += sum_block(y ? y + i : term);
-    }
-    if (i == n) return sum;
-    for (int64_t j = 0; j < BLOCK; j++) term[j] = i + j < n ? x[i + j] : -INFINITY;
-    exp_block(term, term, max, t);
-    if (y) memcpy(y + i, term, (size_t)(n - i) * sizeof *y);
-    return sum + sum_block(term);
-}
 
 /* ---- candidates ---- */
 
@@ -152,7 +101,7 @@ int64_t select_best(struct sampler *s, const float *x, int64_t n, float floor)
 double weigh(struct sampler *s, const uint64_t *keys, int64_t n, float max, float t)
 {
     for (int64_t i = 0; i < n; i++) s->weight[i] = key_logit(keys[i]);
-    return exp_sum(s->weight, s->weight, n, max, t);
+    return s->k->weights(s->weight, s->weight, n, max, t);
 }
 
 void row_list(struct sampler *s, struct row *r, int64_t n)

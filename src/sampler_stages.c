@@ -2,6 +2,7 @@
  * in one point only: there a token at -inf stays a candidate of probability 0 and counts in the largest entropy of the dynamic temperature. */
 #include <math.h>
 #include <string.h>
+#include "ggml-like/kernels/kernels.h"
 #include "src/sampler_int.h"
 
 enum { LOOK_FIRST = 64, LOOK_FACTOR = 16, MIROSTAT_M = 100 };
@@ -169,14 +170,14 @@ static void typical_listed(struct sampler *s, struct row *r)
 static void typical_open(struct sampler *s, struct row *r)
 {
     row_settle(s, r);
-    double total = exp_sum(s->weight, r->x, s->n_vocab, r->max, 1), mean = mean_of(s->weight, r->x, s->n_vocab, r->max, total);
+    double total = s->k->weights(s->weight, r->x, s->n_vocab, r->max, 1), mean = mean_of(s->weight, r->x, s->n_vocab, r->max, total);
     for (int64_t i = 0; i < s->n_vocab; i++) s->score[i] = mismatch(r->x[i], r->max, mean);
     find_peaks(s, s->score);
     r->peaked = false;
     for (int64_t look = LOOK_FIRST;; look *= LOOK_FACTOR) {
         int64_t n = select_best(s, s->score, min_i64(look, s->n_vocab), -INFINITY);
         for (int64_t i = 0; i < n; i++) s->weight[i] = r->x[key_id(s->key[i])];
-        exp_sum(s->weight, s->weight, n, r->max, 1);
+        s->k->weights(s->weight, s->weight, n, r->max, 1);
         int64_t prefix = prefix_reaching(s->weight, n, s->o.typical_p * total, true);
         if (prefix > n && n == look) continue;
         uint64_t worst = s->key[min_i64(prefix, n) - 1];
@@ -202,7 +203,7 @@ static void top_p_apply(struct sampler *s, struct row *r)
         return;
     }
     row_settle(s, r);
-    double need = s->o.top_p * exp_sum(NULL, r->x, s->n_vocab, r->max, 1);
+    double need = s->o.top_p * s->k->weights(NULL, r->x, s->n_vocab, r->max, 1);
     r->floor = r->max + s->log_min_p; /* min-p comes next and removes what is below anyway */
     for (int64_t look = LOOK_FIRST;; look *= LOOK_FACTOR) {
         row_list(s, r, look);
@@ -244,7 +245,7 @@ static void xtc_apply(struct sampler *s, struct row *r)
         return;
     }
     row_settle(s, r);
-    double total = exp_sum(NULL, r->x, s->n_vocab, r->max, 1);
+    double total = s->k->weights(NULL, r->x, s->n_vocab, r->max, 1);
     if (!r->peaked) find_peaks(s, r->x);
     /* 1e-3: more than all roundings; which of them pass is decided by their weights */
     float least = s->o.xtc_threshold > 0 ? r->max + (float)log((double)s->o.xtc_threshold * total) - 1e-3f : -INFINITY;
@@ -267,7 +268,7 @@ static void dynatemp_apply(struct sampler *s, struct row *r)
         mean = mean_of(s->weight, s->score, n, r->max, total);
     } else {
         row_settle(s, r);
-        total = exp_sum(s->weight, r->x, s->n_vocab, r->max, 1);
+        total = s->k->weights(s->weight, r->x, s->n_vocab, r->max, 1);
         mean = mean_of(s->weight, r->x, s->n_vocab, r->max, total);
         n = 0;
         for (int64_t i = 0; i < s->n_vocab; i++) n += r->x[i] > -INFINITY;
@@ -302,7 +303,7 @@ static void mirostat1_apply(struct sampler *s, struct row *r)
 static bool mirostat2_on(const struct sampler_options *o) { return o->mirostat == 2; }
 static void mirostat2_apply(struct sampler *s, struct row *r)
 {
-    double total = exp_sum(NULL, r->x, s->n_vocab, r->max, r->t);
+    double total = s->k->weights(NULL, r->x, s->n_vocab, r->max, r->t);
     double floor = (double)r->max + (double)r->t * (log(total) - (double)s->mu * 0.69314718055994531);
     r->floor = floor < (double)r->max ? (float)floor : r->max;
     row_settle(s, r); /* drawn in the order of ids: with a large mu nearly all stay, and need no sorting */

@@ -322,6 +322,33 @@ LEVEL_TEST(vec_exp_sum_adds_its_terms_for_all_lengths)
     }
 }
 
+LEVEL_TEST(vec_weights_are_exponentials_with_the_same_bits_at_all_levels)
+{
+    static const float ts[] = { 1.0f, 0.8f, 0.01f, 1e6f };
+    struct kernels plain;
+    uint64_t seed = 14;
+    kernels_init_ref(&plain);
+    CHECK(k->weights(NULL, in_a, 0, 0.0f, 1.0f) == 0.0);
+    for (int64_t n = 1; n >= 0; n = next_len(n)) {
+        float t = ts[n % 4], max = 9.5f;
+        for (int64_t i = 0; i < n; i++) in_a[i] = fminf(max, max - 12.0f * fabsf(test_randn(&seed)) * (i % 5 == 0 ? 8.0f : t));
+        if (n > 3) in_a[n / 2] = NAN, in_a[n / 3] = -INFINITY, in_a[n - 1] = max;
+        struct out o = out_open(n, (int)(n % 8));
+        double sum = k->weights(o.y, in_a, n, max, t), terms = 0.0;
+        out_check(&o, "weights");
+        CHECK(plain.weights(in_b, in_a, n, max, t) == sum && !memcmp(in_b, o.y, (size_t)n * sizeof(float)));
+        for (int64_t i = 0; i < n; i++) {
+            float a = (in_a[i] - max) / t;
+            if (a > -87.0f) CHECK_NEAR(o.y[i], exp((double)a), 3e-7 * exp((double)a));
+            else CHECK(o.y[i] == 0.0f);
+            terms += (double)o.y[i];
+        }
+        CHECK_NEAR(sum, terms, 3e-7 * terms);
+        CHECK(k->weights(NULL, in_a, n, max, t) == sum);
+        CHECK(k->weights(in_a, in_a, n, max, t) == sum && !memcmp(in_a, o.y, (size_t)n * sizeof(float)));
+    }
+}
+
 LEVEL_TEST(vec_rope_rotates_pairs_of_both_orders)
 {
     uint64_t seed = 5;
@@ -786,6 +813,7 @@ LEVEL_TEST(recur_matches_double_and_stays_in_its_columns)
 SUITE(kernels_vec, T(recur_matches_double_and_stays_in_its_columns), T(vec_elementwise_ops_match_double), T(vec_gates_hold_their_bound_for_all_floats),
       T(vec_dot_is_accurate_and_depends_on_n_only), T(vec_max_finds_the_first_maximum_and_ignores_nan),
       T(vec_exp_is_exact_to_2e7_over_its_range), T(vec_exp_sum_adds_its_terms_for_all_lengths), T(vec_rope_rotates_pairs_of_both_orders),
+      T(vec_weights_are_exponentials_with_the_same_bits_at_all_levels),
       T(vec_to_f32_equals_the_scalar_for_all_halves), T(vec_from_f32_rounds_halves_as_the_scalar_does),
       T(vec_conversions_of_all_lengths_stay_inside), T(vec_q8_0_packs_ties_and_extremes_as_the_format_does), T(attn_matches_double_softmax),
       T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_merged_from_parts_has_the_same_bits),

@@ -155,6 +155,9 @@ struct kernels {
     float (*max)(const float *x, int64_t n, int64_t *at);
     /* sum of exp(x[i] - m), accumulated in double; the terms go to y when y != NULL. Each term rel. error <= 1e-6 for x - m in [-80, 0], 0 below -104 */
     double (*exp_sum)(float *y, const float *x, float m, int64_t n);
+    /* sum of exp((x[i] - max) / t), x <= max, t > 0; the terms go to y when y != NULL. 0 where that is below e^-87 or x is NaN, else each term within
+     * 3e-7 of what the rounded argument gives. The same bits at every level (weights_tmpl.h) */
+    double (*weights)(float *y, const float *x, int64_t n, float max, float t);
     /* in f32, over the rows in order: a column does not depend on its neighbours. Unaligned; y overlaps nothing. Yang et al. 2024; Dao & Gu 2024 */
     void (*recur)(const struct recur_args *a);
     /* rotate one head vector x [n_rot] in place by cs [n_rot/2][2] = {cos, sin}. neox: pairs (i, i + n_rot/2); else (2i, 2i+1).

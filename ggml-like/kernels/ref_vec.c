@@ -2,6 +2,7 @@
  * Written to be read; libm is allowed here and nowhere else in kernels/. */
 #include "ggml-like/kernels/attn.h"
 #include "ggml-like/kernels/levels.h"
+#include "ggml-like/kernels/weights_tmpl.h"
 #include <math.h>
 
 static float dot(const float *x, const float *y, int64_t n)
@@ -117,6 +118,7 @@ void kernels_init_ref_vec(struct kernels *k)
     k->softcap = softcap;
     k->max = max;
     k->exp_sum = exp_sum;
+    k->weights = weights;
     k->rope = rope;
     k->recur = recur;
     k->to_f32 = dtype_to_f32;

@@ -10,6 +10,7 @@
  *   vd2_zero vd2_add(s, x) = s + x    vd2_add_sq(s, x) = s + x * x    vd2_join(s, t) = s + t    vd2_sum(s)
  * Must not know any instruction set. No libm. */
 #include "ggml-like/formats/formats.h"
+#include "ggml-like/kernels/weights_tmpl.h"
 #include <math.h>
 #include <string.h>
 
@@ -371,6 +372,7 @@ static void set_vec_slots(struct kernels *k)
     k->softcap = softcap;
     k->max = max;
     k->exp_sum = exp_sum;
+    k->weights = weights;
     k->rope = rope;
     k->recur = recur;
     k->to_f32 = to_f32;

@@ -41,6 +41,22 @@ static double cost(const struct kernels *k, const struct sampler_options *o, con
     return best;
 }
 
+typedef void set_fn(struct sampler_options *o);
+static void as_is(struct sampler_options *o) { (void)o; }
+static void greedy(struct sampler_options *o) { o->temperature = 0; }
+static void no_top_k(struct sampler_options *o) { o->top_k = 0; }
+static void penalties(struct sampler_options *o) { o->repeat_penalty = 1.1f; }
+static void min_p_only(struct sampler_options *o) { o->top_k = 0, o->top_p = 1; }
+static void top_p_only(struct sampler_options *o) { o->top_k = 0, o->min_p = 0; }
+static void temperature_only(struct sampler_options *o) { o->top_k = 0, o->top_p = 1, o->min_p = 0; }
+static void dynamic(struct sampler_options *o) { o->dynatemp_range = 0.5f; }
+static void xtc(struct sampler_options *o) { o->xtc_probability = 0.5f; }
+static void mirostat(struct sampler_options *o) { o->mirostat = 2; }
+static const struct { const char *name; set_fn *set; } rows[] = {
+    { "default", as_is }, { "greedy", greedy }, { "no top-k", no_top_k }, { "penalties", penalties }, { "min-p only", min_p_only },
+    { "top-p only", top_p_only }, { "temperature only", temperature_only }, { "dynamic temperature", dynamic }, { "xtc", xtc }, { "mirostat 2", mirostat },
+};
+
 int main(int argc, char **argv)
 {
     struct cpu_info cpu;
@@ -52,18 +68,13 @@ int main(int argc, char **argv)
     if (argc > 1 && isa_features(argv[1], &cpu, &cpu.features, &e) != OK) return 1;
     kernels_init(&k, cpu.features);
     for (int i = 0; i < N; i++) logits[i] = (float)(3 * sqrt(-2 * log(uniform(&seed))) * cos(6.283185307179586 * uniform(&seed)));
-    struct sampler_options o;
-    sampler_defaults(&o);
-    double chain = cost(&k, &o, logits, work);
-    o.top_k = 0;
-    double all = cost(&k, &o, logits, work);
-    sampler_defaults(&o);
-    o.temperature = 0;
-    double greedy = cost(&k, &o, logits, work);
-    sampler_defaults(&o);
-    o.repeat_penalty = 1.1f;
-    double penalties = cost(&k, &o, logits, work);
-    printf("{\"default\": %.1f, \"greedy\": %.1f, \"no top-k\": %.1f, \"penalties\": %.1f, \"isa\": \"%s\"}\n", chain, greedy, all, penalties, k.name);
+    for (int i = 0; i < (int)(sizeof rows / sizeof *rows); i++) {
+        struct sampler_options o;
+        sampler_defaults(&o);
+        rows[i].set(&o);
+        printf("%s\"%s\": %.1f", i ? ", " : "{", rows[i].name, cost(&k, &o, logits, work));
+    }
+    printf(", \"isa\": \"%s\"}\n", k.name);
     free(logits), free(work);
     return 0;
 }
