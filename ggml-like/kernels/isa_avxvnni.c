@@ -7,4 +7,5 @@ void kernels_init_avxvnni(struct kernels *k)
     kernels_init_avxvnni_act(k);
     kernels_init_avxvnni_panel(k);
     kernels_init_avxvnni_tile(k);
+    kernels_init_avxvnni_rowdot(k);
 }

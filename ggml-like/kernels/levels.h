@@ -14,6 +14,7 @@ void kernels_init_avx2_unpack(struct kernels *k);
 void kernels_init_avx2_vec(struct kernels *k);
 void kernels_init_avxvnni_act(struct kernels *k);
 void kernels_init_avxvnni_panel(struct kernels *k);
+void kernels_init_avxvnni_rowdot(struct kernels *k);
 void kernels_init_avxvnni_tile(struct kernels *k);
 void kernels_init_avx512_act(struct kernels *k);
 void kernels_init_avx512_panel(struct kernels *k);
