@@ -21,7 +21,7 @@ val op_head_matmul(struct plan *p, val w, val x)
         op->arg.head.kind = kind;
     }
     val y = plan_temp(p, n_head * n, rows);
-    plan_op(p, OP_HEAD_MATMUL, y, w, q, VAL_NONE);
+    plan_op(p, OP_HEAD_MATMUL, y, w, q, p->observe ? x : VAL_NONE);
     return y;
 }
 

@@ -278,7 +278,7 @@ status plan_finish(struct plan *p, struct err *e)
 static val shown_input(const struct plan *p, const struct op *op)
 {
     bool stack = op->kind == OP_MOE_MATMUL || (op->kind == OP_SHOW && op->src[3] != VAL_NONE);
-    if (!p->observe || !(stack || op->kind == OP_MATMUL || op->kind == OP_SHOW) || !p->val[op->src[0]].t.name) return VAL_NONE;
+    if (!p->observe || !(stack || op->kind == OP_MATMUL || op->kind == OP_HEAD_MATMUL || op->kind == OP_SHOW) || !p->val[op->src[0]].t.name) return VAL_NONE;
     return op->src[stack ? 3 : 2];
 }
 
@@ -374,10 +374,13 @@ static void observe(const struct op_run *r, const struct op *op)
 {
     val x = shown_input(r->x->plan, op);
     if (x == VAL_NONE) return;
-    const struct tensor *t = &r->x->plan->val[x].t;
-    struct shown s = { .w = &r->x->plan->val[op->src[0]].t, .n = t->ne[1], .k = t->ne[0], .x = op_data(r, x), .first = r->x->first_row, .input = x };
-    if (op->src[3] != VAL_NONE) op_show_experts(r, op, &s);
-    else r->x->observe(r->x->observe_ctx, &s, r->ith, r->nth);
+    const struct tensor *t = &r->x->plan->val[x].t, *w = &r->x->plan->val[op->src[0]].t;
+    struct shown s = { .w = w, .n = t->ne[1], .k = w->ne[0], .x = op_data(r, x), .stride = t->ne[0], .first = r->x->first_row, .input = x };
+    if (op->src[3] != VAL_NONE) {
+        op_show_experts(r, op, &s);
+        return;
+    }
+    for (; s.mat < t->ne[0] / s.k; s.mat++, s.x += s.k) r->x->observe(r->x->observe_ctx, &s, r->ith, r->nth); /* several: heads side by side */
 }
 
 void op_run_show(const struct op_run *r, const struct op *op) {} /* the observer was called */

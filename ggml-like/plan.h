@@ -104,7 +104,7 @@ struct plan {
     int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
-    bool observe;          /* matmuls keep their float input alive for the observer */
+    bool observe;          /* matmuls keep their float input alive for the observer; weights without a name are not shown */
 };
 
 void plan_init(struct plan *p, const struct kernels *k);

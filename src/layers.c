@@ -246,7 +246,7 @@ static bool listed(const struct layers_run *r, const char *name)
 /* The weight that an observer would see at this op, NULL: none. */
 static struct tensor *shown_weight(struct plan *p, const struct op *op)
 {
-    bool shown = op->kind == OP_MOE_MATMUL || (op->kind == OP_MATMUL && op->src[2] != VAL_NONE);
+    bool plain = op->kind == OP_MATMUL || op->kind == OP_HEAD_MATMUL, shown = op->kind == OP_MOE_MATMUL || (plain && op->src[2] != VAL_NONE);
     struct tensor *w = shown && p->observe ? &p->val[op->src[0]].t : NULL;
     return w && w->name ? w : NULL;
 }
@@ -261,7 +261,7 @@ static status choose_shown(struct layers *l, const struct layers_run *r, struct 
             found = w && !strcmp(w->name, r->show[i]);
         }
         if (!found)
-            return err_set(e, ERR_USAGE, "%s: layer %d of architecture %s does not multiply by a matrix of this name as a whole", r->show[i], r->il,
+            return err_set(e, ERR_USAGE, "%s: layer %d of architecture %s does not multiply by a matrix of this name", r->show[i], r->il,
                            l->m->arch->name);
     }
     for (int32_t j = 0; j < l->p.n_op; j++) {

@@ -45,13 +45,12 @@ struct layers_run {
     void *observe_ctx;
 };
 /* layers_run - layer `il` over windows first .. first + n - 1. Layer n_layer has no y (layers_score, layers_logits). ERR_USAGE, before anything changes,
- * for numbers out of range, a weight of `show` that this part of the model does not multiply by as a whole, a layer that reads the cache of an earlier
+ * for numbers out of range, a weight of `show` that this part of the model does not multiply by, a layer that reads the cache of an earlier
  * one which has not passed all these windows to the end since layers_windows. */
 status layers_run(struct layers *l, const struct layers_run *r, struct err *e) MUST_USE;
 
 /* layers_matmuls - the weights that part `il` multiplies by, in order of execution: at most cap are written, *n is their number. Weights of one group
- * read the same input; a stack of experts reads those rows of it that chose each expert. Matrices that equations take apart by heads are not among
- * them, as they are shown to no observer. */
+ * read the same input; of a stack each expert those rows of it that chose it, each head its own columns. */
 struct layers_matmul {
     const struct tensor *w; /* as it is now: name, type, shape */
     int group;              /* 0, 1, ... */

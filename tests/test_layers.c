@@ -379,6 +379,38 @@ TEST(layers_matmuls_come_in_groups_by_input)
     }
 }
 
+/* Latent attention: matrices of single heads, in groups of their own. The rows of attn_v_b are what attention gave each head: with them and the matrix, what
+ * attn_output is shown must follow. */
+TEST(layers_show_heads_their_columns)
+{
+    static struct seen vb, o_in;
+    pick_tokens();
+    struct tiny_options o = options("deepseek2", "f32");
+    struct model *m = open_tiny(&o);
+    struct layers *l = open_layers(m, &(struct layers_options){ .n_threads = 2, .n_batch = BATCH });
+    float *x = calloc((size_t)(ROWS * width(m)), sizeof *x);
+    run_layer(l, LAYERS_EMBED, 0, WINDOWS, NULL, x);
+    vb.name = "blk.0.attn_v_b.weight", o_in.name = "blk.0.attn_output.weight";
+    enum { W = 4 };
+    observe_layer(l, 0, vb.name, x, NULL, W, 1, &vb);
+    observe_layer(l, 0, o_in.name, x, NULL, W, 1, &o_in);
+    const struct tensor *w = layers_weight(l, vb.name);
+    CHECK(w->ne[2] > 1 && vb.k == w->ne[0] && vb.n == lens[W] * w->ne[2] && o_in.n == lens[W] && o_in.k == w->ne[1] * w->ne[2]);
+    for (int64_t i = 0; i < vb.n; i++) {
+        int64_t head = i / lens[W], row = i % lens[W];
+        CHECK(vb.mat[i] == head && vb.row[i] == layers_row(l, W) + row);
+        for (int64_t c = 0; c < w->ne[1]; c++) {
+            const float *by = (const float *)w->data + (head * w->ne[1] + c) * w->ne[0];
+            double sum = 0;
+            for (int64_t k = 0; k < w->ne[0]; k++) sum += (double)by[k] * (double)vb.x[i * vb.k + k];
+            CHECK_NEAR((double)o_in.x[row * o_in.k + head * w->ne[1] + c], sum, 1e-5);
+        }
+    }
+    free(x);
+    layers_close(l);
+    model_close(m);
+}
+
 /* ---- weights ---- */
 
 /* Bytes of a weight of the model in another format. */
@@ -563,6 +595,6 @@ TEST(layers_survive_every_allocation_failure)
 
 SUITE(layers, T(layers_give_the_bits_of_whole_passes), T(layers_states_in_bf16_are_rounded_at_the_borders_only),
       T(layers_show_the_inputs_that_an_engine_shows), T(layers_number_rows_through_the_set),
-      T(layers_show_experts_the_rows_that_chose_them), T(layers_matmuls_come_in_groups_by_input),
+      T(layers_show_experts_the_rows_that_chose_them), T(layers_matmuls_come_in_groups_by_input), T(layers_show_heads_their_columns),
       T(layers_replaced_weights_equal_those_of_a_file), T(layers_refuse_with_both_values), T(layers_memory_does_not_grow_with_the_set),
       T(layers_survive_every_allocation_failure));

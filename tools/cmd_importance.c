@@ -48,8 +48,9 @@ static void observe(void *ctx, const struct shown *s, int ith, int nth)
     if (strncmp(name, "blk.", 4) != 0 && (!j->head || strcmp(name, j->head) != 0)) return; /* of a merged file */
     int64_t begin, end;
     pool_range(s->k, COLUMN_GRAIN, ith, nth, &begin, &end);
-    if (!s->at) importance_columns(en, s->mat, s->x, s->n, begin, end);
-    for (int64_t i = 0; s->at && i < s->n; i++) importance_columns(en, s->mat, shown_x(s, i), 1, begin, end);
+    bool dense = !s->at && s->stride == s->k;
+    if (dense) importance_columns(en, s->mat, s->x, s->n, begin, end);
+    for (int64_t i = 0; !dense && i < s->n; i++) importance_columns(en, s->mat, shown_x(s, i), 1, begin, end);
     if (ith == 0) en->count[s->mat] += s->n;
 }
 
