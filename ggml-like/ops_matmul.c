@@ -81,7 +81,7 @@ static void quant_one_row(const struct op_run *r, const float *x, uint8_t *to, i
     struct act_row row, part;
     act_row_place(&row, to, k);
     int64_t begin, end;
-    pool_range(k, 256, r->ith, r->nth, &begin, &end); /* blocks of 32 are independent */
+    pool_range(k, ACT_ROW_SPAN, r->ith, r->nth, &begin, &end); /* spans are independent */
     if (begin == end) return;
     part = act_row_part(&row, begin, end);
     r->k->quant_row(&part, x + begin, end - begin);

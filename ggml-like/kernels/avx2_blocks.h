@@ -142,15 +142,22 @@ INLINE __m256 scales8_min(const uint8_t *p, size_t stride, __m256 *min)
 INLINE __m256 bytes_to_ps(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)); }
 INLINE __m256 sbytes_to_ps(__m128i v) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)); }
 
-/* q4_k, q5_k: 8 scales and 8 mins (positive: to be subtracted), the products of dtype->unpack bit for bit */
+/* q4_k, q5_k: 8 scales and 8 mins, a byte each */
+struct k4_scales { uint64_t scale, min; };
+INLINE struct k4_scales k4_scales(const uint8_t s[12])
+{
+    uint32_t a = load_u32(s), b = load_u32(s + 4), c = load_u32(s + 8);
+    return (struct k4_scales){ (a & 0x3f3f3f3f) | (uint64_t)((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32,
+                               (b & 0x3f3f3f3f) | (uint64_t)((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32 };
+}
+
+/* scales and mins (positive: to be subtracted) as floats, the products of dtype->unpack bit for bit */
 INLINE __m256 scales_q4_k(const uint8_t s[12], const uint8_t d_dmin[4], __m256 *min)
 {
     __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128((int)load_u32(d_dmin)));
-    uint32_t a = load_u32(s), b = load_u32(s + 4), c = load_u32(s + 8);
-    uint64_t scale = (a & 0x3f3f3f3f) | (uint64_t)((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32;
-    uint64_t low = (b & 0x3f3f3f3f) | (uint64_t)((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32;
-    *min = _mm256_mul_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d)), bytes_to_ps(_mm_cvtsi64_si128((int64_t)low)));
-    return _mm256_mul_ps(_mm256_broadcastss_ps(d), bytes_to_ps(_mm_cvtsi64_si128((int64_t)scale)));
+    struct k4_scales v = k4_scales(s);
+    *min = _mm256_mul_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d)), bytes_to_ps(_mm_cvtsi64_si128((int64_t)v.min)));
+    return _mm256_mul_ps(_mm256_broadcastss_ps(d), bytes_to_ps(_mm_cvtsi64_si128((int64_t)v.scale)));
 }
 
 /* q3_k: 16 scales as signed bytes */

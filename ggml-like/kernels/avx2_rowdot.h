@@ -48,10 +48,3 @@ INLINE void park16(float s[16], struct scales16 scale, const float *dx)
     _mm256_store_ps(s, _mm256_mul_ps(scale.low, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))));
     _mm256_store_ps(s + 8, _mm256_mul_ps(scale.high, _mm256_permutevar8x32_ps(x, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))));
 }
-
-/* takes in v times the scaled sums of 16 groups */
-INLINE void offsets16(struct sums *sums, struct scales16 v, const float *sum)
-{
-    sums->offset = _mm256_fmadd_ps(v.low, _mm256_loadu_ps(sum), sums->offset);
-    sums->offset = _mm256_fmadd_ps(v.high, _mm256_loadu_ps(sum + 8), sums->offset);
-}

@@ -40,25 +40,19 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
     row->k = k;
-    __m256 magnitude_bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    for (int64_t b = 0; b < k / 32; b++, x += 32) {
-        __m256 v[4], m = _mm256_setzero_ps();
+    for (int64_t at = 0; at < k; at += ACT_ROW_SPAN) {
+        int64_t end = min_i64(k, at + ACT_ROW_SPAN);
+        float max = magnitude(x + at, end - at);
+        bool flat = max < ACT_RANGE_MIN;
+        __m256 inv = _mm256_set1_ps(flat ? 0.0f : ACT_ROW_MAX / max);
+        for (int64_t c = at; c < end; c += 32) {
+            __m256i q[4], y[2];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            m = _mm256_max_ps(_mm256_and_ps(v[i], magnitude_bits), m); /* a NaN leaves m */
+            for (int i = 0; i < 4; i++) q[i] = round_clamped(_mm256_mul_ps(_mm256_loadu_ps(x + c + 8 * i), inv), -ACT_ROW_MAX, ACT_ROW_MAX);
+            pack_i16(q, y);
+            row->d[c / 32] = flat ? 0.0f : max / ACT_ROW_MAX;
+            store_row_block(row, c / 32, y);
         }
-        __m128 h = fold_max(m);
-        h = _mm_max_ps(h, _mm_movehl_ps(h, h));
-        float magnitude = _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
-        bool flat = magnitude < ACT_RANGE_MIN;
-        __m256 inv = _mm256_set1_ps(flat ? 0.0f : ACT_ROW_MAX / magnitude);
-        row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;
-        __m256i q[4], y[2];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) q[i] = round_clamped(_mm256_mul_ps(v[i], inv), -ACT_ROW_MAX, ACT_ROW_MAX);
-        pack_i16(q, y);
-        store_row_block(row, b, y);
     }
 }
 

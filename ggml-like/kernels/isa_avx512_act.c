@@ -21,14 +21,26 @@ INLINE void put_quad(struct act_row *row, int64_t b, __m256i hi, __m256i lo)
     }
 }
 
+/* Largest finite magnitude of n floats (n % 32 == 0). */
+INLINE float row_magnitude(const float *x, int64_t n)
+{
+    __m512 m[2] = { _mm512_setzero_ps(), _mm512_setzero_ps() }, infinite = _mm512_set1_ps(__builtin_inff());
+    for (int64_t i = 0; i < n; i += 32)
+        for (int j = 0; j < 2; j++) {
+            __m512 v = _mm512_abs_ps(load_ps(x + i + 16 * j));
+            m[j] = _mm512_mask_max_ps(m[j], _mm512_cmp_ps_mask(v, infinite, _CMP_LT_OQ), m[j], v);
+        }
+    return _mm512_reduce_max_ps(_mm512_max_ps(m[0], m[1]));
+}
+
 static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
     row->k = k;
+    float magnitude = 0.0f;
     for (int64_t b = 0; b < k / 32; b++, x += 32) {
+        if (b * 32 % ACT_ROW_SPAN == 0) magnitude = row_magnitude(x, min_i64(ACT_ROW_SPAN, k - b * 32));
         __m512 v0 = load_ps(x), v1 = load_ps(x + 16);
-        __m512 m = _mm512_max_ps(_mm512_abs_ps(v1), _mm512_max_ps(_mm512_abs_ps(v0), _mm512_setzero_ps())); /* a NaN leaves the other */
-        float magnitude = _mm512_reduce_max_ps(m);
         bool flat = magnitude < ACT_RANGE_MIN;
         __m512 inv = _mm512_set1_ps(flat ? 0.0f : ACT_ROW_MAX / magnitude), top = _mm512_set1_ps(ACT_ROW_MAX), bottom = _mm512_set1_ps(-ACT_ROW_MAX);
         float d = row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;

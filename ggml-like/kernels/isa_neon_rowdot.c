@@ -27,11 +27,19 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
     row->k = k;
+    float magnitude = 0.0f;
     for (int64_t b = 0; b < k / 32; b++, x += 32) {
         float32x4_t v[8], top = vdupq_n_f32(0.0f);
+        if (b * 32 % ACT_ROW_SPAN == 0) {
+            for (int64_t i = 0; i < min_i64(ACT_ROW_SPAN, k - b * 32); i += 4) {
+                float32x4_t size = vabsq_f32(vld1q_f32(x + i));
+                uint32x4_t finite = vcltq_f32(size, vdupq_n_f32(INFINITY));
+                top = vmaxq_f32(top, vreinterpretq_f32_u32(vandq_u32(finite, vreinterpretq_u32_f32(size))));
+            }
+            magnitude = vmaxvq_f32(top);
+        }
         UNROLL
-        for (int i = 0; i < 8; i++) v[i] = vld1q_f32(x + 4 * i), top = vmaxnmq_f32(top, vabsq_f32(v[i]));
-        float magnitude = vmaxnmvq_f32(top);
+        for (int i = 0; i < 8; i++) v[i] = vld1q_f32(x + 4 * i);
         bool flat = !(magnitude >= ACT_RANGE_MIN);
         float inv = flat ? 0.0f : ACT_ROW_MAX / magnitude, d = row->d[b] = flat ? 0.0f : magnitude / ACT_ROW_MAX;
         UNROLL

@@ -5,9 +5,9 @@
  * ------------------------------------
  * y[t][r] = sum_k W[r][k] * x[t][k].  W is a GGUF matrix that stays in the mapping in its file layout.
  *
- * One token (decode): activations become int16 with one scale per 32 (struct act_row); rowdot[] multiplies a file row in registers.
- *   15 bits make decode nearly exact. They cost nothing where 4..6-bit codes are widened to int16 anyway; where bytes are multiplied (VNNI)
- *   they are two signed bytes, and a second multiplication is cheaper than widening.
+ * One token (decode): activations become int16 with one scale per 256 (struct act_row); rowdot[] multiplies a file row in registers.
+ *   15 bits make decode nearly exact, as they do in precise passes, whose scales are as wide (ACT_15). They are two signed bytes where bytes are
+ *   multiplied: a second multiplication is cheaper than widening the codes. One scale a superblock leaves one conversion and one FMA of it.
  *
  * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of integer codes and float scales;
  *   activations are quantized once per matmul input into tiles of NT tokens, with a scale AND an offset per 16 columns where they are bytes: on
@@ -32,6 +32,7 @@ enum {
     PANEL_K = 2048,      /* columns in one panel: 32 KiB of codes stays in L1/L2 while all tokens pass */
     TILE_TOKENS_MAX = 16,
     ACT_ROW_MAX = 127 * 256 + 127,
+    ACT_ROW_SPAN = 256,  /* columns with one scale in an act_row */
 };
 
 /* What activations become. ACT_8: a byte each. ACT_15: about 15 bits, for at most twice the time: precise passes, and what 8-bit codes need where
@@ -74,7 +75,8 @@ struct act_panel {
 struct act_quad { int8_t hi[2][4][16], lo[2][4][16]; };
 
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
- *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes    d  f32 [k/32]
+ *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes
+ *   d  f32 [k/32], the same for all of ACT_ROW_SPAN columns
  *   sum  int32 [k/16] sums of y over 16    sum16  f32 [k/16], sum32  f32 [k/32]: the sums of y times d, for constants and mins of the weights
  *   f32 [k] for float weights: the input itself
  *   quad  [k/128] rounded up: hi and lo in another order; filled by the quant_row of the levels that read it
@@ -169,7 +171,8 @@ struct kernels {
     void (*from_f32)(const struct dtype *t, const float *src, void *dst, int64_t n);
 
     /* ---- matmul, one token ---- */
-    /* fills all arrays of `row` but f32 from x [k], k % 32 == 0. d = max|x| / ACT_ROW_MAX per 32 (0 when all zero) */
+    /* fills all arrays of `row` but f32 from x [k], k % 32 == 0. d = max|x| / ACT_ROW_MAX per ACT_ROW_SPAN (0 when all zero),
+     * over the finite elements; the others become anything finite */
     void (*quant_row)(struct act_row *row, const float *x, int64_t k);
     /* sum_k W[row][k] * x[k] for one row of `k` elements at w (file bytes, unaligned). Integer parts exact; float terms summed in an order that
      * depends on k only. May read ahead of the row by prefetch instructions only. Never NULL after kernels_init for rows of the dtype list. */
@@ -242,7 +245,7 @@ size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, 
 void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, enum act_form form);
 size_t act_row_bytes(int64_t cols);
 void act_row_place(struct act_row *r, void *buf, int64_t cols);
-struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end); /* columns begin (a multiple of 32) .. end */
+struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end); /* columns begin (a multiple of ACT_ROW_SPAN) .. end */
 size_t attn_scratch_bytes(int head_dim, int head_dim_v);          /* for ATTN_ROWS rows, the largest of all ISA levels */
 
 int64_t attn_part_floats(int head_dim_v);                         /* a row's state of one part; a multiple of 16 */

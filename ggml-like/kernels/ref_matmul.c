@@ -17,10 +17,13 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
     row->k = k;
+    float magnitude = 0.0f;
     for (int64_t b = 0; b < k / 32; b++, x += 32) {
-        float magnitude = 0.0f;
-        for (int i = 0; i < 32; i++)
-            if (fabsf(x[i]) > magnitude) magnitude = fabsf(x[i]);
+        if (b * 32 % ACT_ROW_SPAN == 0) {
+            magnitude = 0.0f;
+            for (int64_t i = 0; i < min_i64(ACT_ROW_SPAN, k - b * 32); i++)
+                if (isfinite(x[i]) && fabsf(x[i]) > magnitude) magnitude = fabsf(x[i]);
+        }
         bool flat = !(magnitude >= ACT_RANGE_MIN);
         float inv = flat ? 0.0f : (float)ACT_ROW_MAX / magnitude;
         row->d[b] = flat ? 0.0f : magnitude / (float)ACT_ROW_MAX;
