@@ -162,6 +162,10 @@ TEST(quant_row_equals_plain_c)
                 CHECK(!memcmp(got.sum, want.sum, (size_t)k / 4) && !memcmp(got.sum16, want.sum16, (size_t)k / 4));
                 CHECK(!memcmp(got.sum32, want.sum32, (size_t)k / 8));
                 for (int64_t i = 0; i < k; i++) CHECK(got.y[i] == 256 * got.hi[i] + got.lo[i]);
+                for (int64_t i = 0; i < k && (!strcmp(l.name, "avx2") || !strcmp(l.name, "avxvnni")); i++) {
+                    int64_t r = i % 32 / 4, block = i % 256 / 32;
+                    CHECK(got.eight[i / 256].hi[r][block][i % 4] == got.hi[i] && got.eight[i / 256].lo[r][block][i % 4] == got.lo[i]);
+                }
                 for (int64_t i = 0; i < k; i++) CHECK_NEAR(got.d[i / 32] * (float)got.y[i], x[1 + i], 0.51f * got.d[i / 32] + 1e-32f);
                 buf_end(&a), buf_end(&b);
             }

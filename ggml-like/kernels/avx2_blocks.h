@@ -64,17 +64,6 @@ INLINE __m256i codes_q5_1(const uint8_t qs[16], uint32_t qh)
 
 INLINE __m256i split_order(__m256i v) { return _mm256_permute4x64_epi64(v, 0xd8); }
 
-/* q5_1 and, 16 too high, q5_0 */
-INLINE __m256i codes_q5_split(const uint8_t qs[16], uint32_t qh)
-{
-    uint64_t half[2];
-    memcpy(half, qs, sizeof half);
-    __m256i twice = _mm256_blend_epi32(_mm256_set1_epi64x((int64_t)half[0]), _mm256_set1_epi64x((int64_t)half[1]), 0xf0);
-    __m256i low = _mm256_and_si256(_mm256_srlv_epi64(twice, _mm256_setr_epi64x(0, 4, 0, 4)), _mm256_set1_epi8(15));
-    __m256i clear = clear_bits32(qh, _mm256_setr_epi8(EIGHT(0), EIGHT(2), EIGHT(1), EIGHT(3)));
-    return _mm256_or_si256(low, _mm256_andnot_si256(clear, _mm256_set1_epi8(16)));
-}
-
 /* ---- elementwise on bytes, so in whatever order the bytes are ---- */
 
 /* bits n..n+1 (or the nibble) of every byte. n is a constant */

@@ -36,6 +36,23 @@ INLINE void store_row_block(struct act_row *row, int64_t b, const __m256i y[2])
     _mm_store_ss(row->sum32 + b, _mm_mul_ps(d, _mm_cvtepi32_ps(_mm_hadd_epi32(sum, sum))));
 }
 
+/* 256 columns in the order of an act_eight, whatever is past the last one */
+INLINE void blocks_side_by_side(int8_t to[8][8][4], const int8_t *from)
+{
+    __m256i v[8], a[8];
+    for (int i = 0; i < 8; i++) v[i] = _mm256_loadu_si256((const __m256i *)(const void *)(from + 32 * i));
+    for (int i = 0; i < 8; i += 4) {
+        __m256i b = _mm256_unpacklo_epi32(v[i], v[i + 1]), c = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+        __m256i d = _mm256_unpacklo_epi32(v[i + 2], v[i + 3]), e = _mm256_unpackhi_epi32(v[i + 2], v[i + 3]);
+        a[i] = _mm256_unpacklo_epi64(b, d), a[i + 1] = _mm256_unpackhi_epi64(b, d);
+        a[i + 2] = _mm256_unpacklo_epi64(c, e), a[i + 3] = _mm256_unpackhi_epi64(c, e);
+    }
+    for (int r = 0; r < 4; r++) {
+        _mm256_storeu_si256((__m256i *)(void *)to[r], _mm256_permute2x128_si256(a[r], a[r + 4], 0x20));
+        _mm256_storeu_si256((__m256i *)(void *)to[r + 4], _mm256_permute2x128_si256(a[r], a[r + 4], 0x31));
+    }
+}
+
 static void quant_row(struct act_row *row, const float *x, int64_t k)
 {
     assert(k % 32 == 0);
@@ -53,6 +70,8 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
             row->d[c / 32] = flat ? 0.0f : max / ACT_ROW_MAX;
             store_row_block(row, c / 32, y);
         }
+        struct act_eight *to = &row->eight[at / ACT_ROW_SPAN];
+        blocks_side_by_side(to->hi, row->hi + at), blocks_side_by_side(to->lo, row->lo + at);
     }
 }
 

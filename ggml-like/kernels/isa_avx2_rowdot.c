@@ -1,29 +1,157 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
 /* isa_avx2_rowdot - one file row times one token (decode) for AVX2. A row is walked in chunks of 256 weights: 8 blocks of 32, or one
- * superblock. Per chunk the scales come together into one register, are multiplied by the activation scales and parked in s[]; then each
- * group of 32 (or 16) is one int32 register, converted and multiplied by its s. A constant added to all codes, and the mins, cost one FMA a
- * chunk through the sums of the activations. One row at a time: two interleaved rows lose up to half the DRAM bandwidth. */
+ * superblock. A constant added to all codes, and the mins, cost one FMA a chunk through the sums of the activations. The number of instructions
+ * counts, about three of which take a cycle on Zen 5: activations are multiplied as words where codes become words for little (q4_k, q8_0), as
+ * two bytes elsewhere. One row at a time: two rows gain nothing in cache, and interleaved they lose up to half the DRAM bandwidth. */
 #include "ggml-like/kernels/avx2_rowdot.h"
 
-/* ---- integer dots of 32 weights; natural order ---- */
+/* ---- blocks of 32 weights and fewer than 8 bits ---- 8 of them side by side: lane b of a register is 4 bytes of block b, and the activations come
+ * in that order (act_eight). The sums of a block stay in its lane, so that there is one conversion and one FMA for 256 weights: q5_0 takes 36
+ * cycles, by words and a conversion for each block it took 43. */
 
-/* words of two nibbles: low = y[0..15], high = y[16..31] */
-INLINE __m256i dot_nibbles(__m256i words, const int16_t *low, const int16_t *high)
+struct heads { __m256 d, m; }; /* of 8 blocks: value = d * code + m; m before the factor that all have in common */
+
+/* What the loop needs to know about a format; all constants after inlining. */
+struct legacy {
+    size_t bytes, qs;  /* of a block; where its nibbles are */
+    size_t fifth;      /* where its 32 fifth bits are: the second dword ends behind them; 0: none */
+    float bias;        /* value = d * (code + bias) */
+    bool has_min;      /* value = d * code + m */
+};
+
+INLINE __m256i two128(const uint8_t *a, const uint8_t *b)
 {
-    __m256i a = _mm256_madd_epi16(_mm256_and_si256(words, _mm256_set1_epi16(15)), load_y(low));
-    return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srli_epi16(words, 4), load_y(high)));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load128(a)), load128(b), 1);
 }
 
-/* the words of 32 unsigned bytes in split order */
-INLINE __m256i low_words(__m256i codes) { return _mm256_unpacklo_epi8(codes, _mm256_setzero_si256()); }
-INLINE __m256i high_words(__m256i codes) { return _mm256_unpackhi_epi8(codes, _mm256_setzero_si256()); }
-
-INLINE __m256i dot_split(__m256i codes, const int16_t *y)
+/* t[r] = dword r of the 16 bytes at `offset` of each block */
+INLINE void side_by_side(__m256i t[4], const uint8_t *const at[8], size_t offset)
 {
-    return _mm256_add_epi32(_mm256_madd_epi16(low_words(codes), load_y(y)), _mm256_madd_epi16(high_words(codes), load_y(y + 16)));
+    __m256i v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) v[i] = two128(at[i] + offset, at[i + 4] + offset);
+    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    t[0] = _mm256_unpacklo_epi64(a, c), t[1] = _mm256_unpackhi_epi64(a, c);
+    t[2] = _mm256_unpacklo_epi64(b, d), t[3] = _mm256_unpackhi_epi64(b, d);
 }
 
-INLINE __m256i dot_q4(const uint8_t qs[16], const int16_t *y) { return dot_nibbles(_mm256_cvtepu8_epi16(load128(qs)), y, y + 16); }
+/* The heads of 8 blocks in a row. first: dwords 0 and 1 of the blocks, where there are fifth bits */
+INLINE struct heads legacy_heads(const uint8_t *w, const __m256i *first, const struct legacy *f)
+{
+    struct heads h;
+    if (f->fifth) {
+        __m256i split = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+        __m256i words = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(first[0], split), 0xd8); /* words 0 of all blocks, then words 1 */
+        h.d = h.m = _mm256_cvtph_ps(_mm256_castsi256_si128(words));
+        if (f->has_min) h.m = _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1));
+    } else if (f->has_min) {
+        h.d = scales8_min(w, f->bytes, &h.m);
+    } else {
+        h.d = h.m = scales8(w, f->bytes);
+    }
+    return h;
+}
+
+/* 16 where the fifth bit of a code of register r (columns 4r .. 4r + 3) is set; first: dwords 0 and 1 of the blocks, up: those shifted by 4 */
+INLINE __m256i fifth_bits(const __m256i first[2], const __m256i up[2], int r, size_t fifth)
+{
+    int at = (int)fifth + r / 2;
+    __m256i each = _mm256_add_epi32(_mm256_set1_epi32(at % 4 * 0x01010101), _mm256_broadcastsi128_si256(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)));
+    __m256i v = _mm256_shuffle_epi8(r % 2 ? first[at / 4] : up[at / 4], each);
+    return _mm256_min_epu8(_mm256_and_si256(v, _mm256_set1_epi32((int)0x80402010)), _mm256_set1_epi8(16));
+}
+
+struct chain { __m256i hi, lo; }; /* int16 sums: 8 registers of codes to 15 or 4 of codes to 31 fit */
+
+INLINE void add_to_chain(struct chain *c, bool begin, __m256i codes, const struct act_eight *y, int r)
+{
+    __m256i hi = _mm256_maddubs_epi16(codes, load256(y->hi[r])), lo = _mm256_maddubs_epi16(codes, load256(y->lo[r]));
+    c->hi = begin ? hi : _mm256_add_epi16(c->hi, hi);
+    c->lo = begin ? lo : _mm256_add_epi16(c->lo, lo);
+}
+INLINE __m256i chain_total(const struct chain *c)
+{
+    return _mm256_add_epi32(_mm256_madd_epi16(c->hi, _mm256_set1_epi16(256)), _mm256_madd_epi16(c->lo, _mm256_set1_epi16(1)));
+}
+
+/* codes times activations of 8 blocks, a lane each */
+INLINE __m256 legacy_dots(const uint8_t *const at[8], const __m256i first[2], const struct act_eight *y, const struct legacy *f)
+{
+    __m256i t[4], up[2], low = _mm256_set1_epi8(15);
+    struct chain c[2];
+    side_by_side(t, at, f->qs);
+    if (f->fifth) up[0] = _mm256_slli_epi16(first[0], 4), up[1] = _mm256_slli_epi16(first[1], 4);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) {
+        struct chain *to = &c[f->fifth ? r / 2 : 0];
+        __m256i a = _mm256_and_si256(t[r], low), b = _mm256_and_si256(_mm256_srli_epi16(t[r], 4), low);
+        if (f->fifth) a = _mm256_or_si256(a, fifth_bits(first, up, r, f->fifth)), b = _mm256_or_si256(b, fifth_bits(first, up, r + 4, f->fifth));
+        add_to_chain(to, r == 0 || (f->fifth && r == 2), a, y, r);
+        add_to_chain(to, false, b, y, r + 4);
+    }
+    return _mm256_cvtepi32_ps(f->fifth ? _mm256_add_epi32(chain_total(&c[0]), chain_total(&c[1])) : chain_total(&c[0]));
+}
+
+INLINE void first_dwords(__m256i first[2], const uint8_t *const at[8], const struct legacy *f)
+{
+    __m256i t[4];
+    if (!f->fifth) return;
+    side_by_side(t, at, 0);
+    first[0] = t[0], first[1] = t[1];
+}
+
+/* One block, by itself: what is left after the last eight. */
+INLINE __m256i legacy_dot(const uint8_t *b, const int8_t *hi, const int8_t *lo, const struct legacy *f)
+{
+    __m256i codes = f->fifth ? codes_q5_1(b + f->qs, load_u32(b + f->fifth)) : nibbles32(b + f->qs);
+    struct chain c = { _mm256_maddubs_epi16(codes, load256(hi)), _mm256_maddubs_epi16(codes, load256(lo)) };
+    return chain_total(&c);
+}
+
+INLINE void legacy_tail(struct sums *sums, const uint8_t *w, const struct act_row *x, int64_t column, int64_t k, const struct legacy *f)
+{
+    for (; column < k; column += 32, w += f->bytes) {
+        uint16_t h[2] = { 0, 0 };
+        memcpy(h, w, f->has_min ? 4 : 2);
+        float d = half_to_float(h[0]), m = f->has_min ? half_to_float(h[1]) : f->bias * d;
+        accumulate(sums, (int)(column / 32), legacy_dot(w, x->hi + column, x->lo + column, f), _mm256_set1_ps(d * x->d[column / 32]));
+        sums->tail += m * x->sum32[column / 32];
+    }
+}
+
+INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+{
+    struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    int64_t column = 0;
+    for (; column + CHUNK <= k; column += CHUNK, w += 8 * f.bytes) {
+        const uint8_t *at[8];
+        __m256i first[2];
+        prefetch(w, 8 * f.bytes);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) at[i] = w + (size_t)i * f.bytes;
+        first_dwords(first, at, &f);
+        struct heads h = legacy_heads(w, first, &f);
+        __m256 dots = legacy_dots(at, first, x->eight + column / CHUNK, &f);
+        sums.even = _mm256_fmadd_ps(dots, _mm256_mul_ps(h.d, _mm256_loadu_ps(x->d + column / 32)), sums.even);
+        sums.offset = _mm256_fmadd_ps(h.m, _mm256_loadu_ps(x->sum32 + column / 32), sums.offset);
+    }
+    legacy_tail(&sums, w, x, column, k, &f);
+    return sums_total_offset(&sums, f.has_min ? 1.0f : f.bias);
+}
+
+#define LEGACY(name, ...)                                                                                                            \
+    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                    \
+    {                                                                                                                                \
+        return rowdot_legacy(w, x, k, (struct legacy){ .bytes = sizeof(struct block_##name), .qs = offsetof(struct block_##name, qs), \
+                                                       __VA_ARGS__ });                                                               \
+    }
+LEGACY(q4_0, .bias = -8.0f)
+LEGACY(q4_1, .has_min = true)
+LEGACY(q5_0, .fifth = offsetof(struct block_q5_0, qh), .bias = -16.0f)
+LEGACY(q5_1, .fifth = offsetof(struct block_q5_1, qh), .has_min = true)
+
+/* ---- 8 bits ---- */
 
 INLINE __m256i dot_q8(const int8_t qs[32], const int16_t *y)
 {
@@ -31,90 +159,23 @@ INLINE __m256i dot_q8(const int8_t qs[32], const int16_t *y)
     return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(qs + 16)), load_y(y + 16)));
 }
 
-/* ---- formats with blocks of 32 ---- */
-
-struct head { float d, m; }; /* one block: value = d * code + m */
-struct heads { __m256 d, m; }; /* of 8 blocks; m before the factor that all have in common */
-
-/* What the loop needs to know about a format; all constants after inlining. */
-struct legacy {
-    size_t block_bytes;
-    float bias;    /* value = d * (code' + bias), code' being what dot multiplies */
-    bool has_min, bound_by_loads; /* scales are permuted, not loaded: q8_0 25 cycles for 256 weights, not 31 */
-    __m256i (*dot)(const uint8_t *block, const int16_t *y);
-};
-
-INLINE struct head legacy_head(const uint8_t *block, const struct legacy *f)
-{
-    uint16_t h[2] = { 0, 0 };
-    memcpy(h, block, f->has_min ? 4 : 2);
-    return (struct head){ half_to_float(h[0]), f->has_min ? half_to_float(h[1]) : f->bias * half_to_float(h[0]) };
-}
-
-INLINE struct heads legacy_heads(const uint8_t *w, const struct legacy *f)
-{
-    struct heads h;
-    if (f->has_min) {
-        h.d = scales8_min(w, f->block_bytes, &h.m);
-    } else {
-        h.d = h.m = scales8(w, f->block_bytes);
-    }
-    return h;
-}
-
-INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+/* Loads bound it: the scales are permuted, which takes 25 cycles for 256 weights; to store them and load each took 31. */
+static float rowdot_q8_0(const void *w, const struct act_row *x, int64_t k)
 {
     struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
+    const struct block_q8_0 *b = w;
     const int16_t *y = x->y;
-    const float *d = x->d, *sum = x->sum32;
-    bool offsets = f.has_min || f.bias != 0.0f;
-    for (; k >= CHUNK; k -= CHUNK, w += 8 * f.block_bytes, y += CHUNK, d += 8, sum += 8) {
-        prefetch(w, 8 * f.block_bytes);
-        struct heads h = legacy_heads(w, &f);
-        __m256 s = _mm256_mul_ps(h.d, _mm256_loadu_ps(d));
-        if (offsets) sums.offset = _mm256_fmadd_ps(h.m, _mm256_loadu_ps(sum), sums.offset);
-        _Alignas(32) float parked[8];
-        if (!f.bound_by_loads) _mm256_store_ps(parked, s);
+    const float *d = x->d;
+    for (; k >= CHUNK; k -= CHUNK, b += 8, y += CHUNK, d += 8) {
+        prefetch((const uint8_t *)b, 8 * sizeof *b);
+        __m256 s = _mm256_mul_ps(scales8((const uint8_t *)b, sizeof *b), _mm256_loadu_ps(d));
 #pragma GCC unroll 8
-        for (int b = 0; b < 8; b++) {
-            __m256 scale = f.bound_by_loads ? _mm256_permutevar8x32_ps(s, _mm256_set1_epi32(b)) : _mm256_broadcast_ss(parked + b);
-            accumulate(&sums, b, f.dot(w + (size_t)b * f.block_bytes, y + 32 * b), scale);
-        }
+        for (int i = 0; i < 8; i++) accumulate(&sums, i, dot_q8(b[i].qs, y + 32 * i), _mm256_permutevar8x32_ps(s, _mm256_set1_epi32(i)));
     }
-    for (; k > 0; k -= 32, w += f.block_bytes, y += 32, d++, sum++) {
-        struct head h = legacy_head(w, &f);
-        accumulate(&sums, (int)(k / 32), f.dot(w, y), _mm256_set1_ps(h.d * d[0]));
-        if (offsets) sums.tail += h.m * sum[0];
-    }
-    return sums_total_offset(&sums, f.has_min ? 1.0f : f.bias);
+    for (; k > 0; k -= 32, b++, y += 32, d++)
+        accumulate(&sums, (int)(k / 32), dot_q8(b->qs, y), _mm256_set1_ps(half_to_float(b->d) * d[0]));
+    return sums_total(&sums);
 }
-
-/* codes as the file has them (0..15, 0..31); -128..127 for q8_0 */
-INLINE __m256i dot_q4_0(const uint8_t *b, const int16_t *y) { return dot_q4(((const struct block_q4_0 *)b)->qs, y); }
-INLINE __m256i dot_q4_1(const uint8_t *b, const int16_t *y) { return dot_q4(((const struct block_q4_1 *)b)->qs, y); }
-INLINE __m256i dot_q8_0(const uint8_t *b, const int16_t *y) { return dot_q8(((const struct block_q8_0 *)b)->qs, y); }
-INLINE __m256i dot_q5_0(const uint8_t *b, const int16_t *y)
-{
-    const struct block_q5_0 *q = (const void *)b;
-    return dot_split(codes_q5_split(q->qs, q->qh), y);
-}
-INLINE __m256i dot_q5_1(const uint8_t *b, const int16_t *y)
-{
-    const struct block_q5_1 *q = (const void *)b;
-    return dot_split(codes_q5_split(q->qs, q->qh), y);
-}
-
-#define LEGACY(name, bytes_, bias_, has_min_, loads_)                                                                      \
-    static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                          \
-    {                                                                                                                      \
-        struct legacy f = { .block_bytes = bytes_, .bias = bias_, .has_min = has_min_, .bound_by_loads = loads_, .dot = dot_##name }; \
-        return rowdot_legacy(w, x, k, f);                                                                                  \
-    }
-LEGACY(q4_0, 18, -8.0f, false, false)
-LEGACY(q4_1, 20, 0.0f, true, false)
-LEGACY(q5_0, 22, -16.0f, false, false)
-LEGACY(q5_1, 24, 0.0f, true, false)
-LEGACY(q8_0, 34, 0.0f, false, true)
 
 /* ---- superblocks with groups of 32 ---- */
 

@@ -73,13 +73,15 @@ struct act_panel {
 
 /* Four blocks of 32 activations for multiplication side by side: their first halves, then their second. */
 struct act_quad { int8_t hi[2][4][16], lo[2][4][16]; };
+/* Eight of them: byte i of block b in [r] is column 4r + i of the block. */
+struct act_eight { int8_t hi[8][8][4], lo[8][8][4]; };
 
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
  *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes
  *   d  f32 [k/32], the same for all of ACT_ROW_SPAN columns
  *   sum  int32 [k/16] sums of y over 16    sum16  f32 [k/16], sum32  f32 [k/32]: the sums of y times d, for constants and mins of the weights
  *   f32 [k] for float weights: the input itself
- *   quad  [k/128] rounded up: hi and lo in another order; filled by the quant_row of the levels that read it
+ *   quad  [k/128], eight  [k/256] rounded up, in the same memory: hi and lo in another order; a level's quant_row fills the one that the level reads
  * The arrays of act_row_place may be read up to the next multiple of 256 columns; what lies past k is undefined. */
 struct act_row {
     int64_t k;
@@ -88,6 +90,7 @@ struct act_row {
     float *d, *sum16, *sum32;
     int32_t *sum;
     struct act_quad *quad;
+    struct act_eight *eight;
     const float *f32;
 };
 

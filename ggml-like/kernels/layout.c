@@ -40,7 +40,7 @@ void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, in
 /* Whole chunks of 256 columns. */
 static size_t row_columns(int64_t cols) { return ((size_t)cols + 255) / 256 * 256; }
 
-/* Per column y 2, hi 1, lo 1; per 32 of them d 4, sum32 4, sum16 8, sum 8; per 128 a quad of 256. */
+/* Per column y 2, hi 1, lo 1; per 32 of them d 4, sum32 4, sum16 8, sum 8; per 128 a quad of 256, per 256 an eight of 512 instead. */
 size_t act_row_bytes(int64_t cols) { return row_columns(cols) * 4 + row_columns(cols) / 32 * 24 + row_columns(cols) / 128 * sizeof(struct act_quad); }
 
 void act_row_place(struct act_row *r, void *buf, int64_t cols)
@@ -49,12 +49,12 @@ void act_row_place(struct act_row *r, void *buf, int64_t cols)
     float *at = (float *)((int16_t *)buf + 2 * n);
     *r = (struct act_row){ .k = cols, .y = buf, .hi = (int8_t *)buf + 2 * n, .lo = (int8_t *)buf + 3 * n };
     r->sum16 = at, r->sum = (int32_t *)(at + n / 16), r->d = at + n / 8, r->sum32 = at + n / 8 + n / 32;
-    r->quad = (struct act_quad *)(at + 6 * n / 32);
+    r->quad = (struct act_quad *)(at + 6 * n / 32), r->eight = (struct act_eight *)r->quad;
 }
 
 struct act_row act_row_part(const struct act_row *r, int64_t begin, int64_t end)
 {
     return (struct act_row){ .k = end - begin, .y = r->y + begin, .hi = r->hi + begin, .lo = r->lo + begin, .d = r->d + begin / 32,
                              .sum32 = r->sum32 + begin / 32, .sum16 = r->sum16 + begin / 16, .sum = r->sum + begin / 16,
-                             .quad = r->quad + begin / 128 };
+                             .quad = r->quad + begin / 128, .eight = r->eight + begin / 256 };
 }
