@@ -116,6 +116,8 @@ INLINE void add_levels(struct sums *sums, int i, level_pair p, level_table table
 }
 INLINE float level_total(const struct sums *s, int bias) { return sums_total(s); }
 #include "ggml-like/kernels/rowdot_levels_tmpl.h"
+LEVELS(iq4_nl, .levels = iq4_levels, .bias = 127)
+LEVELS(mxfp4, .levels = e2m1_levels, .bias = 12)
 
 /* Levels come in split order: the nibbles of 8 bytes are 16 weights. In the high bytes of words they are 256 times too large. */
 static float rowdot_nvfp4(const void *w, const struct act_row *x, int64_t k)

@@ -289,6 +289,8 @@ INLINE void add_levels(struct sums *s, int i, level_pair p, level_table table, c
 }
 INLINE float level_total(const struct sums *s, int bias) { return dots_total(s, ones(), (float)-bias); }
 #include "ggml-like/kernels/rowdot_levels_tmpl.h"
+LEVELS(iq4_nl, .levels = iq4_levels, .bias = 127)
+LEVELS(mxfp4, .levels = e2m1_levels, .bias = 12)
 
 void kernels_init_avxvnni_rowdot(struct kernels *k)
 {

@@ -8,7 +8,8 @@
  *   void four_pairs(level_pair p[4], const uint8_t *qs)          of 8 groups without gaps
  *   void add_levels(struct sums *, int i, level_pair, level_table, const struct act_row *, int64_t at, const struct level_scales *)
  *                                     groups 2i and 2i + 1, with the activations from column `at` on
- *   float level_total(const struct sums *, int bias) */
+ *   float level_total(const struct sums *, int bias)
+ * and names the formats after (LEVELS). */
 
 static float rowdot_iq4_xs(const void *w, const struct act_row *x, int64_t k)
 {
@@ -73,5 +74,3 @@ INLINE float scale_iq4_nl(const uint8_t *w) { return half_to_float(((const struc
         return rowdot_levels(w, x, k, (struct level_format){ .bytes = sizeof(struct block_##name), .qs = offsetof(struct block_##name, qs), \
                                                              .scales8 = scales8_##name, .scale = scale_##name, __VA_ARGS__ });           \
     }
-LEVELS(iq4_nl, .levels = iq4_levels, .bias = 127)
-LEVELS(mxfp4, .levels = e2m1_levels, .bias = 12)
