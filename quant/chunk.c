@@ -211,6 +211,23 @@ const uint8_t *chunk_make(const struct quant_plan *p, const struct chunk *c, str
     return room->out;
 }
 
+status chunk_check(const struct quant_plan *p, const struct chunk *c, const uint8_t *bytes, struct err *e)
+{
+    enum { EXPONENT = 0x7c00 };
+    const struct quant_item *it = &p->item[c->item];
+    const struct quantizer *m = p->work[c->item].method;
+    if (!m || !m->may_overflow || !it->to->split) return OK;
+    int64_t blocks = it->cols / it->to->block_len;
+    for (int64_t b = 0; b < c->n_rows * blocks; b++, bytes += it->to->block_bytes) {
+        struct parts parts;
+        it->to->split(bytes, &parts);
+        if ((parts.d & EXPONENT) == EXPONENT || (parts.dmin & EXPONENT) == EXPONENT)
+            return err_set(e, ERR_FORMAT, "%s: row %lld, columns from %lld: the scale that --method %s gives them is no half float of %s", it->src->name,
+                           (long long)(c->mat * it->rows + c->row + b / blocks), (long long)(b % blocks * it->to->block_len), m->name, it->to->gguf_name);
+    }
+    return OK;
+}
+
 /* The outlier columns belong to the matrix: errors are of all its weights, whichever tensor stores them. */
 static void add_apart(const struct quant_plan *p, const struct chunk *c, const struct chunk_room *room, const uint8_t *half, bool weighted, int64_t n_rows,
                       struct quant_stats *s)

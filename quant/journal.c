@@ -33,6 +33,7 @@ static void options_text(const struct quant_plan *p, char *text, size_t cap)
     size_t n = (size_t)snprintf(text, cap, "%s", p->recipe ? p->recipe->name : o->spec.method->name);
     if (!p->recipe)
         n += (size_t)snprintf(text + n, cap - n, " %d bits granularity %d:%lld", o->spec.bits, (int)o->spec.granularity, (long long)o->spec.group);
+    else if (o->spec.method && o->spec.method != quantizers[0]) n += (size_t)snprintf(text + n, cap - n, " %s", o->spec.method->name);
     if (o->pure) n += (size_t)snprintf(text + n, cap - n, " pure");
     if (o->keep_outliers) n += (size_t)snprintf(text + n, cap - n, " outliers=%g", (double)o->outlier_threshold);
     if (o->output_type) n += (size_t)snprintf(text + n, cap - n, " head=%.20s", o->output_type);

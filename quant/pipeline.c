@@ -99,6 +99,7 @@ static status write_chunk(struct run *x, int64_t c, const struct chunk *k, struc
     out->found = bytes != NULL;
     if (!bytes) {
         bytes = chunk_make(x->p, k, room);
+        TRY(chunk_check(x->p, k, bytes, e));
         TRY(put_bytes(x, k, bytes, e));
         x->journal.done[c] = chunk_hash(bytes, k->bytes + k->part_bytes);
         TRY(journal_mark(&x->journal, c, x->journal.done[c], e));

@@ -18,8 +18,8 @@ struct deciding {
     struct quant_plan *p;
     struct rule *rule;
     const struct dtype *head, *embd;  /* NULL: keep, or not given */
-    const struct dtype *target;       /* of a method other than search */
-    const struct quantizer *search;
+    const struct dtype *target;       /* of a method that chooses it */
+    const struct quantizer *typed;    /* makes what recipes, rules and fallbacks ask for */
     struct recipe_count count;
 };
 
@@ -78,7 +78,7 @@ static bool wanted(struct deciding *d, const struct tensor *t, struct quant_item
 {
     const struct quant_plan *p = d->p;
     const char *kept_why;
-    *out = (struct decision){ .method = d->search };
+    *out = (struct decision){ .method = d->typed };
     bool changeable = recipe_quantizes(&p->model, t, &kept_why);
     int rule = rule_for(d, t->name, changeable);
     if (!changeable) {
@@ -116,14 +116,14 @@ static bool wanted(struct deciding *d, const struct tensor *t, struct quant_item
     return true;
 }
 
-static void fit_rows(struct quant_item *it, struct decision *d, const struct quantizer *search)
+static void fit_rows(struct quant_item *it, struct decision *d, const struct quantizer *typed)
 {
     int id = recipe_fallback(d->to->gguf_id, it->cols);
     if (id == d->to->gguf_id) return;
     const struct dtype *fits = dtype_by_id(id);
     snprintf(it->why, sizeof it->why, "%s instead of %s: rows of %lld are no multiple of %d", fits->gguf_name, d->to->gguf_name, (long long)it->cols,
              d->to->block_len);
-    *d = (struct decision){ fits, search };
+    *d = (struct decision){ fits, typed };
     it->fallback = true;
 }
 
@@ -157,7 +157,7 @@ static status decide(struct deciding *d, int64_t i, float *room, struct err *e)
     struct decision out;
     *it = (struct quant_item){ .src = t, .rows = t->ne[1], .cols = t->ne[0], .n_mat = t->ne[2] * t->ne[3] };
     bool change = wanted(d, t, it, &out);
-    if (change) fit_rows(it, &out, d->search);
+    if (change) fit_rows(it, &out, d->typed);
     it->kept = !change || out.to == t->type;
     it->to = it->kept ? t->type : out.to;
     w->method = it->kept ? NULL : out.method;
@@ -165,7 +165,7 @@ static status decide(struct deciding *d, int64_t i, float *room, struct err *e)
     it->bytes_from = tensor_bytes(t);
     size_t row = dtype_row_bytes(it->to, it->cols);
     if (!mul_size(row, (size_t)tensor_rows(t), &it->bytes_to)) return err_oom(e, t->name, SIZE_MAX);
-    if (!it->kept && !p->qk.rows[it->to->gguf_id] && w->method == d->search)
+    if (!it->kept && !p->qk.rows[it->to->gguf_id] && w->method == d->typed)
         return err_set(e, ERR_USAGE, "%s: %s is read, not made, by this program", t->name, it->to->gguf_name);
     TRY(find_importance(p, it, w, room, e));
     return check_source(p, it, e);
@@ -198,9 +198,9 @@ static status prepare_rules(struct deciding *d, struct err *e)
 {
     struct quant_plan *p = d->p;
     const struct quant_options *o = &p->o;
-    d->search = quantizer_by_name("search");
-    assert(d->search);
-    if (o->spec.method && o->spec.method != d->search) {
+    bool chooses = o->spec.method && !o->spec.method->takes_type;
+    d->typed = o->spec.method && !chooses ? o->spec.method : quantizers[0];
+    if (chooses) {
         if (o->type) return err_set(e, ERR_USAGE, "--method %s chooses the format itself: leave out %.30s", o->spec.method->name, o->type);
         if (!(d->target = o->spec.method->target(&o->spec, e)))
             return err_set(e, ERR_USAGE, "--method %s: no format holds its result", o->spec.method->name);
@@ -313,7 +313,7 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         snprintf(text, sizeof text, "%d bits, per %s", o->spec.bits, names[o->spec.granularity]);
         if (o->spec.granularity == PER_GROUP) snprintf(text, sizeof text, "%d bits, per group of %lld", o->spec.bits, (long long)o->spec.group);
         put_text(w, "quantize.method", text);
-    }
+    } else if (o->spec.method && o->spec.method != quantizers[0]) put_text(w, "quantize.method", o->spec.method->name);
     if (o->pure) gguf_put_i64(w, "quantize.pure", KV_BOOL, 1);
     if (o->keep_outliers) gguf_put_f32(w, "quantize.outlier_threshold", o->outlier_threshold);
     if (o->output_type) put_text(w, "quantize.output_type", o->output_type);
@@ -450,6 +450,16 @@ static status set_up_cpu(struct quant_plan *p, size_t *ram, struct err *e)
     return OK;
 }
 
+static status prepare_method(struct quant_plan *p, struct err *e)
+{
+    bool made[DTYPE_IDS] = { false };
+    const struct quantizer *m = p->o.spec.method;
+    if (!m || !m->prepare) return OK;
+    for (int64_t i = 0; i < p->n; i++)
+        if (p->work[i].method == m) made[p->item[i].to->gguf_id] = true;
+    return m->prepare(made, &p->mem, &p->o.spec.prepared, e);
+}
+
 static status open_plan(struct quant_plan *p, const char *in, struct err *e)
 {
     size_t available;
@@ -464,6 +474,7 @@ static status open_plan(struct quant_plan *p, const char *in, struct err *e)
     recipe_model_init(&p->model, &p->g, p->o.importance != NULL);
     TRY(decide_types(p, e));
     if (!p->o.sizes_only) TRY(quant_plan_check(p, e));
+    TRY(prepare_method(p, e));
     TRY(open_sources(p, in, e));
     plan_lay_chunks(p);
     if (p->o.keep_outliers) {

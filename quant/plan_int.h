@@ -44,7 +44,7 @@ struct quant_plan {
     size_t room_floats, room_bytes, room_source; /* largest chunk: values, bytes of the result, of the source (unless F32) */
     size_t room_apart;             /* values of outlier columns in the largest chunk */
     int64_t max_cols, max_outliers;
-    struct arena mem;              /* names and columns of companions */
+    struct arena mem;              /* names and columns of companions, tables of the method */
     struct gguf_header *file;      /* [n_files] */
     int n_files;
     int ftype;
@@ -91,6 +91,8 @@ void chunk_at(const struct quant_plan *p, int64_t c, struct chunk *out);
 status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chunk_room *room, struct err *e) MUST_USE;
 /* chunk_make - after chunk_load: the bytes + part_bytes of the result, in the room. */
 const uint8_t *chunk_make(const struct quant_plan *p, const struct chunk *c, struct chunk_room *room);
+/* chunk_check - the bytes of chunk_make; ERR_FORMAT names the first block whose scale is not finite (methods that may_overflow). */
+status chunk_check(const struct quant_plan *p, const struct chunk *c, const uint8_t *bytes, struct err *e) MUST_USE;
 /* chunk_stats - after chunk_load: errors of `bytes` against the values, of all rows or of the first sixteenth. */
 void chunk_stats(const struct quant_plan *p, const struct chunk *c, struct chunk_room *room, const uint8_t *bytes, bool all, struct quant_stats *s);
 void chunk_range(const struct quant_plan *p, const struct chunk *c, const struct chunk_room *room, float *lo, float *hi);

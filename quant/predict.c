@@ -48,7 +48,7 @@ static size_t ram(const struct quant_plan *p, const struct quant_run *run, size_
     size_t thread = room_touched(p, run && (run->verify || run->resume)) + scratch + THREAD_BYTES;
     size_t running = p->g.data_offset + headers + journal + (size_t)p->n_threads * thread;
     size_t planning = 3 * p->g.data_offset; /* read, collected, laid out: a large vocabulary outweighs the buffers of the threads */
-    return BASE_BYTES + importance + items + larger(running, planning);
+    return BASE_BYTES + importance + items + p->mem.total + larger(running, planning);
 }
 
 /* ---- time ---- */

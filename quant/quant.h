@@ -11,7 +11,7 @@
 
 /* Strings and arrays must stay until quant_plan_close. */
 struct quant_options {
-    const char *type;              /* a mix ("Q4_K_M") or a format ("Q6_K"); NULL with a method other than search */
+    const char *type;              /* a mix ("Q4_K_M") or a format ("Q6_K"); NULL with a method that chooses the format */
     struct quant_spec spec;        /* method NULL = search */
     const struct importance *importance; /* or NULL */
     const char *importance_name;   /* path, for the metadata */

@@ -26,11 +26,12 @@ static void search_rows_of(const struct quant_spec *s, const struct quant_kernel
 static const struct quantizer quantizer_search = {
     .name = "search",
     .brief = "the least error, weighted by importance, that the format can hold",
+    .takes_type = true,
     .target = search_target,
     .rows = search_rows_of,
 };
 
-const struct quantizer *const quantizers[] = { &quantizer_search, &quantizer_absmax, &quantizer_zero_point, NULL };
+const struct quantizer *const quantizers[] = { &quantizer_search, &quantizer_compat, &quantizer_absmax, &quantizer_zero_point, NULL };
 
 const struct quantizer *quantizer_by_name(const char *name)
 {

@@ -7,6 +7,7 @@
  *
  * Same bytes for every level, number of threads and split of rows over calls: see lanes.h. */
 #pragma once
+#include "ggml-like/arena.h"
 #include "ggml-like/dtype.h"
 
 struct quant_kernels;
@@ -47,15 +48,21 @@ struct quant_spec {
     int bits;                  /* 4 or 8, absmax and zero-point */
     enum granularity granularity;
     int64_t group;             /* PER_GROUP: a multiple of 32 */
+    const void *prepared;      /* what the method's prepare made */
 };
 struct quantizer {
-    const char *name;          /* "search", "absmax", "zero-point" */
+    const char *name;          /* "search", "compat", "absmax", "zero-point" */
     const char *brief;         /* one line, for help */
+    bool takes_type;           /* makes the format that a recipe asks for; the others choose theirs */
+    bool may_overflow;         /* scales may come out infinite: the caller looks, and refuses them */
     bool needs_range;          /* lo and hi of the whole tensor are known before the first row */
     /* the format that holds this method's result exactly; NULL with e set when there is none for these options */
     const struct dtype *(*target)(const struct quant_spec *s, struct err *e);
+    /* tables that all threads read, for the formats that will be made; lives as long as mem. NULL: needs none. ERR_MEMORY */
+    status (*prepare)(const bool made[DTYPE_IDS], struct arena *mem, const void **out, struct err *e);
     void (*rows)(const struct quant_spec *s, const struct quant_kernels *k, float lo, float hi, const float *x, const float *w, int64_t n_rows,
                  int64_t n, void *dst, void *scratch);
 };
-extern const struct quantizer *const quantizers[]; /* NULL-terminated */
+extern const struct quantizer *const quantizers[]; /* NULL-terminated; the first is what is used unless another is asked for */
+extern const struct quantizer quantizer_compat;    /* compat.h */
 const struct quantizer *quantizer_by_name(const char *name);

@@ -39,6 +39,7 @@
     X(model_hostile) \
     X(pool) \
     X(quant_basic) \
+    X(quant_compat) \
     X(quant_iq) \
     X(quant_search) \
     X(quant_level) \

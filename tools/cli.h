@@ -51,7 +51,7 @@ struct cli {
     const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type, *keep_outliers;
     const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */
     int64_t bits;
-    bool dry_run, resume, verify, pure, allow_requantize, overwrite, sha256;
+    bool dry_run, resume, verify, pure, compat, allow_requantize, overwrite, sha256;
     /* converting */
     const char *dtype, *name;
     bool allow_unused, vocab_only;

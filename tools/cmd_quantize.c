@@ -74,14 +74,20 @@ static status parse_granularity(const char *text, struct quant_spec *s, struct e
     return OK;
 }
 
+static bool chooses_type(const struct quant_spec *s) { return s->method && !s->method->takes_type; }
+
 static status parse_method(const struct cli *c, struct quant_spec *s, struct err *e)
 {
     *s = (struct quant_spec){ .bits = (int)c->bits, .group = 32 };
-    if (!c->method || !strcmp(c->method, "search")) {
+    const char *name = c->compat ? quantizer_compat.name : c->method;
+    if (c->compat && c->method && strcmp(c->method, quantizers[0]->name) && strcmp(c->method, name))
+        return err_set(e, ERR_USAGE, "--compat is --method %s, and --method %.30s is given too", name, c->method);
+    if (name && !(s->method = quantizer_by_name(name))) return err_set(e, ERR_USAGE, "--method: '%.30s' is unknown", name);
+    if (s->method == quantizers[0]) s->method = NULL;
+    if (!chooses_type(s)) {
         if (!c->granularity && c->bits == 8) return OK;
         return err_set(e, ERR_USAGE, "%s: only with --method absmax or zero-point", c->granularity ? "--granularity" : "--bits");
     }
-    if (!(s->method = quantizer_by_name(c->method))) return err_set(e, ERR_USAGE, "--method: '%.30s' is unknown", c->method);
     return parse_granularity(c->granularity ? c->granularity : "group:32", s, e);
 }
 
@@ -147,12 +153,12 @@ static status take_words(struct job *j, struct err *e)
     const struct cli *c = j->c;
     TRY(parse_method(c, &j->o.spec, e));
     int n = c->n_args;
-    if (!j->o.spec.method && !(c->explain && n == 0)) {
+    if (!chooses_type(&j->o.spec) && !(c->explain && n == 0)) {
         if (n == 0) return err_set(e, ERR_USAGE, "what type? cuanto quantize IN [OUT] TYPE, such as Q4_K_M; cuanto help quantize lists them");
         j->type = c->args[--n];
         if (!recipe_by_name(j->type)) return bad_words(j, e);
     }
-    for (int i = 0; j->o.spec.method && i < n; i++)
+    for (int i = 0; chooses_type(&j->o.spec) && i < n; i++)
         if (recipe_by_name(c->args[i]))
             return err_set(e, ERR_USAGE, "--method %s chooses the format itself and takes no TYPE: leave out %.40s", j->o.spec.method->name, c->args[i]);
     if (c->output && n > 0) return err_set(e, ERR_USAGE, "-o %.60s: the output is given twice, '%.60s' too", c->output, c->args[n - 1]);
@@ -179,6 +185,9 @@ static status take_options(struct job *j, struct err *e)
     o->isa = c->isa;
     o->sizes_only = c->dry_run || c->explain;
     if (c->explain) o->allow_requantize = true;
+    if (o->spec.method == &quantizer_compat && (c->explain || c->keep_outliers))
+        return err_set(e, ERR_USAGE, "--%s: not with --method %s, which does what llama-quantize does", c->explain ? "explain" : "keep-outliers",
+                       o->spec.method->name);
     if (c->keep_outliers) TRY(parse_outliers(c->keep_outliers, o, e));
     const char *const others[] = { c->imatrix, j->in, j->out };
     TRY(output_apart("output", j->out, others, 1, e)); /* the library sees to the input */
@@ -391,8 +400,9 @@ OPT_GROUP(quantize_group, "Quantize",
     { "embd-type", "--token-embedding-type", OPT_STR, OPT_AT(embd_type), .value = "TYPE", .help = "format of the token embeddings, or keep" },
     { "pure", NULL, OPT_FLAG, OPT_AT(pure), .help = "one format for all tensors instead of the mix" },
     { "allow-requantize", NULL, OPT_FLAG, OPT_AT(allow_requantize), .help = "take tensors that are quantized already; loses quality" },
-    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|absmax|zero-point",
+    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|compat|absmax|zero-point",
       .help = "how codes and scales are found; absmax and zero-point choose the format, no TYPE then" },
+    { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "granularity", NULL, OPT_STR, OPT_AT(granularity), .value = "WHAT", .help = "absmax, zero-point: one scale per tensor, row or group:N (32)" },
     { "bits", NULL, OPT_INT, OPT_AT(bits), .value = "N", .def = "8", .lo = 4, .hi = 8,
       .help = "absmax, zero-point: 8 or 4; zero-point with 8 becomes F32 values, a larger file" },

@@ -517,7 +517,8 @@ static void gather_facts(struct report *r, const char *in, const char *out)
     const struct quant_options *o = quant_plan_options(r->plan);
     char how[100], importance[160] = "";
     const struct recipe *recipe = o->type ? recipe_by_name(o->type) : NULL;
-    if (recipe) snprintf(how, sizeof how, "%s%s", recipe->name, o->pure ? ", pure" : "");
+    const struct quantizer *method = o->spec.method;
+    if (recipe) snprintf(how, sizeof how, "%s%s%s%s", recipe->name, o->pure ? ", pure" : "", method ? ", method " : "", method ? method->name : "");
     else snprintf(how, sizeof how, "%s, %d bits, one scale per %s", o->spec.method ? o->spec.method->name : "?", o->spec.bits, per[o->spec.granularity]);
     if (!recipe && o->spec.granularity == PER_GROUP) snprintf(how + strlen(how), sizeof how - strlen(how), " of %lld", (long long)o->spec.group);
     if (o->importance) snprintf(importance, sizeof importance, "%.150s", o->importance_name ? o->importance_name : "unnamed");

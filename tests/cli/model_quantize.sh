@@ -57,6 +57,13 @@ cuanto quantize m-F32.gguf o.gguf Q8_0 --keep-outliers=1.0005 --dry-run | grep -
 cuanto quantize m-F32.gguf o.gguf Q8_0 --keep-outliers=1.0005 -q --verify; echo "exit $?"
 cuanto run o.gguf --raw 'Once upon' -n 2 --ignore-eos -q >/dev/null; echo "exit $?"
 cuanto quantize m-F32.gguf Q8_0 --keep-outliers --dry-run | grep '^outliers'
+echo "- as llama-quantize"
+cuanto quantize m-F32.gguf c1.gguf Q5_1 --compat -q --verify -t 1; echo "exit $?"
+cuanto quantize m-F32.gguf c2.gguf Q5_1 --method compat -q --report c.md; echo "exit $?"; cmp c1.gguf c2.gguf && echo 'same as --method compat'
+grep '^- format' c.md; cuanto inspect c1.gguf --all | grep -o "quantize.method .*"
+cuanto quantize m-F32.gguf c3.gguf Q5_1 -q; cmp -s c1.gguf c3.gguf || echo 'not what the search makes'
+cuanto quantize m-F32.gguf c4.gguf Q5_1 --compat --method absmax; cuanto quantize m-F32.gguf Q5_1 --compat --explain; echo "exit $?"
+cuanto quantize m-F32.gguf c4.gguf --compat; cuanto quantize m-F32.gguf c4.gguf Q5_1 --compat --bits 4; echo "exit $?"
 echo "- disk full, then resumed"
 (trap '' XFSZ; ulimit -f 100; cuanto quantize m-F32.gguf e.gguf Q8_0 -q; echo "exit $?")
 ls e.gguf*
