@@ -51,11 +51,11 @@ static struct str half(const struct merge *m, int i)
 
 static status split_merge(struct tokenizer *t, uint64_t i, struct str s, struct merge *m, struct err *e)
 {
-    const char *space = s.n > 1 && s.n < UINT32_MAX ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
+    const char *space = s.n > 1 && s.n <= TOK_LEFT_MAX ? memchr(s.p + 1, ' ', s.n - 1) : NULL;
     if (!space) return fail_merge(e, i, s, "expected two tokens with a space between");
     *m = (struct merge){ .text = s, .left_len = (size_t)(space - s.p) };
     for (int k = 0; k < 2; k++) {
-        m->hash[k] = tok_hash(half(m, k).p, half(m, k).n);
+        m->hash[k] = tok_key_of(half(m, k).p, half(m, k).n).hash;
         tok_vocab_expect(&t->vocab, m->hash[k]);
     }
     return OK;
@@ -85,13 +85,24 @@ static int32_t find_joined(const struct tok_vocab *v, const struct merge *m, int
     return tok_vocab_find(v, joined, n);
 }
 
-/* Adds split i to the ways of making text `head`: of two equal ones the first counts. False after TOK_PROBES others. */
-static bool link_split(struct tok_split *s, int32_t head, int32_t i)
+/* Adds a way of making the text of entry x: of two equal ones the first counts. False after TOK_PROBES others. */
+static bool add_way(struct tokenizer *t, struct tok_entry *x, uint64_t rank, size_t left_len, int32_t *n_split)
 {
+    if (x->left_len == 0) {
+        x->rank = (uint32_t)rank;
+        x->left_len = (uint32_t)left_len;
+        return true;
+    }
+    if (x->left_len == left_len) return true;
+    int32_t *next = &x->next;
     for (int k = 0; k < TOK_PROBES; k++) {
-        if (s[head].left_len == s[i].left_len) return true;
-        if (s[head].next == 0) return s[head].next = i, true;
-        head = s[head].next;
+        if (*next == 0) {
+            *next = (*n_split)++;
+            t->split[*next] = (struct tok_split){ .rank = (uint32_t)rank, .left_len = (uint32_t)left_len };
+            return true;
+        }
+        if (t->split[*next].left_len == left_len) return true;
+        next = &t->split[*next].next;
     }
     return false;
 }
@@ -112,15 +123,11 @@ static status add_merge(struct tokenizer *t, uint64_t i, const struct merge *m, 
             return fail_merge(e, i, m->text, k == 0 ? "whose left half is no token" : "whose right half is no token");
     if (t->pre->flags & PRETOK_SPACE_SIGN) mark_joint(t, half(m, 0), half(m, 1));
     l->last = find_joined(&t->vocab, m, l->last, l->joined);
-    struct tok_split way = { .rank = (uint32_t)i, .left_len = (uint32_t)m->left_len };
     if (l->last < 0) {
         l->n_loose++;
         l->loose_bytes += sizeof(uint64_t) + m->text.n - 1;
-    } else if (t->split[l->last].left_len == 0) {
-        t->split[l->last] = way;
-    } else {
-        t->split[l->n_split] = way;
-        if (!link_split(t->split, l->last, l->n_split++)) return fail_merge(e, i, m->text, too_many);
+    } else if (!add_way(t, &t->vocab.entry[l->last], i, m->left_len, &l->n_split)) {
+        return fail_merge(e, i, m->text, too_many);
     }
     return OK;
 }
@@ -142,8 +149,8 @@ static status add_merges(struct tokenizer *t, const struct gguf_kv *kv, struct m
 static status add_loose(struct tokenizer *t, const struct gguf_kv *kv, struct merge_list *l, struct err *e)
 {
     uint8_t *text = arena_alloc(&t->mem, l->loose_bytes);
-    t->loose_split = arena_zalloc(&t->mem, (size_t)l->n_loose, sizeof *t->loose_split);
-    if (!text || !t->loose_split) return err_oom(e, "merges", l->loose_bytes + (size_t)l->n_loose * sizeof *t->loose_split);
+    struct tok_split *way = arena_alloc(&t->mem, (size_t)l->n_loose * sizeof *way);
+    if (!text || !way) return err_oom(e, "merges", l->loose_bytes + (size_t)l->n_loose * sizeof *way);
     const uint8_t *cursor = kv->data, *start = text;
     struct merge m;
     int32_t n = 0;
@@ -154,13 +161,13 @@ static status add_loose(struct tokenizer *t, const struct gguf_kv *kv, struct me
         memcpy(text, &len, sizeof len);
         write_joined(&m, (char *)text + sizeof len);
         text += sizeof len + (size_t)len;
-        t->loose_split[n++] = (struct tok_split){ .rank = (uint32_t)i, .left_len = (uint32_t)m.left_len };
+        way[n++] = (struct tok_split){ .rank = (uint32_t)i, .left_len = (uint32_t)m.left_len };
     }
     TRY(tok_vocab_index(&t->loose, start, (size_t)n, "results of tokenizer.ggml.merges", &t->mem, e));
     for (int32_t k = 0; k < n; k++) {
         struct str s = tok_text(&t->loose, k);
-        int32_t head = tok_vocab_find(&t->loose, s.p, s.n);
-        if (head != k && !link_split(t->loose_split, head, k)) return fail_merge(e, t->loose_split[k].rank, s, too_many);
+        struct tok_entry *head = &t->loose.entry[tok_vocab_find(&t->loose, s.p, s.n)];
+        if (!add_way(t, head, way[k].rank, way[k].left_len, &l->n_split)) return fail_merge(e, way[k].rank, s, too_many);
     }
     return OK;
 }
@@ -177,9 +184,9 @@ static status open_merges(struct tokenizer *t, const struct gguf *g, struct err 
     }
     if (kv->n > 1 << 28)
         return err_set(e, ERR_FORMAT, "tokenizer.ggml.merges has %llu items, allowed are 0 to %d", (unsigned long long)kv->n, 1 << 28);
-    size_t n = (size_t)t->vocab.n + (size_t)kv->n;
-    t->split = mem_calloc(n, sizeof *t->split); /* fresh pages: of those behind the tokens few are ever touched */
-    struct merge_list l = { .n_split = (int32_t)t->vocab.n, .last = -1, .joined = mem_alloc(t->vocab.len_max) };
+    size_t n = (size_t)kv->n + 1;
+    t->split = mem_calloc(n, sizeof *t->split); /* fresh pages, of which few are ever touched */
+    struct merge_list l = { .n_split = 1, .last = -1, .joined = mem_alloc(t->vocab.len_max) };
     status st = t->split && l.joined ? OK : err_oom(e, "merges", n * sizeof *t->split);
     if (st == OK) st = add_merges(t, kv, &l, e);
     if (st == OK && l.n_loose) st = add_loose(t, kv, &l, e);
@@ -204,11 +211,13 @@ static status bpe_open(struct tokenizer *t, const struct gguf *g, struct err *e)
 
 /* ---- encoding ---- */
 
-static const struct tok_split *find_split(const struct tok_split *s, int32_t i, uint32_t left_len)
+/* The rank of making the text of x with the left half so long. */
+static uint32_t rank_of(const struct tokenizer *t, const struct tok_entry *x, uint32_t left_len)
 {
-    for (; s[i].left_len != left_len; i = s[i].next)
-        if (s[i].next == 0) return NULL;
-    return &s[i];
+    if (x->left_len == left_len) return x->rank;
+    for (int32_t i = x->next; i; i = t->split[i].next)
+        if (t->split[i].left_len == left_len) return t->split[i].rank;
+    return (uint32_t)TOK_NO_MERGE;
 }
 
 static void rate(const struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b)
@@ -216,14 +225,15 @@ static void rate(const struct tok_encoder *enc, const char *word, struct tok_sym
     const struct tokenizer *t = enc->t;
     if (a->id < 0 || b->id < 0) return;
     const char *text = word + a->begin;
-    uint32_t n = b->end - a->begin, hash = tok_hash(text, n);
-    int32_t id = tok_vocab_find_hashed(&t->vocab, text, n, hash), loose = -1;
-    if (id < 0 && t->loose.n) loose = tok_vocab_find_hashed(&t->loose, text, n, hash);
-    if (id < 0 && loose < 0) return;
-    const struct tok_split *s = id < 0 ? find_split(t->loose_split, loose, a->end - a->begin) : find_split(t->split, id, a->end - a->begin);
-    if (!s) return;
-    a->rank = s->rank;
-    a->merged = id;
+    uint32_t n = b->end - a->begin, left_len = a->end - a->begin;
+    int32_t id = tok_vocab_find(&t->vocab, text, n);
+    if (id >= 0) {
+        a->rank = rank_of(t, &t->vocab.entry[id], left_len);
+        a->merged = id;
+        return;
+    }
+    int32_t loose = t->loose.n ? tok_vocab_find(&t->loose, text, n) : -1;
+    if (loose >= 0) a->rank = rank_of(t, &t->loose.entry[loose], left_len);
 }
 
 /* The word in the byte alphabet, one symbol a byte. enc->buf: room for 2 n bytes. */
@@ -334,7 +344,9 @@ static status bpe_encode(struct tok_encoder *enc, const char *text, size_t n, st
     struct pretok_cursor c;
     pretok_start(&c, enc->t->pre, text, n);
     tok_encode_word encode = flags & PRETOK_CHARS ? encode_chars : encode_bytes;
-    for (size_t len; (len = pretok_next(&c)) > 0; text += len) TRY(tok_encode_cached(enc, text, len, encode, e));
+    for (size_t len; (len = pretok_next(&c)) > 0; text += len)
+        if (len == 1) TRY(encode(enc, text, len, e));
+        else TRY(tok_encode_cached(enc, text, len, encode, e));
     return OK;
 }
 

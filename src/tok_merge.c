@@ -18,26 +18,34 @@ status tok_merge_reserve(struct tok_encoder *enc, size_t n, struct err *e)
     return OK;
 }
 
-static void rate_pair(struct tok_encoder *enc, const char *word, int32_t i, tok_rate rate)
+/* p: where to keep the answer, NULL: nowhere. */
+static NOINLINE void rate_new(struct tok_encoder *enc, const char *word, struct tok_symbol *a, const struct tok_symbol *b, struct tok_pair *p, tok_rate rate)
 {
-    struct tok_symbol *a = &enc->symbol[i];
     a->rank = NO_MERGE;
     a->merged = -1;
-    if (a->next < 0) return;
+    rate(enc, word, a, b);
+    if (p) *p = (struct tok_pair){ a->id, b->id, a->rank, a->merged };
+}
+
+static inline void rate_pair(struct tok_encoder *enc, const char *word, int32_t i, tok_rate rate)
+{
+    struct tok_symbol *a = &enc->symbol[i];
+    struct tok_pair *p = NULL;
+    if (a->next < 0) {
+        a->rank = NO_MERGE;
+        return;
+    }
     const struct tok_symbol *b = &enc->symbol[a->next];
-    if (!enc->joins || a->id < 0 || b->id < 0) {
-        rate(enc, word, a, b);
-        return;
+    if (enc->joins && a->id >= 0 && b->id >= 0) {
+        uint64_t h = ((uint64_t)(uint32_t)a->id << 32 | (uint32_t)b->id) * 0x9e3779b97f4a7c15u;
+        p = &enc->joins[(h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32 & (TOK_JOIN_SLOTS - 1)];
+        if (p->left == a->id && p->right == b->id) {
+            a->rank = p->rank;
+            a->merged = p->merged;
+            return;
+        }
     }
-    uint64_t h = ((uint64_t)(uint32_t)a->id << 32 | (uint32_t)b->id) * 0x9e3779b97f4a7c15u;
-    struct tok_pair *p = &enc->joins[(h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32 & (TOK_JOIN_SLOTS - 1)];
-    if (p->left != a->id || p->right != b->id) {
-        rate(enc, word, a, b);
-        *p = (struct tok_pair){ a->id, b->id, a->rank, a->merged };
-        return;
-    }
-    a->rank = p->rank;
-    a->merged = p->merged;
+    rate_new(enc, word, a, b, p, rate);
 }
 
 /* Symbol i takes over its right neighbour. */

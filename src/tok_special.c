@@ -275,7 +275,9 @@ static status build_set(struct tokenizer *t, struct tok_special_set *set, bool c
         while (k >= 0 && !begins(s, tok_text(v, set->id[k]))) k = set->shorter[k];
         set->shorter[i] = k;
         set->first[(uint8_t)s.p[0] + 1] = i + 1;
-        if (s.n > 1) set_bit(set->second[(uint8_t)s.p[0]], (uint8_t)s.p[1]);
+        uint8_t *second = set->second[(uint8_t)s.p[0]];
+        if (s.n > 1) set_bit(second, (uint8_t)s.p[1]);
+        else memset(second, 0xff, sizeof set->second[0]);
     }
     for (int b = 1; b <= 256; b++)
         if (set->first[b] == 0) set->first[b] = set->first[b - 1];
@@ -380,6 +382,18 @@ static void settle(const struct tokenizer *t, const struct tok_special_set *set,
     }
 }
 
+/* The first place from i on where an entry may begin, n if there is none. */
+static size_t next_start(const struct tok_special_set *set, const char *text, size_t i, size_t n)
+{
+    if (set->n == 0) return n;
+    for (; i < n; i++) {
+        int b = (uint8_t)text[i];
+        if (set->first[b] == set->first[b + 1]) continue;
+        if (i + 1 == n || get_bit(set->second[b], (uint8_t)text[i + 1])) break;
+    }
+    return i;
+}
+
 status tok_special_find(const struct tokenizer *t, const char *text, size_t n, bool control, struct tok_hit **hits, int64_t *n_hits,
                         struct err *e)
 {
@@ -388,9 +402,7 @@ status tok_special_find(const struct tokenizer *t, const char *text, size_t n, b
     status st = OK;
     *hits = NULL;
     *n_hits = 0;
-    for (size_t i = 0; st == OK && i < n; i++) {
-        int b = (uint8_t)text[i];
-        if (set->first[b] == set->first[b + 1]) continue;
+    for (size_t i = 0; st == OK && (i = next_start(set, text, i, n)) < n; i++) {
         int32_t entry = longest_match(&t->vocab, set, text + i, n - i);
         if (entry < 0) continue;
         uint32_t end = (uint32_t)(i + tok_text(&t->vocab, set->id[entry]).n);

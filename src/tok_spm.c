@@ -19,9 +19,7 @@ static status open_scores(struct tokenizer *t, const struct gguf *g, struct err 
 {
     const struct gguf_kv *kv;
     TRY(tok_vocab_scores(&t->vocab, g, &kv, e));
-    t->rank = arena_alloc(&t->mem, kv->n * sizeof *t->rank);
-    if (!t->rank) return err_oom(e, "scores", kv->n * sizeof *t->rank);
-    for (uint64_t i = 0; i < kv->n; i++) t->rank[i] = score_rank(gguf_arr_f32(kv, i));
+    for (uint64_t i = 0; i < kv->n; i++) t->vocab.entry[i].rank = score_rank(gguf_arr_f32(kv, i));
     return OK;
 }
 
@@ -55,7 +53,7 @@ static void rate(const struct tok_encoder *enc, const char *word, struct tok_sym
 {
     int32_t id = tok_vocab_find(&enc->t->vocab, word + a->begin, b->end - a->begin);
     if (id < 0) return;
-    a->rank = enc->t->rank[id];
+    a->rank = enc->t->vocab.entry[id].rank;
     a->merged = id;
 }
 

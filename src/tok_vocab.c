@@ -1,30 +1,33 @@
 /* tok_vocab - the token list: views into the file, one open-addressing table from text to id. Invariant: every text of the table lies
- * inside the token array, whose bounds gguf.c proved. Memory per token: 4 bytes of offset, 2 of attributes, 16 to 32 of table. */
+ * inside the token array, whose bounds gguf.c proved. Memory per token: an entry of 32 bytes, 2 of attributes, 5 to 11 of table. */
 #include "src/tokenizer_int.h"
 
+static bool is_entry(const struct tok_vocab *v, int32_t id, const char *text, const struct tok_key *key)
+{
+    const struct tok_entry *x = &v->entry[id];
+    if (key->n <= TOK_SHORT) return x->short_len == key->n && x->a == key->a && x->b == key->b;
+    if (x->short_len) return false;
+    struct str s = tok_text(v, id);
+    return s.n == key->n && !memcmp(s.p, text, s.n);
+}
+
 /* The slot that holds the text or is free for it, NULL after TOK_PROBES others. */
-static struct tok_slot *slot_of(const struct tok_vocab *v, uint32_t hash, const char *text, size_t n)
+static uint32_t *slot_of(const struct tok_vocab *v, const char *text, const struct tok_key *key)
 {
     for (uint32_t i = 0; i < TOK_PROBES; i++) {
-        struct tok_slot *slot = &v->slot[(hash + i) & v->slot_mask];
-        if (slot->id < 0) return slot;
-        if (slot->hash != hash) continue;
-        struct str s = tok_text(v, slot->id);
-        if (s.n == n && !memcmp(s.p, text, n)) return slot;
+        uint32_t *slot = &v->slot[(key->hash + i) & v->slot_mask];
+        if (*slot == TOK_FREE) return slot;
+        if (((*slot ^ key->hash) & ~v->id_mask) == 0 && is_entry(v, (int32_t)(*slot & v->id_mask), text, key)) return slot;
     }
     return NULL;
 }
 
-int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash)
-{
-    if (n == 0 || n > v->len_max) return -1;
-    const struct tok_slot *slot = slot_of(v, hash, text, n);
-    return slot ? slot->id : -1;
-}
-
 int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n)
 {
-    return tok_vocab_find_hashed(v, text, n, tok_hash(text, n));
+    if (n == 0 || n > v->len_max) return -1;
+    struct tok_key key = tok_key_of(text, n);
+    const uint32_t *slot = slot_of(v, text, &key);
+    return slot && *slot != TOK_FREE ? (int32_t)(*slot & v->id_mask) : -1;
 }
 
 int tok_hex_digit(char c)
@@ -46,7 +49,7 @@ int tok_byte_value(struct str s)
  * waiting for each slot took more than half of the time to open. */
 static status index_texts(struct tok_vocab *v, const uint8_t *cursor, const char *name, struct err *e)
 {
-    uint32_t hash[TOK_BATCH];
+    struct tok_key key[TOK_BATCH];
     for (int32_t first = 0; first < v->n; first += TOK_BATCH) {
         int32_t end = (int32_t)min_i64(v->n, first + TOK_BATCH);
         for (int32_t id = first; id < end; id++) {
@@ -54,26 +57,28 @@ static status index_texts(struct tok_vocab *v, const uint8_t *cursor, const char
             size_t at = (size_t)((const uint8_t *)s.p - v->base);
             if (at > UINT32_MAX)
                 return err_set(e, ERR_FORMAT, "%s: text %d begins at byte %zu, allowed are 4 GiB", name, id, at);
-            v->at[id] = (uint32_t)at;
             v->attr[id] = ATTR_NORMAL;
             if (s.n > v->len_max) v->len_max = s.n;
-            hash[id - first] = tok_hash(s.p, s.n);
-            tok_vocab_expect(v, hash[id - first]);
+            struct tok_key *k = &key[id - first];
+            *k = tok_key_of(s.p, s.n);
+            v->entry[id] = (struct tok_entry){ .a = k->a, .b = k->b, .at = (uint32_t)at, .short_len = s.n <= TOK_SHORT ? (unsigned)s.n : 0 };
+            tok_vocab_expect(v, k->hash);
         }
         for (int32_t id = first; id < end; id++) {
             struct str s = tok_text(v, id);
             if (s.n == 0) continue;
-            struct tok_slot *slot = slot_of(v, hash[id - first], s.p, s.n);
+            const struct tok_key *k = &key[id - first];
+            uint32_t *slot = slot_of(v, s.p, k);
             if (!slot)
                 return err_set(e, ERR_FORMAT, "%s[%d] is one of more than %d whose hashes collide", name, id, TOK_PROBES);
-            if (slot->id < 0) *slot = (struct tok_slot){ hash[id - first], id };
+            if (*slot == TOK_FREE) *slot = (k->hash & ~v->id_mask) | (uint32_t)id;
             else v->repeats = true;
         }
     }
     return OK;
 }
 
-/* Slots are at most 3/4 full: 151,936 tokens in 2 MiB, of which every page is touched. */
+/* Slots are at most 3/4 full. */
 status tok_vocab_index(struct tok_vocab *v, const uint8_t *texts, size_t n, const char *name, struct arena *mem, struct err *e)
 {
     uint32_t n_slots = 16;
@@ -81,11 +86,13 @@ status tok_vocab_index(struct tok_vocab *v, const uint8_t *texts, size_t n, cons
     v->n = (int64_t)n;
     v->base = texts;
     v->slot_mask = n_slots - 1;
-    v->at = arena_alloc(mem, n * sizeof *v->at);
+    while (v->id_mask <= n) v->id_mask = 2 * v->id_mask + 1;
+    v->entry = arena_alloc(mem, n * sizeof *v->entry);
     v->attr = arena_alloc(mem, n * sizeof *v->attr);
     v->slot = arena_alloc(mem, n_slots * sizeof *v->slot);
-    if (!v->at || !v->attr || !v->slot) return err_oom(e, "vocabulary", n * 6 + n_slots * sizeof *v->slot);
-    memset(v->slot, 0xff, n_slots * sizeof *v->slot); /* id -1 */
+    if (!v->entry || !v->attr || !v->slot)
+        return err_oom(e, "vocabulary", n * (sizeof *v->entry + sizeof *v->attr) + n_slots * sizeof *v->slot);
+    memset(v->slot, 0xff, n_slots * sizeof *v->slot); /* TOK_FREE */
     return index_texts(v, texts, name, e);
 }
 

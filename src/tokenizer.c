@@ -134,20 +134,39 @@ status tok_reserve_buf(struct tok_encoder *enc, size_t n, struct err *e)
     return OK;
 }
 
-status tok_encode_cached(struct tok_encoder *enc, const char *word, size_t n, tok_encode_word encode, struct err *e)
+/* Keeps what encode wrote: the word itself if it fits, else where it stands. */
+static void remember(struct tok_cached *c, const struct tok_encoder *enc, const char *word, const struct tok_key *key, const int32_t *ids, int64_t n_ids)
 {
-    if (!enc->cache || n > TOK_CACHED_LEN) return encode(enc, word, n, e);
-    struct tok_cached *c = &enc->cache[tok_hash(word, n) % TOK_CACHE_SLOTS];
-    if (c->len == n && !memcmp(enc->text + c->at, word, n)) {
-        for (int32_t i = 0; i < c->n; i++) tok_emit(enc, c->id[i]);
+    bool near = key->n <= 16 && n_ids <= TOK_NEAR_IDS;
+    *c = (struct tok_cached){ .len = near ? (uint8_t)key->n : TOK_FAR, .n = (uint8_t)n_ids };
+    if (near) c->word.key.a = key->a, c->word.key.b = key->b;
+    else c->word.far.at = (uint32_t)(word - enc->text), c->word.far.len = (uint32_t)key->n;
+    for (int64_t i = 0; i < n_ids; i++) *(i < TOK_NEAR_IDS ? &c->id[i] : &c->word.far.id[i - TOK_NEAR_IDS]) = ids[i];
+}
+
+static NOINLINE status encode_new(struct tok_encoder *enc, const char *word, struct tok_key key, tok_encode_word encode, struct err *e)
+{
+    struct tok_cached *c = &enc->cache[key.hash & enc->cache_mask];
+    if (c->len == TOK_FAR && c->word.far.len == key.n && !memcmp(enc->text + c->word.far.at, word, key.n)) {
+        for (int32_t i = 0; i < c->n; i++) tok_emit(enc, i < TOK_NEAR_IDS ? c->id[i] : c->word.far.id[i - TOK_NEAR_IDS]);
         return OK;
     }
     int64_t before = enc->n;
-    TRY(encode(enc, word, n, e));
+    TRY(encode(enc, word, key.n, e));
     int64_t n_ids = enc->n - before;
-    if (n_ids > TOK_CACHED_IDS || enc->n > enc->cap) return OK;
-    *c = (struct tok_cached){ .at = (uint32_t)(word - enc->text), .len = (uint32_t)n, .n = (int32_t)n_ids };
-    for (int64_t i = 0; i < n_ids; i++) c->id[i] = enc->ids[before + i];
+    if (n_ids <= TOK_CACHED_IDS && enc->n <= enc->cap) remember(c, enc, word, &key, enc->ids + before, n_ids);
+    return OK;
+}
+
+status tok_encode_cached(struct tok_encoder *enc, const char *word, size_t n, tok_encode_word encode, struct err *e)
+{
+    if (!enc->cache || n > TOK_CACHED_LEN) return encode(enc, word, n, e);
+    struct tok_key key = tok_key_of(word, n);
+    const struct tok_cached *c = &enc->cache[key.hash & enc->cache_mask];
+    if (c->len != n || c->word.key.a != key.a || c->word.key.b != key.b || enc->n + TOK_NEAR_IDS > enc->cap)
+        return encode_new(enc, word, key, encode, e);
+    memcpy(enc->ids + enc->n, c->id, sizeof c->id);
+    enc->n += c->n;
     return OK;
 }
 
@@ -189,12 +208,15 @@ status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, u
     enc.symbol = enc.symbol_own;
     enc.buf = enc.buf_own;
     if (n >= TOK_CACHE_MIN) {
-        enc.cache = mem_calloc(TOK_CACHE_SLOTS, sizeof *enc.cache);
+        uint32_t slots = TOK_CACHE_MIN / 8;
+        while (slots < TOK_CACHE_SLOTS && slots < n / 8) slots *= 2;
+        enc.cache = mem_calloc(slots, sizeof *enc.cache);
+        enc.cache_mask = slots - 1;
         bool joins = t->model->joins && n >= TOK_JOIN_MIN;
         if (enc.cache && joins) enc.joins = mem_alloc(TOK_JOIN_SLOTS * sizeof *enc.joins);
         if (!enc.cache || (joins && !enc.joins)) {
             mem_free(enc.cache);
-            return err_oom(e, "tokenizer", TOK_CACHE_SLOTS * sizeof *enc.cache);
+            return err_oom(e, "tokenizer", slots * sizeof *enc.cache + (joins ? TOK_JOIN_SLOTS * sizeof *enc.joins : 0));
         }
         if (enc.joins) memset(enc.joins, 0xff, TOK_JOIN_SLOTS * sizeof *enc.joins); /* left -1 */
     }

@@ -5,6 +5,9 @@
 #include "src/tokenizer.h"
 #include <string.h>
 
+/* What is rare stays out of a hot loop, with its registers. */
+#define NOINLINE __attribute__((noinline))
+
 /* ---- vocabulary (tok_vocab.c): id -> text and attributes, text -> id ---- */
 
 /* Bits, because a token of one type in the file can be made a control token by its text as well. */
@@ -22,28 +25,40 @@ enum {
     ATTR_ALL = 0xffff,
 };
 
-struct tok_slot {
+/* What is looked for: a text of up to 16 bytes is known by n, a and b, of a longer one they are the last 16 bytes. */
+struct tok_key {
+    uint64_t a, b;
+    size_t n;
     uint32_t hash;
-    int32_t id; /* -1: free */
 };
+
+/* All that finding a text or joining to it reads of a token: half a cache line. rank, left_len and next belong to the model. */
+struct tok_entry {
+    uint64_t a, b; /* tok_key of a text of up to TOK_SHORT bytes, so that to find it reads no text */
+    uint32_t at;   /* where the text begins, from tok_vocab.base */
+    uint32_t rank;
+    uint32_t left_len : 28, short_len : 4; /* short_len: bytes of the text, 0: none or more than TOK_SHORT */
+    int32_t next;
+};
+enum { TOK_SHORT = 15, TOK_LEFT_MAX = (1 << 28) - 1 };
 
 struct tok_vocab {
     int64_t n;
     const uint8_t *base; /* the token array in the file: a u64 length before each text */
-    uint32_t *at;        /* [n] where the text begins, from base */
+    struct tok_entry *entry; /* [n] */
     uint16_t *attr;      /* [n] ATTR_ bits */
     size_t len_max;      /* longest text */
     bool repeats;        /* some text is that of several tokens */
-    struct tok_slot *slot;
-    uint32_t slot_mask;
+    uint32_t *slot;      /* the high bits of the hash over an id; TOK_FREE. Four bytes: 151,936 tokens in 1 MiB */
+    uint32_t slot_mask, id_mask; /* id_mask > any id */
 };
 
 /* tok_vocab_open - tokens and token types. Of two tokens with one text the first is found. Empty texts are never found. */
 status tok_vocab_open(struct tok_vocab *v, const struct gguf *g, struct arena *mem, struct err *e) MUST_USE;
 int32_t tok_vocab_find(const struct tok_vocab *v, const char *text, size_t n); /* -1: no such token */
-int32_t tok_vocab_find_hashed(const struct tok_vocab *v, const char *text, size_t n, uint32_t hash); /* hash = tok_hash(text, n) */
 /* tok_vocab_index - the n texts at `texts`, a u64 length before each, which must outlive v. name: of the array, for errors. n <= 1 << 28. */
 status tok_vocab_index(struct tok_vocab *v, const uint8_t *texts, size_t n, const char *name, struct arena *mem, struct err *e) MUST_USE;
+#define TOK_FREE UINT32_MAX
 enum {
     TOK_BATCH = 32,    /* texts fetched ahead while opening */
     TOK_PROBES = 1024, /* no entry of a table lies further from its slot; real vocabularies stay below 100, so what needs more was made to */
@@ -54,33 +69,38 @@ status tok_vocab_scores(const struct tok_vocab *v, const struct gguf *g, const s
 int tok_byte_value(struct str text);
 int tok_hex_digit(char c);
 
-/* Eight bytes a step; the multiplier is the golden ratio, odd. */
-static inline uint32_t tok_hash(const char *p, size_t n)
+static inline uint64_t tok_load(const char *p, size_t n)
+{
+    uint64_t w = 0;
+    memcpy(&w, p, n);
+    return w;
+}
+
+/* Up to 16 bytes by two overlapping loads: a loop over the rest was a fifth of the time of short texts. Of longer texts the bytes before the
+ * last 16 go into the hash only, eight a step. The multiplier is the golden ratio, odd. */
+static inline struct tok_key tok_key_of(const char *p, size_t n)
 {
     const uint64_t k = 0x9e3779b97f4a7c15u;
-    uint64_t h = n * k, w;
-    for (; n >= 8; p += 8, n -= 8) {
-        memcpy(&w, p, 8);
-        h = (h ^ w) * k;
+    struct tok_key key = { .n = n };
+    uint64_t h = n * k;
+    for (; n > 16; p += 8, n -= 8) {
+        h = (h ^ tok_load(p, 8)) * k;
         h ^= h >> 29;
     }
-    w = 0;
-    if (n >= 4) { /* overlapping: a loop over the rest was a fifth of the time of short texts */
-        uint32_t low, high;
-        memcpy(&low, p, 4);
-        memcpy(&high, p + n - 4, 4);
-        w = (uint64_t)high << 32 | low;
-    } else if (n > 0) {
-        w = (uint64_t)(uint8_t)p[0] | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint64_t)(uint8_t)p[n - 1] << 16;
-    }
-    h = (h ^ w) * k;
+    if (n >= 8) key.a = tok_load(p, 8), key.b = tok_load(p + n - 8, 8);
+    else if (n >= 4) key.a = tok_load(p, 4), key.b = tok_load(p + n - 4, 4);
+    else if (n > 0) key.a = (uint64_t)(uint8_t)p[0] | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint64_t)(uint8_t)p[n - 1] << 16;
+    h = (h ^ key.a) * k;
+    h ^= h >> 29;
+    h = (h ^ key.b) * k;
     h ^= h >> 32;
-    return (uint32_t)(h * k >> 32);
+    key.hash = (uint32_t)(h * k >> 32);
+    return key;
 }
 
 static inline struct str tok_text(const struct tok_vocab *v, int32_t id)
 {
-    const uint8_t *p = v->base + v->at[id];
+    const uint8_t *p = v->base + v->entry[id].at;
     uint64_t n;
     memcpy(&n, p - sizeof n, sizeof n);
     return (struct str){ (const char *)p, (size_t)n };
@@ -89,12 +109,14 @@ static inline struct str tok_text(const struct tok_vocab *v, int32_t id)
 /* tok_vocab_expect - fetches into the cache the slot that finding a text of this hash will read. */
 static inline void tok_vocab_expect(const struct tok_vocab *v, uint32_t hash) { __builtin_prefetch(&v->slot[hash & v->slot_mask]); }
 
-/* tok_vocab_may_hold - false: no text has this hash. Reads no text: half the price of finding it. */
+/* tok_vocab_may_hold - false: no text has this hash. Of a text that is none it says so but once in thousands, and reads none: to be sure cost 10 million
+ * instructions and a cache miss for each half of a merge, 2 ms of the 7 that opening Qwen2 takes. */
 static inline bool tok_vocab_may_hold(const struct tok_vocab *v, uint32_t hash)
 {
     for (uint32_t i = 0; i < TOK_PROBES; i++) {
-        const struct tok_slot *slot = &v->slot[(hash + i) & v->slot_mask];
-        if (slot->id < 0 || slot->hash == hash) return slot->id >= 0;
+        uint32_t slot = v->slot[(hash + i) & v->slot_mask];
+        if (slot == TOK_FREE) return false;
+        if (((slot ^ hash) & ~v->id_mask) == 0) return true;
     }
     return false;
 }
@@ -132,18 +154,24 @@ enum {
     TOK_SCAN = 32,     /* up to this many symbols the best pair is found by walking, above by a heap */
     TOK_BUF = 256,     /* bytes of rewritten word held without allocation */
     TOK_CACHE_MIN = 2048,   /* bytes of text from which on words are remembered */
-    TOK_CACHE_SLOTS = 8192, /* 256 KiB, of which a text touches what it needs */
+    TOK_CACHE_SLOTS = 16384, /* most, 512 KiB; a text gets one for each 8 bytes */
     TOK_JOIN_MIN = 16384,   /* bytes of text from which on joins are remembered: clearing their table costs as much as 400 bytes of text */
     TOK_JOIN_SLOTS = 32768, /* 512 KiB */
     TOK_CACHED_LEN = 64,    /* longest remembered word */
+    TOK_NEAR_IDS = 3,       /* most tokens of one of up to 16 bytes that is kept itself */
     TOK_CACHED_IDS = 5,     /* most tokens of one */
+    TOK_FAR = 255,
 };
 
-/* Words repeat: the ids of a short word seen before are copied. One slot per hash, the last word wins. */
+/* Words repeat: the ids of a short word seen before are copied. One slot per hash, the last word wins. Half a cache line. */
 struct tok_cached {
-    uint32_t at, len; /* bytes of the text; len 0: free */
-    int32_t n;
-    int32_t id[TOK_CACHED_IDS];
+    union {
+        struct { uint64_t a, b; } key; /* tok_key */
+        struct { uint32_t at, len; int32_t id[2]; } far; /* bytes of the text, the last ids */
+    } word;
+    int32_t id[TOK_NEAR_IDS];
+    uint8_t len; /* 0: free; 1 to 16: `key` is the word; TOK_FAR: `far` */
+    uint8_t n;
 };
 
 /* Two texts always join to the same text, and a few thousand pairs are most of what a text asks for. One slot per hash, the last pair wins. */
@@ -164,7 +192,8 @@ struct tok_encoder {
     size_t heap_cap;
     char *buf, buf_own[TOK_BUF];
     size_t buf_cap;
-    struct tok_cached *cache; /* NULL: short text */
+    struct tok_cached *cache; /* [cache_mask + 1]; NULL: short text */
+    uint32_t cache_mask;
     struct tok_pair *joins;   /* [TOK_JOIN_SLOTS] what was learned about pairs of tokens; NULL: short text, or a model without merging */
 };
 
@@ -194,7 +223,7 @@ struct tok_special_set {
     int32_t *id;      /* [n] */
     int32_t *shorter; /* [n] the longest other entry that begins this one, -1 if none */
     int32_t first[257]; /* entries that begin with byte b: first[b] .. first[b + 1] - 1 */
-    uint8_t second[256][32]; /* bit c of row b: some entry begins with the bytes b c */
+    uint8_t second[256][32]; /* bit c of row b: some entry begins with the bytes b c, or is the byte b */
     int32_t n_len;
     uint32_t *len;    /* [n_len] the distinct lengths, longest first */
 };
@@ -272,10 +301,10 @@ struct tok_model {
 };
 extern const struct tok_model tok_bpe, tok_gemma4, tok_whitespace, tok_spm, tok_wordpiece, tok_unigram, tok_rwkv, tok_plamo;
 
-/* One way to make a text of two. Index 0 is the first way of a token, so as `next` it means "no other". */
+/* One more way to make a text of two; the first is in the text's entry. */
 struct tok_split {
-    uint32_t rank, left_len; /* left_len 0: no way is known */
-    int32_t next;
+    uint32_t rank, left_len;
+    int32_t next; /* 0: no other */
 };
 
 struct tokenizer {
@@ -288,11 +317,9 @@ struct tokenizer {
     int32_t first, last; /* what ENCODE_BOS adds, -1: nothing */
     struct tok_special_set special[2]; /* [0] user-defined tokens, [1] control and unknown ones too */
     int32_t byte_id[256];              /* the token of a single byte, -1: none */
-    struct tok_split *split;           /* bpe: the merges by what they make, [vocab.n] the first way to each token, then the others */
+    struct tok_split *split;           /* bpe: merges whose result is that of an earlier one. [0] is none */
     struct tok_vocab loose;            /* bpe: texts that a merge makes and that are no tokens */
-    struct tok_split *loose_split;     /* [loose.n] */
     char byte_text[256][2];            /* bpe: the character of the byte alphabet */
-    uint32_t *rank;                    /* spm: [n] order of the scores, best = smallest */
     bool glued[256];                   /* U+2581 models: some token or merge has a space right after this byte */
     bool lead_space;                   /* decoding drops the space before the first word */
     bool lower_case, strip_accents;    /* bert, whitespace: fold before looking up */
