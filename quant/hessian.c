@@ -99,42 +99,17 @@ struct build {
     bool failed;
 };
 
-/* Groups by falling sum of the diagonal; equal ones as they stand. */
-static void choose_order(struct build *b, bool keep)
-{
-    struct metric *m = b->m;
-    int64_t runs = m->n / m->group;
-    double *sum = (double *)(void *)b->panel; /* n floats at least */
-    for (int64_t i = 0; i < runs; i++) {
-        m->at[i] = (int32_t)i, sum[i] = 0;
-        for (int64_t c = i * m->group; c < (i + 1) * m->group; c++) sum[i] += (double)b->from[c * (m->n + 1)];
-    }
-    for (int64_t i = 1; i < runs && !keep; i++) {
-        int32_t at = m->at[i];
-        int64_t j = i;
-        for (; j > 0 && sum[m->at[j - 1]] < sum[at]; j--) m->at[j] = m->at[j - 1];
-        m->at[j] = at;
-    }
-}
-
 static void fill_thread(void *ctx, int ith, int nth)
 {
     struct build *b = ctx;
     struct metric *m = b->m;
     int64_t begin, end, n = m->n;
     pool_range(n, 1, ith, nth, &begin, &end);
-    for (int64_t p = begin; p < end; p++) {
-        int64_t row = m->at[p / m->group] * (int64_t)m->group + p % m->group;
-        float own = b->from[row * (n + 1)];
-        bool dead = !(own > 0.0f);
-        float keep = (1.0f - b->shrink) * m->unit;
-        for (int64_t g = 0; g < n / m->group; g++)
-            for (int c = 0; c < m->group; c++) {
-                int64_t col = m->at[g] * (int64_t)m->group + c;
-                m->h[p * n + g * m->group + c] = dead || !(b->from[col * (n + 1)] > 0.0f) ? 0.0f : keep * b->from[row * n + col];
-            }
-        m->h[p * (n + 1)] = (dead ? 1.0f : own * m->unit) + m->damping;
-        m->inv[p] = 1.0f / m->h[p * (n + 1)];
+    for (int64_t i = begin; i < end; i++) {
+        float own = b->from[i * (n + 1)], keep = own > 0.0f ? (1.0f - b->shrink) * m->unit : 0.0f;
+        for (int64_t j = 0; j < n; j++) m->h[i * n + j] = b->from[j * (n + 1)] > 0.0f ? keep * b->from[i * n + j] : 0.0f;
+        m->h[i * (n + 1)] = (own > 0.0f ? own * m->unit : 1.0f) + m->damping;
+        m->inv[i] = 1.0f / m->h[i * (n + 1)];
     }
 }
 
@@ -226,7 +201,6 @@ static status build_all(struct build *b, const struct metric_options *o, struct 
     }
     double mean = live ? sum / (double)live : 1;
     b->m->unit = (float)(1 / (mean > 1e-30 ? mean : 1e-30));
-    choose_order(b, o->keep_order);
     for (int i = 0; i < METRIC_TRIES; i++) {
         b->failed = false;
         run(b, fill_thread);
@@ -243,19 +217,17 @@ status metric_open(struct metric *m, const float *h, int64_t n, const struct met
     size_t all, half;
     struct build b = { .m = m, .k = k, .p = p, .from = h, .shrink = o->shrink };
     struct arena mem = { 0 };
-    *m = (struct metric){ .n = n, .group = o->group, .damping = o->damping };
-    if (n < 32 || n % 32 || (o->group != 16 && o->group != 32))
-        return err_set(e, ERR_USAGE, "a metric of %lld columns in groups of %d", (long long)n, o->group);
+    *m = (struct metric){ .n = n, .damping = o->damping };
+    if (n < P || n % P) return err_set(e, ERR_USAGE, "a metric of %lld columns: not a multiple of %d", (long long)n, P);
     if (!mul_size((size_t)n, (size_t)n, &all) || !mul_size((size_t)n / P * ((size_t)n / P + 1) / 2, P * P, &half)) return err_oom(e, "metric", SIZE_MAX);
     m->h = arena_zalloc(&m->mem, all, sizeof *m->h);
     m->m = arena_zalloc(&m->mem, half, sizeof *m->m);
     m->d = arena_zalloc(&m->mem, (size_t)n, sizeof *m->d);
     m->inv = arena_zalloc(&m->mem, (size_t)n, sizeof *m->inv);
-    m->at = arena_zalloc(&m->mem, (size_t)(n / o->group), sizeof *m->at);
     b.panel = arena_zalloc(&mem, (size_t)n * BLOCK, sizeof *b.panel);
     b.tri = arena_zalloc(&mem, BLOCK * (BLOCK + 1), sizeof *b.tri);
     b.scale = b.tri + BLOCK * BLOCK;
-    status st = m->h && m->m && m->d && m->inv && m->at && b.panel && b.tri ? build_all(&b, o, e) : err_oom(e, "metric", (all + half) * sizeof(float));
+    status st = m->h && m->m && m->d && m->inv && b.panel && b.tri ? build_all(&b, o, e) : err_oom(e, "metric", (all + half) * sizeof(float));
     arena_free(&mem);
     if (st != OK) metric_close(m);
     return st;

@@ -8,21 +8,22 @@ enum { PRODUCT_ROWS = LANES == 16 ? 16 : LANES == 8 ? 4 : 2, PRODUCT_VECS = 16 /
 static void product_16(float *c, int64_t stride, const float *a, const float *b, int64_t depth, bool sub)
 {
     for (int i0 = 0; i0 < 16; i0 += PRODUCT_ROWS) {
-        vf acc[PRODUCT_ROWS][PRODUCT_VECS];
-        for (int i = 0; i < PRODUCT_ROWS; i++)
-            for (int v = 0; v < PRODUCT_VECS; v++) acc[i][v] = v_set(0.0f);
+        vf acc[PRODUCT_VECS][PRODUCT_ROWS];
+#define EACH(v, n) _Pragma("GCC unroll 16") for (int v = 0; v < n; v++) /* whole, or the sums live in memory */
+        EACH(v, PRODUCT_VECS)
+            EACH(i, PRODUCT_ROWS) acc[v][i] = v_set(0.0f);
         for (int64_t k = 0; k < depth; k++)
-            for (int v = 0; v < PRODUCT_VECS; v++) {
+            EACH(v, PRODUCT_VECS) {
                 vf y = v_load(b + k * 16 + v * LANES);
-#pragma GCC unroll 16
-                for (int i = 0; i < PRODUCT_ROWS; i++) acc[i][v] = v_add(acc[i][v], v_mul(v_set(a[k * 16 + i0 + i]), y));
+                EACH(i, PRODUCT_ROWS) acc[v][i] = v_add(acc[v][i], v_mul(v_set(a[k * 16 + i0 + i]), y));
             }
-        for (int i = 0; i < PRODUCT_ROWS; i++)
-            for (int v = 0; v < PRODUCT_VECS; v++) {
+        EACH(v, PRODUCT_VECS)
+            EACH(i, PRODUCT_ROWS) {
                 float *to = c + (i0 + i) * stride + v * LANES;
                 vf was = v_load(to);
-                v_store(to, sub ? v_sub(was, acc[i][v]) : v_add(was, acc[i][v]));
+                v_store(to, sub ? v_sub(was, acc[v][i]) : v_add(was, acc[v][i]));
             }
+#undef EACH
     }
 }
 

@@ -47,20 +47,17 @@ status solver_init(struct solver *s, const struct dtype *t, const struct metric 
 {
     memset(s, 0, sizeof *s);
     TRY(grid_make(&s->grid, t, e));
-    if (m->n % t->block_len || m->group != t->group_len)
-        return err_set(e, ERR_USAGE, "%s: a metric of %lld columns in groups of %d, the format has blocks of %d in groups of %d", t->gguf_name,
-                       (long long)m->n, m->group, t->block_len, t->group_len);
-    s->metric = m, s->importance = importance, s->stage = SOLVE_SCALES, s->sweeps = 4;
+    if (m->n % t->block_len) return err_set(e, ERR_USAGE, "%s: rows of %lld do not end with a block of %d", t->gguf_name, (long long)m->n, t->block_len);
+    s->metric = m, s->importance = importance ? importance : m->d, s->stage = SOLVE_SCALES, s->sweeps = SOLVE_SWEEPS;
     if (s->grid.vec_len == 1) make_levels(s);
     else make_book(&s->book, &s->grid);
-    if (s->grid.sign == GRID_SHIFT) s->stage = SOLVE_SEARCH;
     return OK;
 }
 
 size_t solve_scratch(const struct solver *s)
 {
-    size_t n = (size_t)s->metric->n, vectors = n * 5 + n / 4 + n / 16 * 7, tile = vectors * 64 + n / 16 * 2 * sizeof(int32_t);
-    return (tile > QUANT_SCRATCH ? tile : QUANT_SCRATCH) + 4096;
+    size_t n = (size_t)s->metric->n, vectors = n * 5 + n / 4 + n / 16 * 7, rows = vectors * SOLVE_ROWS * sizeof(float) + SOLVE_FIXED;
+    return rows > QUANT_SCRATCH ? rows : QUANT_SCRATCH;
 }
 
 void solve_rows(const struct solver *s, const struct quant_kernels *k, const float *x, int64_t n_rows, void *dst, double (*loss)[SOLVE_STAGES], void *scratch)

@@ -6,16 +6,20 @@
  *   FEEDBACK  codes again, position after position, each aiming at its weight plus what the errors so far ask of it (metric.m): GPTQ (Frantar et al.
  *             2022) in the form of LDLQ (Chee et al. 2023); formats with codebooks in vectors of eight under the metric of those eight that is left
  *             when everything later is free (block LDLQ, QuIP#, Tseng et al. 2024). Rows that it does not improve keep their codes
- *   POLISH    coordinate descent: group after group, every code to the value that is best with all others fixed, with the gradient of the whole
+ *   CODES     coordinate descent: group after group, every code to the value that is best with all others fixed, with the gradient of the whole
  *             row kept current (as CDQuant, Nair & Suggala 2024)
- *   SCALES    the same with other scale and min codes of the group tried, codes chosen anew under each, and least squares under H for
- *             the half floats of each block
+ *   SCALES    instead of CODES: before each sweep least squares under H for the half floats of each block; in it, neighbouring scale and min codes of the
+ *             group are tried too (or of its half floats, where they are its own), codes chosen anew under each
  * No stage ends with a larger error than the one before. */
 #pragma once
 #include "quant/grid.h"
 #include "quant/hessian.h"
 
-enum solve_stage { SOLVE_SEARCH, SOLVE_FEEDBACK, SOLVE_POLISH, SOLVE_SCALES, SOLVE_STAGES };
+enum solve_stage { SOLVE_SEARCH, SOLVE_FEEDBACK, SOLVE_CODES, SOLVE_SCALES, SOLVE_STAGES };
+/* Sweeps of CODES or SCALES; four leave 1 to 2 % of the error, twelve take another half. Feedback again from the scales they end with, and a second
+ * descent from there: 1 % for twice the time, left out. */
+enum { SOLVE_SWEEPS = 8 };
+enum { SOLVE_ROWS = 64 /* that read H together */, SOLVE_FIXED = 1 << 20 };
 
 /* The codebook of a grid cut in halves: entries with the same upper half are a run. Sums over an entry are a sum for each half and a product of both. */
 enum { SOLVE_HALVES = 256 };
@@ -34,18 +38,19 @@ struct solver {
     uint8_t q_of[256];                /* scalar: q of code + 128 */
     float table[16], between[16];     /* uneven levels in rising order; [i]: the middle of i and i + 1, infinite past the last */
     const struct metric *metric;
-    const float *importance;          /* [n], diag(H) */
+    const float *importance;          /* [n] of the search's columns; NULL: metric->d, what is left of the diagonal when later columns follow: 1 to 2 % less error at the end
+                                       * than the diagonal itself */
     enum solve_stage stage;           /* the last to do */
-    int sweeps;                       /* POLISH, and as many SCALES */
+    int sweeps;                       /* SOLVE_SWEEPS */
 };
 
-/* solver_init - for one format and one matrix. metric and importance stay the caller's. ERR_USAGE for formats that are no grid, whose groups are not
- * the metric's, or whose rows do not end with a block. */
+/* solver_init - for one format and one matrix. metric and importance stay the caller's. ERR_USAGE for formats that are no grid, or whose rows
+ * do not end with a block. */
 status solver_init(struct solver *s, const struct dtype *t, const struct metric *m, const float *importance, struct err *e) MUST_USE;
 /* solve_scratch - bytes for solve_rows, 64-byte aligned, one per thread. */
 size_t solve_scratch(const struct solver *s);
 /* solve_rows - x [n_rows][n] finite -> dst, rows of dtype_row_bytes. loss (or NULL) [n_rows][SOLVE_STAGES]: e H' e^T after each stage, in units of
  * the metric (x^2 times H). Any thread; same bytes for every level and split of rows. Cannot fail. */
 void solve_rows(const struct solver *s, const struct quant_kernels *k, const float *x, int64_t n_rows, void *dst, double (*loss)[SOLVE_STAGES], void *scratch);
-/* solve_error - sum over rows of e h e^T, h [n][n] symmetric in the order of the file: what a solution is worth on other tokens. Scratch as above. */
+/* solve_error - sum over rows of e h e^T, h [n][n] symmetric: what a solution is worth on other tokens. Scratch as above. */
 double solve_error(const struct solver *s, const struct quant_kernels *k, const float *h, const float *x, const void *rows, int64_t n_rows, void *scratch);

@@ -149,28 +149,26 @@ LANE_FN void unit_target(const struct solve_tile *t, const float *m, int64_t k, 
     }
 }
 
-LANE_FN void feedback_book(struct solve_tile *t, int vec)
+/* Columns k0 .. k0 + 15. */
+LANE_FN void feedback_book(struct solve_tile *t, int64_t k0, int vec)
 {
     struct unit u;
     vf acc[CHUNK], target[UNIT];
-    for (int64_t k0 = 0; k0 < t->n; k0 += CHUNK) {
-        const float *m = metric_panel(t->m, k0 / CHUNK);
-        pull_16(acc, m, t->e, k0);
-        for (int64_t k = k0; k < k0 + CHUNK; k += UNIT) {
-            int64_t r = k / t->group;
-            unit_target(t, m, k, acc, &u, target);
-            unit_signs(t->s, &u, target);
-            for (int i = 0; i < UNIT; i++) u.y[i] = target[i];
-            unit_settle(t->s, &u, vec, t->scale[r], t->inverse[r], vec < UNIT);
-            for (int i = 0; i < UNIT; i++) {
-                vf e = v_sub(t->x[k + i], u.y[i]);
-                t->y[k + i] = u.y[i], t->e[k + i] = e;
-                for (int c = (int)(k - k0) + UNIT; c < CHUNK; c++) acc[c] = v_add(acc[c], v_mul(v_set(m[(k + i) * CHUNK + c]), e));
-            }
-            for (int i = 0; i < UNIT / vec; i++) t->q[k / vec + i] = u.q[i];
-            for (int i = 0; i < UNIT; i++)
-                t->code[k + i] = v_mul(u.sign[i], v_gather(t->s->book.level + i % vec, vi_mul(u.q[i / vec], vi_set(vec))));
+    const float *m = metric_panel(t->m, k0 / CHUNK);
+    pull_16(acc, m, t->e, k0);
+    for (int64_t k = k0; k < k0 + CHUNK; k += UNIT) {
+        int64_t r = k / t->group;
+        unit_target(t, m, k, acc, &u, target);
+        unit_signs(t->s, &u, target);
+        for (int i = 0; i < UNIT; i++) u.y[i] = target[i];
+        unit_settle(t->s, &u, vec, t->scale[r], t->inverse[r], vec < UNIT);
+        for (int i = 0; i < UNIT; i++) {
+            vf e = v_sub(t->x[k + i], u.y[i]);
+            t->y[k + i] = u.y[i], t->e[k + i] = e;
+            for (int c = (int)(k - k0) + UNIT; c < CHUNK; c++) acc[c] = v_add(acc[c], v_mul(v_set(m[(k + i) * CHUNK + c]), e));
         }
+        for (int i = 0; i < UNIT / vec; i++) t->q[k / vec + i] = u.q[i];
+        for (int i = 0; i < UNIT; i++) t->code[k + i] = v_mul(u.sign[i], v_gather(t->s->book.level + i % vec, vi_mul(u.q[i / vec], vi_set(vec))));
     }
 }
 

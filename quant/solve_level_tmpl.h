@@ -14,19 +14,18 @@ LANE_FN vf level_near(const struct solver *s, bool even, vf v)
     return v_table16(s->table, at);
 }
 
-LANE_FN void feedback_levels(struct solve_tile *t, bool even)
+/* Columns k0 .. k0 + 15. */
+LANE_FN void feedback_levels(struct solve_tile *t, int64_t k0, bool even)
 {
-    for (int64_t k0 = 0; k0 < t->n; k0 += CHUNK) {
-        const float *m = metric_panel(t->m, k0 / CHUNK);
-        int64_t r = k0 / t->group;
-        vf acc[CHUNK], s = t->scale[r], inv = t->inverse[r], min = t->min[r];
-        pull_16(acc, m, t->e, k0);
-        for (int c = 0; c < CHUNK; c++) {
-            int64_t k = k0 + c;
-            vf code = level_near(t->s, even, v_mul(v_sub(v_add(t->x[k], acc[c]), min), inv)), y = v_add(v_mul(s, code), min), e = v_sub(t->x[k], y);
-            t->code[k] = code, t->y[k] = y, t->e[k] = e;
-            for (int i = c + 1; i < CHUNK; i++) acc[i] = v_add(acc[i], v_mul(v_set(m[k * CHUNK + i]), e));
-        }
+    const float *m = metric_panel(t->m, k0 / CHUNK);
+    int64_t r = k0 / t->group;
+    vf acc[CHUNK], s = t->scale[r], inv = t->inverse[r], min = t->min[r];
+    pull_16(acc, m, t->e, k0);
+    for (int c = 0; c < CHUNK; c++) {
+        int64_t k = k0 + c;
+        vf code = level_near(t->s, even, v_mul(v_sub(v_add(t->x[k], acc[c]), min), inv)), y = v_add(v_mul(s, code), min), e = v_sub(t->x[k], y);
+        t->code[k] = code, t->y[k] = y, t->e[k] = e;
+        for (int i = c + 1; i < CHUNK; i++) acc[i] = v_add(acc[i], v_mul(v_set(m[k * CHUNK + i]), e));
     }
 }
 
@@ -59,12 +58,12 @@ LANE_FN void attempt_levels(struct solve_tile *t, int64_t p0, int n, struct atte
 
 #include "quant/solve_book_tmpl.h"
 
-static void feedback(struct solve_tile *t)
+static void feedback(struct solve_tile *t, int64_t k0)
 {
-    if (t->s->grid.vec_len == 8) feedback_book(t, 8);
-    else if (t->s->grid.vec_len == 4) feedback_book(t, 4);
-    else if (t->s->grid.even) feedback_levels(t, true);
-    else feedback_levels(t, false);
+    if (t->s->grid.vec_len == 8) feedback_book(t, k0, 8);
+    else if (t->s->grid.vec_len == 4) feedback_book(t, k0, 4);
+    else if (t->s->grid.even) feedback_levels(t, k0, true);
+    else feedback_levels(t, k0, false);
 }
 
 static void attempt(struct solve_tile *t, int64_t p0, int n, struct attempt *a)

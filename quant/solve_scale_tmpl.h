@@ -39,7 +39,7 @@ LANE_FN void attempt_sel(vm better, const struct attempt *from, struct attempt *
 LANE_FN void attempt_start(const struct solve_tile *t, int r, struct attempt *a)
 {
     a->scale = t->scale[r], a->inverse = t->inverse[r], a->min = t->min[r], a->sc = t->sc[r], a->mi = t->mi[r];
-    int block = t->m->at[r] / t->per_block;
+    int block = r / t->per_block;
     a->d = t->d[block], a->dmin = t->dmin[block];
 }
 
@@ -56,68 +56,71 @@ LANE_FN void attempt_move(const struct solve_tile *t, const struct move *m, stru
     if (g->n_min) a->min = min_of(t, a->dmin, a->mi);
 }
 
-/* Every group once; false when nothing moved. */
-static bool sweep(struct solve_tile *t, bool scales)
+/* y changed by t->delta at the n positions from p0 on: the gradient of the span from s0 to end, inside these too or not. */
+static void push_span(struct solve_tile *t, int64_t p0, int n, int64_t s0, int64_t end, bool inside)
 {
-    bool any = false;
+    int moved = 0;
+    for (int i = 0; i < n; i++)
+        if (vm_any(vm_not(v_eq(t->delta[i], v_set(0.0f))))) t->delta[moved] = t->delta[i], t->moved[moved++] = (int32_t)(p0 + i);
+    for (int64_t k = s0; k < end && moved; k += CHUNK)
+        if (inside || k < p0 || k >= p0 + n) push_16(t->g + k, t->h + k, t->n, t->delta, t->moved, moved);
+}
+
+/* The best of the moves of one group, in the span from s0 to end; false when there is none. */
+static bool sweep_group(struct solve_tile *t, int r, const struct move *move, int n_moves, int64_t s0, int64_t end)
+{
     struct attempt best, other;
-    int n_moves = 0, per_run = t->group / t->s->grid.vec_len;
-    const struct move *move = scales ? moves_of(t, &n_moves) : NULL;
-    for (int r = 0; r < t->runs; r++) {
-        int64_t p0 = (int64_t)r * t->group;
-        attempt_start(t, r, &best);
-        attempt(t, p0, t->group, &best);
-        for (int i = 0; i < n_moves; i++) {
-            attempt_start(t, r, &other);
-            attempt_move(t, &move[i], &other);
-            attempt(t, p0, t->group, &other);
-            attempt_sel(v_lt(best.gain, other.gain), &other, &best, t->group);
-        }
-        vm better = v_lt(v_set(0.0f), best.gain);
-        if (!vm_any(better)) continue;
-        any = true;
-        for (int i = 0; i < t->group; i++) {
-            t->delta[i] = v_sel(better, v_sub(best.y[i], t->y[p0 + i]), v_set(0.0f));
-            t->y[p0 + i] = v_sel(better, best.y[i], t->y[p0 + i]), t->g[p0 + i] = v_sel(better, best.g[i], t->g[p0 + i]);
-            t->code[p0 + i] = v_sel(better, best.code[i], t->code[p0 + i]);
-        }
-        for (int i = 0; i < per_run && t->s->grid.vec_len > 1; i++) t->q[r * per_run + i] = vi_sel(better, best.q[i], t->q[r * per_run + i]);
-        t->scale[r] = v_sel(better, best.scale, t->scale[r]), t->inverse[r] = v_sel(better, best.inverse, t->inverse[r]);
-        t->min[r] = v_sel(better, best.min, t->min[r]), t->sc[r] = vi_sel(better, best.sc, t->sc[r]), t->mi[r] = vi_sel(better, best.mi, t->mi[r]);
-        int block = t->m->at[r] / t->per_block;
-        t->d[block] = v_sel(better, best.d, t->d[block]), t->dmin[block] = v_sel(better, best.dmin, t->dmin[block]);
-        push_run(t, p0, t->group);
+    int per_run = t->group / t->s->grid.vec_len, block = r / t->per_block;
+    int64_t p0 = (int64_t)r * t->group;
+    attempt_start(t, r, &best);
+    attempt(t, p0, t->group, &best);
+    for (int i = 0; i < n_moves; i++) {
+        attempt_start(t, r, &other);
+        attempt_move(t, &move[i], &other);
+        attempt(t, p0, t->group, &other);
+        attempt_sel(v_lt(best.gain, other.gain), &other, &best, t->group);
     }
-    return any;
+    vm better = v_lt(v_set(0.0f), best.gain);
+    if (!vm_any(better)) return false;
+    for (int i = 0; i < t->group; i++) {
+        t->delta[i] = v_sel(better, v_sub(best.y[i], t->y[p0 + i]), v_set(0.0f));
+        t->y[p0 + i] = v_sel(better, best.y[i], t->y[p0 + i]), t->g[p0 + i] = v_sel(better, best.g[i], t->g[p0 + i]);
+        t->code[p0 + i] = v_sel(better, best.code[i], t->code[p0 + i]);
+    }
+    for (int i = 0; i < per_run && t->s->grid.vec_len > 1; i++) t->q[r * per_run + i] = vi_sel(better, best.q[i], t->q[r * per_run + i]);
+    t->scale[r] = v_sel(better, best.scale, t->scale[r]), t->inverse[r] = v_sel(better, best.inverse, t->inverse[r]);
+    t->min[r] = v_sel(better, best.min, t->min[r]), t->sc[r] = vi_sel(better, best.sc, t->sc[r]), t->mi[r] = vi_sel(better, best.mi, t->mi[r]);
+    t->d[block] = v_sel(better, best.d, t->d[block]), t->dmin[block] = v_sel(better, best.dmin, t->dmin[block]);
+    push_span(t, p0, t->group, s0, end, false);
+    return true;
 }
 
 /* ---- half floats ---- */
 
-/* -H_bb u of a block's positions: out, u [block_len] in the order of at. */
-static void block_product(const struct solve_tile *t, const vf *u, const int32_t *at, int n, vf *out)
+/* -H_bb u of the block of n positions from p0 on. */
+static void block_product(struct solve_tile *t, const vf *u, int64_t p0, int n, vf *out)
 {
-    for (int j = 0; j < n; j++) out[j] = v_set(0.0f);
-    for (int j = 0; j < n; j += CHUNK) push_16(out + j, t->h + at[j], t->n, u, at, n);
+    for (int j = 0; j < n; j++) out[j] = v_set(0.0f), t->moved[j] = (int32_t)(p0 + j);
+    for (int j = 0; j < n; j += CHUNK) push_16(out + j, t->h + p0 + j, t->n, u, t->moved, n);
 }
 
 /* d and dmin of one block: how far their parts of y, u and w, should be stretched: least squares of both, or of one where the other is no use. */
-static bool refit_block(struct solve_tile *t, int block)
+static bool refit_block(struct solve_tile *t, int block, int64_t s0, int64_t end)
 {
     const struct grid *g = &t->s->grid;
     vf *u = t->block[0], *w = t->block[1], *Hu = t->block[2], *Hw = t->block[3], zero = v_set(0.0f), one = v_set(1.0f);
-    int32_t *at = t->at;
-    int n = g->type->block_len;
+    int n = g->type->block_len, r0 = block * t->per_block;
+    int64_t p0 = (int64_t)block * n;
     for (int i = 0; i < n; i++) {
-        int r = t->run_of[block * t->per_block + i / t->group];
-        at[i] = r * t->group + i % t->group;
-        u[i] = v_sub(t->y[at[i]], t->min[r]), w[i] = t->min[r];
+        w[i] = t->min[r0 + i / t->group];
+        u[i] = v_sub(t->y[p0 + i], w[i]);
     }
-    block_product(t, u, at, n, Hu);
-    if (g->n_min) block_product(t, w, at, n, Hw);
+    block_product(t, u, p0, n, Hu);
+    if (g->n_min) block_product(t, w, p0, n, Hw);
     vf uu = zero, uw = zero, ww = zero, gu = zero, gw = zero;
     for (int i = 0; i < n; i++) {
-        uu = v_sub(uu, v_mul(u[i], Hu[i])), gu = v_add(gu, v_mul(u[i], t->g[at[i]]));
-        if (g->n_min) uw = v_sub(uw, v_mul(u[i], Hw[i])), ww = v_sub(ww, v_mul(w[i], Hw[i])), gw = v_add(gw, v_mul(w[i], t->g[at[i]]));
+        uu = v_sub(uu, v_mul(u[i], Hu[i])), gu = v_add(gu, v_mul(u[i], t->g[p0 + i]));
+        if (g->n_min) uw = v_sub(uw, v_mul(u[i], Hw[i])), ww = v_sub(ww, v_mul(w[i], Hw[i])), gw = v_add(gw, v_mul(w[i], t->g[p0 + i]));
     }
     vf det = v_sub(v_mul(uu, ww), v_mul(uw, uw));
     vm both = v_lt(v_mul(v_mul(uu, ww), v_set(1e-4f)), det);
@@ -135,23 +138,51 @@ static bool refit_block(struct solve_tile *t, int block)
     if (!vm_any(better)) return false;
     t->d[block] = v_sel(better, d, t->d[block]);
     if (g->n_min) t->dmin[block] = v_sel(better, dmin, t->dmin[block]);
-    for (int j = 0; j < t->per_block; j++) {
-        int r = t->run_of[block * t->per_block + j];
+    for (int r = r0; r < r0 + t->per_block; r++) {
         t->scale[r] = scale_of(t, t->d[block], t->sc[r]), t->inverse[r] = scale_inverse(t->scale[r]);
         if (g->n_min) t->min[r] = min_of(t, t->dmin[block], t->mi[r]);
     }
     for (int i = 0; i < n; i++) {
-        int r = at[i] / t->group;
-        vf y = v_add(v_mul(t->scale[r], t->code[at[i]]), t->min[r]);
-        u[i] = v_sub(y, t->y[at[i]]), t->y[at[i]] = y;
+        int r = r0 + i / t->group;
+        vf y = v_add(v_mul(t->scale[r], t->code[p0 + i]), t->min[r]);
+        t->delta[i] = v_sub(y, t->y[p0 + i]), t->y[p0 + i] = y;
     }
-    for (int64_t k = 0; k < t->n; k += CHUNK) push_16(t->g + k, t->h + k, t->n, u, at, n);
+    push_span(t, p0, n, s0, end, true);
     return true;
 }
 
-static bool refit(struct solve_tile *t)
+/* ---- sweeps ---- */
+
+/* The blocks and groups of one span; what moved in all is then in delta. */
+static bool sweep_span(struct solve_tile *t, int64_t s0, int64_t end, bool scales)
 {
     bool any = false;
-    for (int b = 0; b < t->runs / t->per_block && !t->s->grid.no_half; b++) any = refit_block(t, b) || any;
+    int n_moves = 0, block = t->per_block * t->group;
+    const struct move *move = scales ? moves_of(t, &n_moves) : NULL;
+    for (int64_t p = s0; p < end; p++) t->was[p - s0] = t->y[p];
+    for (int64_t p = s0; p < end && scales && !t->s->grid.no_half; p += block) any = refit_block(t, (int)(p / block), s0, end) || any;
+    for (int64_t p = s0; p < end; p += t->group) any = sweep_group(t, (int)(p / t->group), move, n_moves, s0, end) || any;
+    t->n_moved = 0;
+    for (int64_t p = s0; p < end && any; p++) {
+        vf delta = v_sub(t->y[p], t->was[p - s0]);
+        if (vm_any(vm_not(v_eq(delta, v_set(0.0f))))) t->delta[t->n_moved] = delta, t->moved[t->n_moved++] = (int32_t)p;
+    }
+    return any;
+}
+
+/* All rows of a batch once; false when nothing moved. */
+static bool sweep(struct solve_batch *b, bool scales)
+{
+    int64_t n = b->tile[0].n;
+    bool moved[TILES] = { false }, any = false;
+    for (int64_t s0 = 0; s0 < n; s0 += SPAN) {
+        int64_t end = min_i64(s0 + SPAN, n);
+        for (int i = 0; i < b->n; i++) {
+            b->tile[i].n_moved = 0;
+            if (!b->tile[i].done) moved[i] = sweep_span(&b->tile[i], s0, end, scales) || moved[i];
+        }
+        push_all(b, s0, end);
+    }
+    for (int i = 0; i < b->n; i++) b->tile[i].done = !moved[i], any = any || moved[i];
     return any;
 }

@@ -1,5 +1,5 @@
-/* solve_tmpl - rows of a matrix against a metric (solve.h), in lanes: lane l works on row l of a tile. Positions are columns in the metric's order, runs
- * its groups. A tile's rows are scaled by powers of two to a largest magnitude in 1..2, scales and minima with them.
+/* solve_tmpl - rows of a matrix against a metric (solve.h), in lanes: lane l works on row l of a tile. A run is a group of
+ * the format. A tile's rows are scaled by powers of two to a largest magnitude in 1..2, scales and minima with them.
  *
  * Gradient g = H e. A change of y by delta at positions P changes e H e by  -sum over P of delta (g + g'), g' the gradient after it; and
  * g by -H delta. The second costs n per position: inside a group it is done at once, for the rest of the row after the group. */
@@ -7,12 +7,14 @@
 #include "quant/solve.h"
 #include <math.h>
 
-enum { RUN_MAX = 32, CHUNK = METRIC_PANEL, DEPTH = 64, AT_ONCE = LANES == 16 ? 16 : 8 /* accumulators */ };
+enum { RUN_MAX = 32, CHUNK = METRIC_PANEL, DEPTH = 64, SPAN = 256 };
+enum { AT_ONCE = LANES == 16 ? 16 : 8 }; /* accumulators */
+enum { TILES = SOLVE_ROWS / LANES };     /* that read H together: alone, a tile of 16 rows waits for memory when H does not fit the cache */
 
 struct solve_tile {
     const struct solver *s;
     const struct metric *m;
-    const float *h;            /* what gradients are of, [n][n] in the tile's order */
+    const float *h;            /* what gradients are of, [n][n] */
     int64_t n;
     int group, runs, lanes, per_block; /* runs in a block of the format */
     vf *x, *y, *e, *g, *code;  /* [n]; code: the level as it stands in struct codes */
@@ -20,11 +22,14 @@ struct solve_tile {
     vf *scale, *inverse, *min; /* [runs] as the tile is scaled; inverse of scale, 0 where that is no number */
     vi *sc, *mi;               /* [runs] stored codes */
     vf *d, *dmin;              /* [runs / per_block] true half floats */
-    int32_t *run_of;           /* [runs] of a group of the file */
     vf up, down;               /* true = tile * up */
-    vf delta[RUN_MAX], block[4][BLOCK_MAX];
-    int32_t moved[DEPTH], at[BLOCK_MAX];
+    vf first, loss;            /* of the search, now */
+    vf delta[SPAN], was[SPAN], block[4][BLOCK_MAX];
+    int32_t moved[SPAN];       /* positions of delta[0 .. n_moved - 1] */
+    int n_moved;
+    bool done;                 /* the last sweep moved nothing */
 };
+struct solve_batch { struct solve_tile tile[TILES]; int n; };
 
 /* g[0 .. 15] -= sum over i < n, in order, of a[i] h[at[i]][0 .. 15] */
 LANE_FN void push_16(vf *g, const float *h, int64_t stride, const vf *a, const int32_t *at, int n)
@@ -58,34 +63,38 @@ LANE_FN void pull_16(vf *out, const float *m, const vf *e, int64_t n)
     }
 }
 
-/* The gradient and the loss from e. */
-static vf solve_gradient(struct solve_tile *t)
+/* What moved, from the gradients of all positions but those from p0 to end. */
+static void push_all(struct solve_batch *b, int64_t p0, int64_t end)
 {
-    vf loss = v_set(0.0f), a[DEPTH];
-    for (int64_t i = 0; i < t->n; i++) t->e[i] = v_sub(t->x[i], t->y[i]), t->g[i] = v_set(0.0f);
-    for (int64_t i0 = 0; i0 < t->n; i0 += DEPTH) {
-        int depth = (int)min_i64(DEPTH, t->n - i0);
-        for (int i = 0; i < depth; i++) a[i] = v_neg(t->e[i0 + i]), t->moved[i] = (int32_t)(i0 + i);
-        for (int64_t k = 0; k < t->n; k += CHUNK) push_16(t->g + k, t->h + k, t->n, a, t->moved, depth);
-    }
-    for (int64_t i0 = 0; i0 < t->n; i0 += CHUNK) {
-        vf part = v_set(0.0f);
-        for (int64_t i = i0; i < i0 + CHUNK; i++) part = v_add(part, v_mul(t->e[i], t->g[i]));
-        loss = v_add(loss, part);
-    }
-    return loss;
+    int64_t n = b->tile[0].n;
+    for (int64_t k = 0; k < n; k += CHUNK)
+        for (int i = 0; i < b->n && (k < p0 || k >= end); i++)
+            if (b->tile[i].n_moved) push_16(b->tile[i].g + k, b->tile[i].h + k, n, b->tile[i].delta, b->tile[i].moved, b->tile[i].n_moved);
 }
 
-/* y changed by t->delta at the n positions from p0 on, g inside these is up to date already: the rest of the row. */
-static void push_run(struct solve_tile *t, int64_t p0, int n)
+/* Gradients and losses from y. */
+static void solve_gradient(struct solve_batch *b)
 {
-    int moved = 0;
-    vf a[RUN_MAX];
-    for (int i = 0; i < n; i++)
-        if (vm_any(vm_not(v_eq(t->delta[i], v_set(0.0f))))) a[moved] = t->delta[i], t->moved[moved++] = (int32_t)(p0 + i);
-    if (!moved) return;
-    for (int64_t k = 0; k < t->n; k += CHUNK)
-        if (k < p0 || k >= p0 + n) push_16(t->g + k, t->h + k, t->n, a, t->moved, moved);
+    int64_t n = b->tile[0].n;
+    for (int i = 0; i < b->n; i++)
+        for (int64_t p = 0; p < n; p++) b->tile[i].e[p] = v_sub(b->tile[i].x[p], b->tile[i].y[p]), b->tile[i].g[p] = v_set(0.0f);
+    for (int64_t p0 = 0; p0 < n; p0 += DEPTH) {
+        for (int i = 0; i < b->n; i++) {
+            struct solve_tile *t = &b->tile[i];
+            t->n_moved = (int)min_i64(DEPTH, n - p0);
+            for (int j = 0; j < t->n_moved; j++) t->delta[j] = v_neg(t->e[p0 + j]), t->moved[j] = (int32_t)(p0 + j);
+        }
+        push_all(b, 0, 0);
+    }
+    for (int i = 0; i < b->n; i++) {
+        struct solve_tile *t = &b->tile[i];
+        t->loss = v_set(0.0f);
+        for (int64_t p0 = 0; p0 < n; p0 += CHUNK) {
+            vf part = v_set(0.0f);
+            for (int64_t p = p0; p < p0 + CHUNK; p++) part = v_add(part, v_mul(t->e[p], t->g[p]));
+            t->loss = v_add(t->loss, part);
+        }
+    }
 }
 
 LANE_FN vf scale_of(const struct solve_tile *t, vf d, vi sc) { return v_mul(v_mul(d, v_gather(t->s->grid.unit, sc)), t->down); }
@@ -96,25 +105,25 @@ LANE_FN vf scale_inverse(vf s) { return v_sel(v_lt(v_abs(s), v_set(0x1p-100f)), 
 
 /* ---- rows into the tile and back ---- */
 
-static void place_tile(struct solve_tile *t, const struct solver *s, void *scratch)
+static void *place_tile(struct solve_tile *t, const struct solver *s, uint8_t *at)
 {
-    uint8_t *at = scratch;
     int64_t n = s->metric->n, runs = n / s->grid.type->group_len;
-    *t = (struct solve_tile){ .s = s, .m = s->metric, .h = s->metric->h, .n = n, .group = s->grid.type->group_len, .runs = (int)runs };
+    t->s = s, t->m = s->metric, t->h = s->metric->h, t->n = n, t->group = s->grid.type->group_len, t->runs = (int)runs;
+    t->done = false;
     t->per_block = s->grid.type->block_len / t->group;
 #define PLACE(field, count) t->field = (void *)at, at += (size_t)(count) * sizeof *t->field
     PLACE(x, n), PLACE(y, n), PLACE(e, n), PLACE(g, n), PLACE(code, n), PLACE(q, n / 4);
     PLACE(scale, runs), PLACE(inverse, runs), PLACE(min, runs), PLACE(sc, runs), PLACE(mi, runs);
-    PLACE(d, runs), PLACE(dmin, runs), PLACE(run_of, runs);
+    PLACE(d, runs), PLACE(dmin, runs);
 #undef PLACE
-    for (int r = 0; r < t->runs; r++) t->run_of[s->metric->at[r]] = r;
+    return at;
 }
 
 static void load_rows(struct solve_tile *t, const float *x, int lanes)
 {
     vf top = v_set(0.0f);
     t->lanes = lanes;
-    for (int r = 0; r < t->runs; r++) v_transpose_load(t->x + r * t->group, x + t->m->at[r] * (int64_t)t->group, t->n, t->group, lanes);
+    v_transpose_load(t->x, x, t->n, (int)t->n, lanes);
     for (int64_t i = 0; i < t->n; i++) top = v_max(top, v_abs(t->x[i]));
     vi e = vi_max(vi_set(1), vi_min(vi_set(253), vi_shr(v_bits(top), 23)));
     t->up = v_from_bits(vi_shl(e, 23));
@@ -135,7 +144,7 @@ static void load_block(struct solve_tile *t, const uint8_t *block, int b, int l)
     type->split(block, &p);
     LANE_AT(t->d, b, l) = g->no_half ? 1.0f : f16_to_f32(p.d), LANE_AT(t->dmin, b, l) = f16_to_f32(p.dmin);
     for (int j = 0; j < t->per_block; j++) {
-        int r = t->run_of[b * t->per_block + j];
+        int r = b * t->per_block + j;
         LANE_AT(t->scale, r, l) = c.scale[j], LANE_AT(t->min, r, l) = c.min[j];
         LANE_AT_I(t->sc, r, l) = g->n_scale == 1 ? 0 : g->code_in_d ? p.d : p.sc[j], LANE_AT_I(t->mi, r, l) = g->n_min > 1 ? p.m[j] : 0;
         for (int i = 0; i < t->group; i++) LANE_AT(t->code, r * t->group + i, l) = (float)c.code[j * t->group + i];
@@ -168,7 +177,7 @@ static void store_block(const struct solve_tile *t, uint8_t *block, int b, int l
     if (!g->no_half) p.d = f32_to_f16(LANE_AT(t->d, b, l));
     if (g->n_min) p.dmin = f32_to_f16(LANE_AT(t->dmin, b, l));
     for (int j = 0; j < t->per_block; j++) {
-        int r = t->run_of[b * t->per_block + j], per_run = t->group / g->vec_len;
+        int r = b * t->per_block + j, per_run = t->group / g->vec_len;
         if (g->code_in_d) p.d = (uint16_t)LANE_AT_I(t->sc, r, l);
         else if (g->n_scale > 1) p.sc[j] = (uint8_t)LANE_AT_I(t->sc, r, l);
         if (g->n_min > 1) p.m[j] = (uint8_t)LANE_AT_I(t->mi, r, l);
@@ -206,74 +215,93 @@ static void take_back(struct solve_tile *t, vm worse, const uint8_t *rows)
     for (int64_t i = 0; i < t->n; i++) t->y[i] = v_add(v_mul(t->scale[i / t->group], t->code[i]), t->min[i / t->group]);
 }
 
-static void note_loss(const struct solve_tile *t, vf loss, double *to, enum solve_stage from)
+static void note_loss(const struct solve_tile *t, double *to, enum solve_stage from)
 {
     float up[LANES], v[LANES];
-    v_store(up, t->up), v_store(v, loss);
+    v_store(up, t->up), v_store(v, v_min(t->loss, t->first));
     for (int l = 0; to && l < t->lanes; l++)
         for (int i = (int)from; i < SOLVE_STAGES; i++) to[l * SOLVE_STAGES + i] = (double)v[l] * (double)up[l] * (double)up[l];
 }
 
-static void solve_tile_rows(struct solve_tile *t, uint8_t *rows, double *loss)
+/* The rows that got better than the search's, to where the others are already. */
+static void keep_rows(const struct solve_tile *t, uint8_t *rows)
 {
-    enum solve_stage last = t->s->stage;
-    load_codes(t, rows);
-    vf first = solve_gradient(t), now = first;
-    note_loss(t, now, loss, SOLVE_SEARCH);
-    if (last == SOLVE_SEARCH) return;
-    feedback(t);
-    now = solve_gradient(t);
-    vm worse = vm_not(v_lt(now, first));
-    take_back(t, worse, rows);
-    if (vm_any(worse)) now = solve_gradient(t);
-    note_loss(t, now, loss, SOLVE_FEEDBACK);
-    for (int stage = SOLVE_POLISH; stage <= (int)last; stage++) {
-        for (int i = 0; i < t->s->sweeps; i++) {
-            bool moved = stage == SOLVE_SCALES && refit(t);
-            if (!sweep(t, stage == SOLVE_SCALES) && !moved) break;
-        }
-        now = solve_gradient(t);
-        note_loss(t, now, loss, (enum solve_stage)stage);
-    }
     float was[LANES], is[LANES];
-    v_store(was, first), v_store(is, now);
+    v_store(was, t->first), v_store(is, t->loss);
     for (int l = 0; l < t->lanes; l++)
         if (is[l] < was[l]) store_row(t, rows + (size_t)l * dtype_row_bytes(t->s->grid.type, t->n), l);
 }
 
+static void batch_open(struct solve_batch *b, const struct solver *s, const float *x, int64_t n_rows)
+{
+    void *at = b + 1;
+    b->n = (int)((n_rows + LANES - 1) / LANES);
+    for (int i = 0; i < b->n; i++) {
+        at = place_tile(&b->tile[i], s, at);
+        load_rows(&b->tile[i], x + (int64_t)i * LANES * s->metric->n, (int)min_i64(LANES, n_rows - (int64_t)i * LANES));
+    }
+}
+
+/* A batch whose rows hold what the search found. */
+static void solve_batch_rows(struct solve_batch *b, enum solve_stage last, uint8_t *rows, double *loss)
+{
+    const struct solver *s = b->tile[0].s;
+    size_t step = LANES * dtype_row_bytes(s->grid.type, b->tile[0].n);
+    bool again = false;
+    for (int i = 0; i < b->n; i++) load_codes(&b->tile[i], rows + (size_t)i * step);
+    solve_gradient(b);
+#define EACH_NOTE(stage) \
+    for (int i = 0; i < b->n; i++) note_loss(&b->tile[i], loss ? loss + i * LANES * SOLVE_STAGES : NULL, stage)
+    for (int i = 0; i < b->n; i++) b->tile[i].first = b->tile[i].loss;
+    EACH_NOTE(SOLVE_SEARCH);
+    if (last == SOLVE_SEARCH) return;
+    for (int64_t k0 = 0; k0 < b->tile[0].n; k0 += CHUNK)
+        for (int i = 0; i < b->n; i++) feedback(&b->tile[i], k0);
+    solve_gradient(b);
+    for (int i = 0; i < b->n; i++) {
+        vm worse = vm_not(v_lt(b->tile[i].loss, b->tile[i].first));
+        take_back(&b->tile[i], worse, rows + (size_t)i * step);
+        again = again || vm_any(worse);
+    }
+    if (again) solve_gradient(b);
+    EACH_NOTE(SOLVE_FEEDBACK);
+    for (int i = 0; i < s->sweeps && last > SOLVE_FEEDBACK; i++)
+        if (!sweep(b, last == SOLVE_SCALES)) break;
+    if (last > SOLVE_FEEDBACK) solve_gradient(b);
+    EACH_NOTE(last);
+#undef EACH_NOTE
+    for (int i = 0; i < b->n; i++) keep_rows(&b->tile[i], rows + (size_t)i * step);
+}
+
 static void solve_all(const struct solver *s, const struct quant_kernels *k, const float *x, int64_t n_rows, void *dst, double *loss, void *scratch)
 {
-    struct solve_tile t;
+    struct solve_batch *b = scratch;
     int64_t n = s->metric->n;
     size_t row = dtype_row_bytes(s->grid.type, n);
     k->rows[s->grid.type->gguf_id](k, x, s->importance, n_rows, n, dst, scratch);
-    for (int64_t r = 0; r < n_rows; r += LANES) {
-        place_tile(&t, s, scratch);
-        load_rows(&t, x + r * n, (int)min_i64(LANES, n_rows - r));
-        solve_tile_rows(&t, (uint8_t *)dst + (size_t)r * row, loss ? loss + r * SOLVE_STAGES : NULL);
+    for (int64_t r = 0; r < n_rows; r += SOLVE_ROWS) {
+        batch_open(b, s, x + r * n, min_i64(SOLVE_ROWS, n_rows - r));
+        solve_batch_rows(b, s->grid.sign == GRID_SHIFT ? SOLVE_SEARCH : s->stage, (uint8_t *)dst + (size_t)r * row, loss ? loss + r * SOLVE_STAGES : NULL);
     }
 }
 
 static double solve_error_all(const struct solver *s, const float *h, const float *x, const void *rows, int64_t n_rows, void *scratch)
 {
-    struct solve_tile t;
+    struct solve_batch *b = scratch;
     double sum = 0, loss[LANES * SOLVE_STAGES];
-    struct metric plain = *s->metric;
-    struct solver own = *s;
     size_t row = dtype_row_bytes(s->grid.type, s->metric->n);
-    own.metric = &plain;
-    for (int64_t r = 0; r < n_rows; r += LANES) {
-        place_tile(&t, &own, scratch);
-        int32_t *order = t.run_of + t.runs;
-        for (int i = 0; i < t.runs; i++) t.run_of[i] = order[i] = i;
-        plain.at = order, t.h = h;
-        load_rows(&t, x + r * plain.n, (int)min_i64(LANES, n_rows - r));
-        load_codes(&t, (const uint8_t *)rows + (size_t)r * row);
-        note_loss(&t, solve_gradient(&t), loss, SOLVE_SEARCH);
-        for (int l = 0; l < t.lanes; l++) sum += loss[l * SOLVE_STAGES];
-        plain.at = s->metric->at;
+    for (int64_t r = 0; r < n_rows; r += SOLVE_ROWS) {
+        batch_open(b, s, x + r * s->metric->n, min_i64(SOLVE_ROWS, n_rows - r));
+        for (int i = 0; i < b->n; i++) b->tile[i].h = h, load_codes(&b->tile[i], (const uint8_t *)rows + (size_t)(r + i * LANES) * row);
+        solve_gradient(b);
+        for (int i = 0; i < b->n; i++) {
+            b->tile[i].first = b->tile[i].loss;
+            note_loss(&b->tile[i], loss, SOLVE_SEARCH);
+            for (int l = 0; l < b->tile[i].lanes; l++) sum += loss[l * SOLVE_STAGES];
+        }
     }
     return sum;
 }
 
+_Static_assert(sizeof(struct solve_batch) <= SOLVE_FIXED, "fits what solve_scratch adds");
 static void solve_slots(struct quant_kernels *k) { k->solve = solve_all, k->solve_error = solve_error_all; }

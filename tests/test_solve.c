@@ -227,34 +227,29 @@ TEST(the_factor_gives_h_back)
     for (int t = 0; t < TOKENS; t++) x[t * SMALL + 40] = x[t * SMALL + 41] = 0.0f; /* dead */
     struct hessian h;
     hessian_of(&h, &level[0], x, NULL, SMALL, TOKENS, TOKENS, 1);
-    for (int group = 16; group <= 32; group += 16)
-        for (int threads = 1; threads <= 3; threads += 2) {
-            struct err e = { 0 };
-            struct metric m, again;
-            struct pool *p = NULL;
-            CHECK(pool_open(&p, threads, &e) == OK);
-            CHECK(metric_open(&m, h.h, SMALL, &(struct metric_options){ 0.01f, 0.1f, group, false }, &level[n_levels - 1], p, &e) == OK);
-            CHECK(metric_open(&again, h.h, SMALL, &(struct metric_options){ 0.01f, 0.1f, group, false }, &level[0], NULL, &e) == OK);
-            size_t panels = SMALL / METRIC_PANEL, floats = panels * (panels + 1) / 2 * METRIC_PANEL * METRIC_PANEL;
-            CHECK(!memcmp(m.m, again.m, floats * sizeof *m.m) && !memcmp(m.h, again.h, SMALL * SMALL * sizeof *m.h));
-            bool seen[SMALL / 16] = { false };
-            for (int i = 0; i < SMALL / group; i++) seen[m.at[i]] = true;
-            for (int i = 0; i < SMALL / group; i++) CHECK(seen[i]);
-            double most = 0;
-            for (int i = 0; i < SMALL; i++)
-                for (int j = 0; j <= i; j++) { /* H'[i][j] = sum over k of M[i][k] D[k] M[j][k] */
-                    double sum = 0;
-                    for (int k = i; k < SMALL; k++)
-                        sum += (k == i ? 1.0 : (double)factor_at(&m, k, i)) * (double)m.d[k] * (k == j ? 1.0 : (double)factor_at(&m, k, j));
-                    most = fmax(most, fabs(sum - (double)m.h[i * SMALL + j]) / sqrt((double)m.h[i * SMALL + i] * (double)m.h[j * SMALL + j]));
-                    int64_t a = m.at[i / group] * group + i % group, b = m.at[j / group] * group + j % group;
-                    double want = (double)m.unit * (double)h.h[a * SMALL + b] * (a == b ? 1 : 0.9) + (a == b ? 0.01 : 0);
-                    if (a == b && h.h[a * SMALL + a] == 0) want = 1.01;
-                    CHECK_NEAR(m.h[i * SMALL + j], want, 1e-6 * sqrt((double)m.h[i * SMALL + i] * (double)m.h[j * SMALL + j]));
-                }
-            CHECK_MSG(most < 1e-5, "factor is off by %g", most);
-            metric_close(&m), metric_close(&again), pool_close(p);
-        }
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct err e = { 0 };
+        struct metric m, again;
+        struct pool *p = NULL;
+        CHECK(pool_open(&p, threads, &e) == OK);
+        CHECK(metric_open(&m, h.h, SMALL, &(struct metric_options){ 0.01f, 0.1f }, &level[n_levels - 1], p, &e) == OK);
+        CHECK(metric_open(&again, h.h, SMALL, &(struct metric_options){ 0.01f, 0.1f }, &level[0], NULL, &e) == OK);
+        size_t panels = SMALL / METRIC_PANEL, floats = panels * (panels + 1) / 2 * METRIC_PANEL * METRIC_PANEL;
+        CHECK(!memcmp(m.m, again.m, floats * sizeof *m.m) && !memcmp(m.h, again.h, SMALL * SMALL * sizeof *m.h));
+        double most = 0;
+        for (int i = 0; i < SMALL; i++)
+            for (int j = 0; j <= i; j++) { /* H'[i][j] = sum over k of M[i][k] D[k] M[j][k] */
+                double sum = 0;
+                for (int k = i; k < SMALL; k++)
+                    sum += (k == i ? 1.0 : (double)factor_at(&m, k, i)) * (double)m.d[k] * (k == j ? 1.0 : (double)factor_at(&m, k, j));
+                most = fmax(most, fabs(sum - (double)m.h[i * SMALL + j]) / sqrt((double)m.h[i * SMALL + i] * (double)m.h[j * SMALL + j]));
+                double want = (double)m.unit * (double)h.h[i * SMALL + j] * (i == j ? 1 : 0.9) + (i == j ? 0.01 : 0);
+                if (i == j && h.h[i * SMALL + i] == 0) want = 1.01;
+                CHECK_NEAR(m.h[i * SMALL + j], want, 1e-6 * sqrt((double)m.h[i * SMALL + i] * (double)m.h[j * SMALL + j]));
+            }
+        CHECK_MSG(most < 1e-5, "factor is off by %g", most);
+        metric_close(&m), metric_close(&again), pool_close(p);
+    }
     hessian_close(&h);
     free(x);
 }
@@ -268,15 +263,15 @@ TEST(damping_rises_until_the_factor_exists)
     levels_init();
     for (int i = 0; i < SMALL * SMALL; i++) h[i] = i % (SMALL + 1) == 0 ? 1.0f : 0.99f;
     h[1] = h[SMALL] = 1.3f; /* no sum of squares has this */
-    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0, 32, false }, &level[0], NULL, &e) == OK);
+    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0 }, &level[0], NULL, &e) == OK);
     CHECK(m.damping > 0.29f && m.damping < 3.1f);
     metric_close(&m);
     h[1] = h[SMALL] = 1e9f;
-    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0, 32, false }, &level[0], NULL, &e) == ERR_RUNTIME);
+    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0 }, &level[0], NULL, &e) == ERR_RUNTIME);
     CHECK_HAS(e.text, "damping");
     struct err e2 = { 0 };
     h[5 * (SMALL + 1)] = INFINITY;
-    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0, 32, false }, &level[0], NULL, &e2) == ERR_RUNTIME);
+    CHECK(metric_open(&m, h, SMALL, &(struct metric_options){ 0.003f, 0 }, &level[0], NULL, &e2) == ERR_RUNTIME);
     CHECK_HAS(e2.text, "5");
     free(h);
 }
@@ -288,7 +283,7 @@ static struct solver solver;
 struct problem {
     int64_t n, rows;
     struct hessian h;
-    struct metric m[2]; /* groups of 16 and of 32 */
+    struct metric m;
     float *x, *importance, *y;
     uint8_t *q, *q2;
     void *scratch;
@@ -299,8 +294,7 @@ static void problem_metric(struct problem *p, float damping)
 {
     struct err e = { 0 };
     hessian_diagonal(&p->h, p->importance);
-    for (int i = 0; i < 2; i++)
-        if (metric_open(&p->m[i], p->h.h, p->n, &(struct metric_options){ damping, 0, 16 << i, false }, &level[n_levels - 1], NULL, &e) != OK) abort();
+    if (metric_open(&p->m, p->h.h, p->n, &(struct metric_options){ damping, 0 }, &level[n_levels - 1], NULL, &e) != OK) abort();
 }
 
 static void problem_new(struct problem *p, int64_t n, int64_t rows, int64_t tokens)
@@ -313,14 +307,14 @@ static void problem_new(struct problem *p, int64_t n, int64_t rows, int64_t toke
     p->x = aligned(sizeof(float) * (size_t)(n * rows)), p->y = aligned(sizeof(float) * (size_t)(n * rows)), p->importance = aligned(sizeof(float) * (size_t)n);
     p->q = aligned((size_t)(n * rows) * 2), p->q2 = aligned((size_t)(n * rows) * 2);
     p->loss = aligned(sizeof *p->loss * (size_t)rows);
-    p->scratch = aligned(4 * QUANT_SCRATCH);
+    p->scratch = aligned(3 * QUANT_SCRATCH);
     for (int64_t i = 0; i < n * rows; i++) p->x[i] = test_randn(&seed) * (float)(1 + i / n) * 0.02f;
     problem_metric(p, 0.01f);
 }
 
 static void problem_free(struct problem *p)
 {
-    hessian_close(&p->h), metric_close(&p->m[0]), metric_close(&p->m[1]);
+    hessian_close(&p->h), metric_close(&p->m);
     free(p->x), free(p->y), free(p->importance), free(p->q), free(p->q2), free(p->loss), free(p->scratch);
 }
 
@@ -328,8 +322,8 @@ static void start(struct problem *p, int id)
 {
     struct err e = { 0 };
     const struct dtype *t = dtype_by_id(id);
-    CHECK(solver_init(&solver, t, &p->m[t->group_len / 32], p->importance, &e) == OK);
-    CHECK(solve_scratch(&solver) <= 4 * QUANT_SCRATCH);
+    CHECK(solver_init(&solver, t, &p->m, p->importance, &e) == OK);
+    CHECK(solve_scratch(&solver) <= 3 * QUANT_SCRATCH);
 }
 
 static void decode(struct problem *p, const uint8_t *q)
@@ -349,12 +343,8 @@ static double exact_loss(const struct problem *p, const struct metric *m, int64_
     double sum = 0;
     for (int64_t i = 0; i < p->n; i++) {
         double g = 0;
-        int64_t a = m->at[i / m->group] * m->group + i % m->group;
-        for (int64_t j = 0; j < p->n; j++) {
-            int64_t b = m->at[j / m->group] * m->group + j % m->group;
-            g += (double)m->h[i * p->n + j] * error_at(p, row, b);
-        }
-        sum += g * error_at(p, row, a);
+        for (int64_t j = 0; j < p->n; j++) g += (double)m->h[i * p->n + j] * error_at(p, row, j);
+        sum += g * error_at(p, row, i);
     }
     return sum;
 }
@@ -410,7 +400,7 @@ TEST(solver_gives_the_same_bytes_for_levels_and_splits)
         solve_rows(&solver, &level[0], p.x, ROWS, p.q, NULL, p.scratch);
         for (int l = 0; l < n_levels; l++)
             for (int split = 3; split <= ROWS; split += ROWS - 3) {
-                memset(p.scratch, 0xa5, 4 * QUANT_SCRATCH);
+                memset(p.scratch, 0xa5, 3 * QUANT_SCRATCH);
                 for (int r = 0; r < ROWS; r += split)
                     solve_rows(&solver, &level[l], p.x + r * N, min_i64(split, ROWS - r), p.q2 + (size_t)r * row, NULL, p.scratch);
                 CHECK_MSG(!memcmp(p.q, p.q2, row * ROWS), "%s: %s, %d rows a call", solver.grid.type->name, level[l].name, split);
@@ -428,7 +418,7 @@ TEST(feedback_under_a_diagonal_metric_is_nearest)
     for (int i = 0; i < 256; i++)
         for (int j = 0; j < 256; j++)
             if (i != j) p.h.h[i * 256 + j] = 0.0f;
-    metric_close(&p.m[0]), metric_close(&p.m[1]);
+    metric_close(&p.m);
     problem_metric(&p, 0.0f);
     for (int f = 0; f < ARRAY_LEN(formats); f++) {
         start(&p, formats[f]);
@@ -489,7 +479,7 @@ static void couple_only(struct problem *p, const int *column, int live, float da
                 for (int b = 0; b < live; b++) both = both || (column[a] == i && column[b] == j);
             if (!both) p->h.h[i * p->n + j] = 0.0f;
         }
-    metric_close(&p->m[0]), metric_close(&p->m[1]);
+    metric_close(&p->m);
     problem_metric(p, damping);
 }
 
@@ -516,7 +506,7 @@ TEST(small_problems_end_near_the_best_of_all_codes)
     for (int f = 0; f < ARRAY_LEN(four); f++) {
         double search = 0, polish = 0, best = 0, ratio = 0;
         start(&p, four[f]);
-        for (int stage = SOLVE_SEARCH; stage <= SOLVE_POLISH; stage += SOLVE_POLISH) {
+        for (int stage = SOLVE_SEARCH; stage <= SOLVE_CODES; stage += SOLVE_CODES) {
             solver.stage = (enum solve_stage)stage;
             solve_rows(&solver, &level[n_levels - 1], p.x, p.rows, p.q, NULL, p.scratch);
             decode(&p, p.q);
@@ -547,7 +537,7 @@ TEST(units_end_near_the_best_of_all_entries_and_signs)
         start(&p, books[f]);
         const struct grid *g = &solver.grid;
         const struct metric *m = solver.metric;
-        solver.stage = SOLVE_POLISH;
+        solver.stage = SOLVE_CODES;
         solve_rows(&solver, &level[n_levels - 1], p.x, p.rows, p.q, NULL, p.scratch);
         decode(&p, p.q);
         for (int r = 0; r < p.rows; r++) {
@@ -606,7 +596,7 @@ TEST(degenerate_input_gives_legal_blocks)
     for (int kind = 0; kind < 3; kind++) { /* few tokens; dead columns too, and hardly any damping; no token at all */
         for (int i = 0; i < 256 * 256; i++)
             if (kind == 2 || (kind == 1 && (i % 256 % 7 == 0 || i / 256 % 7 == 0 || i / 256 / 32 == 3 || i % 256 / 32 == 3))) p.h.h[i] = 0.0f;
-        metric_close(&p.m[0]), metric_close(&p.m[1]);
+        metric_close(&p.m);
         problem_metric(&p, damping[kind == 1]);
         for (int f = 0; f < ARRAY_LEN(formats); f++) {
             start(&p, formats[f]);
@@ -624,12 +614,10 @@ TEST(wrong_shapes_are_refused)
     seed = 12;
     problem_new(&p, 288, 1, 40);
     struct err e = { 0 };
-    CHECK(solver_init(&solver, dtype_by_id(GGUF_Q4_K), &p.m[1], p.importance, &e) == ERR_USAGE);
+    CHECK(solver_init(&solver, dtype_by_id(GGUF_Q4_K), &p.m, p.importance, &e) == ERR_USAGE);
     CHECK_HAS(e.text, "288");
-    struct err e2 = { 0 };
-    CHECK(solver_init(&solver, dtype_by_id(GGUF_Q4_0), &p.m[0], p.importance, &e2) == ERR_USAGE);
     struct err e3 = { 0 };
-    CHECK(solver_init(&solver, dtype_by_id(GGUF_F16), &p.m[0], p.importance, &e3) == ERR_USAGE);
+    CHECK(solver_init(&solver, dtype_by_id(GGUF_F16), &p.m, p.importance, &e3) == ERR_USAGE);
     start(&p, GGUF_Q4_0);
     solve_rows(&solver, &level[0], p.x, 1, p.q, p.loss, p.scratch);
     CHECK(p.loss[0][SOLVE_SCALES] <= p.loss[0][SOLVE_SEARCH]);
