@@ -38,10 +38,10 @@ struct solver {
     uint8_t q_of[256];                /* scalar: q of code + 128 */
     float table[16], between[16];     /* uneven levels in rising order; [i]: the middle of i and i + 1, infinite past the last */
     const struct metric *metric;
-    const float *importance;          /* [n] of the search's columns; NULL: metric->d, what is left of the diagonal when later columns follow: 1 to 2 % less error at the end
-                                       * than the diagonal itself */
+    const float *importance;          /* [n] of the search's columns; NULL: metric->d, what is left of the diagonal when later columns follow:
+                                       * 1 to 2 % less error at the end than the diagonal itself */
     enum solve_stage stage;           /* the last to do */
-    int sweeps;                       /* SOLVE_SWEEPS */
+    int sweeps;                       /* SOLVE_SWEEPS; fewer when nothing moves any more */
 };
 
 /* solver_init - for one format and one matrix. metric and importance stay the caller's. ERR_USAGE for formats that are no grid, or whose rows

@@ -3,13 +3,11 @@
 /* Steps of the stored codes of a group that are tried, or of its own half floats: d *= 1 + d step, min += offset of a step. */
 struct move { int8_t sc, m; float d, offset; };
 #define COUNTED(list) list, ARRAY_LEN(list)
-static const struct move scale_moves[] = { { .sc = 1 }, { .sc = -1 }, { .sc = 2 }, { .sc = -2 } };
-static const struct move both_moves[] = {
-    { 1, 0 }, { -1, 0 }, { 0, 1 }, { 0, -1 }, { 1, 1 }, { -1, -1 }, { 1, -1 }, { -1, 1 }, { 2, 0 }, { -2, 0 }, { 0, 2 }, { 0, -2 }, { 2, 2 }, { -2, -2 },
-};
-static const struct move half_moves[] = { { .d = 0.02f }, { .d = -0.02f }, { .d = 0.06f }, { .d = -0.06f } };
-static const struct move half_min_moves[] = { { .d = 0.03f, .offset = -0.225f }, { .d = -0.03f, .offset = 0.225f }, { .offset = 0.2f }, { .offset = -0.2f },
-                                              { .d = 0.03f }, { .d = -0.03f }, { .d = 0.08f, .offset = -0.6f }, { .d = -0.08f, .offset = 0.6f } };
+/* Steps of two, and half floats moved by other amounts, changed held-out errors by less than 1 %. */
+static const struct move scale_moves[] = { { 1, 0 }, { -1, 0 } };
+static const struct move both_moves[] = { { 1, 0 }, { -1, 0 }, { 0, 1 }, { 0, -1 }, { 1, 1 }, { -1, -1 }, { 1, -1 }, { -1, 1 } };
+static const struct move half_moves[] = { { .d = 0.03f }, { .d = -0.03f } };
+static const struct move half_min_moves[] = { { .d = 0.03f, .offset = -0.225f }, { .d = -0.03f, .offset = 0.225f }, { .offset = 0.2f }, { .offset = -0.2f } };
 
 static const struct move *moves_of(const struct solve_tile *t, int *n)
 {
