@@ -54,8 +54,8 @@ static const struct cpuid_bit cpuid_bits[] = {
     { 7, 1, EAX, 5, STATE_AVX512, CPU_AVX512_BF16 }, { 7, 0, ECX, 1, STATE_AVX512, CPU_AVX512_VBMI },
 };
 
-#if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: the AVX-512 level made of other instructions */
-enum { EMULATED = CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI };
+#if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: these levels made of other instructions */
+enum { EMULATED = CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI };
 #else
 enum { EMULATED = 0 };
 #endif

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The AVX-512 kernels on any x86-64 CPU with AVX2: their files are compiled without AVX-512 against the SIMDe headers and must pass the claims
+# The AVX-512 and AVX-VNNI kernels on any x86-64 CPU with AVX2: their files are compiled without either against the SIMDe headers and must pass the claims
 # about kernels that the real ones pass. Proves arithmetic and indices, not speed or instruction selection. Takes a minute, most of it to compile
 # the tiles. Needs pip, or SIMDE=FOLDER that holds simde/.
 set -eu
@@ -15,14 +15,14 @@ if [ -z "${SIMDE:-}" ]; then
 fi
 make_test() { make -s -j2 CC="$cc" B="$build" CFLAGS=-DCUANTO_EMULATE_AVX512 "$build/test"; }
 make_test
-for f in ggml-like/kernels/isa_avx512*.c quant/isa_avx512*.c; do
+for f in ggml-like/kernels/isa_avx512*.c ggml-like/kernels/isa_avxvnni*.c quant/isa_avx512*.c; do
     [ -f "$f" ] || continue
     $cc -std=c11 -D_GNU_SOURCE -Itests/simde -isystem "$SIMDE" -I. -O1 -fno-math-errno -ffp-contract=off -mavx2 -mfma -mf16c -w -Wno-psabi \
         -c "$f" -o "$build/${f%.c}.o"
 done
 make_test # links again
-if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o 2>/dev/null | grep -q zmm; then
-    echo "simde.sh: AVX-512 instructions are left" >&2
+if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o "$build"/*/*/isa_avxvnni*.o 2>/dev/null | grep -q 'zmm\|vpdp'; then
+    echo "simde.sh: AVX-512 or VNNI instructions are left" >&2
     exit 1
 fi
 exec "$build/test" kernels_matmul kernels_vec quant_search

@@ -1,4 +1,4 @@
-/* immintrin - stands before the compiler's own header when tests/simde.sh builds the AVX-512 level for a CPU without AVX-512: the 512-bit
+/* immintrin - stands before the compiler's own header when tests/simde.sh builds the AVX-512 and AVX-VNNI levels for a CPU without: the 512-bit
  * intrinsics become those of SIMDe, and those that SIMDe 0.8.2 lacks or gets wrong (masked loads and stores touch all lanes) are loops. */
 #pragma once
 #include_next <immintrin.h>
@@ -9,6 +9,10 @@
 #include <simde/x86/avx512.h>
 #include <stdint.h>
 #include <string.h>
+
+/* AVX-VNNI is the 256-bit form of AVX-512 VNNI under other names. */
+#define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
+#define _mm256_dpwssd_avx_epi32 simde_mm256_dpwssd_epi32
 
 /* lane i of the result, of type To, is lane i of v, of type From */
 #define SHIM_CONVERT(name, result, To, source, From, lanes)    \
