@@ -167,12 +167,10 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
-            if (rows == PANEL_ROWS) {
-                mul(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
-                p.next_bytes = 0; /* the first tile has asked for it */
-                continue;
-            }
-            mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
+            if (rows == PANEL_ROWS) mul(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
+            else mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
+            p.next_bytes = 0; /* the first tile has asked for it */
+            if (rows == PANEL_ROWS) continue;
             for (int j = 0; j < m; j++)
                 for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * stride + i] : 0.0f);
         }

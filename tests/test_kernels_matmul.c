@@ -100,7 +100,7 @@ static struct weights weights_new(const struct dtype *t, int rows, int64_t k, en
 
 /* ---- activations ---- */
 
-enum { GAUSS, TINY, CONSTANT, EXTREMES, OUTLIER, ZERO, SHAPES };
+enum { GAUSS, TINY, CONSTANT, EXTREMES, OUTLIER, SPIKE, ZERO, SHAPES };
 
 static void fill_x(float *x, int64_t n, int shape, uint64_t *seed)
 {
@@ -109,6 +109,7 @@ static void fill_x(float *x, int64_t n, int shape, uint64_t *seed)
         x[i] = shape == GAUSS ? g : shape == TINY ? g * 1e-39f : shape == CONSTANT ? 3.7f : shape == ZERO ? 0.0f : g;
         if (shape == EXTREMES) x[i] = i % 3 ? 1.0f : -1.0f;
         if (shape == OUTLIER && i % 71 == 5) x[i] *= 1e4f;
+        if (shape == SPIKE && i % 256 == 7) x[i] = 300;
     }
 }
 
@@ -244,6 +245,39 @@ TEST(rowdot_is_exact_up_to_float_rounding)
         }
 }
 
+/* One column in 256 that is 300 times the others sets the scale of all: what that costs products of the others, beside the floats. */
+TEST(rowdot_error_beside_a_spike)
+{
+    enum { COLS = 2048, TIMES = 100 };
+    struct level l;
+    uint64_t seed = 13;
+    EACH_LEVEL(l) {
+        const struct dtype *t = dtype_by_id(GGUF_Q8_0);
+        test_begin("rowdot_error_beside_a_spike %s", l.name);
+        double error = 0, size = 0;
+        float *x = malloc(2 * COLS * sizeof *x), *w = x + COLS;
+        struct buf mem = buf_new(act_row_bytes(COLS)), bytes = buf_new(dtype_row_bytes(t, COLS));
+        struct act_row row;
+        if (!x) abort();
+        act_row_place(&row, mem.data, COLS);
+        for (int n = 0; n < TIMES; n++) {
+            double exact = 0;
+            fill_x(x, COLS, SPIKE, &seed), fill_x(w, COLS, GAUSS, &seed);
+            for (int i = 7; i < COLS; i += 256) w[i] = 0;
+            dtype_from_f32(t, w, bytes.data, COLS);
+            dtype_to_f32(t, bytes.data, w, COLS);
+            for (int i = 0; i < COLS; i++) exact += (double)w[i] * x[i];
+            l.k.quant_row(&row, x, COLS);
+            double e = l.k.rowdot[t->gguf_id](bytes.data, &row, COLS) - exact;
+            error += e * e, size += exact * exact;
+        }
+        double rms = sqrt(error / size), step = 300.0 / ACT_ROW_MAX;
+        CHECK_MSG(rms < 1.25 * step / sqrt(12), "rms error %.3g, a step / sqrt(12) is %.3g", rms, step / sqrt(12));
+        buf_end(&mem), buf_end(&bytes);
+        free(x);
+    }
+}
+
 /* ---- activations of a tile ---- */
 
 struct acts { struct buf mem, xmem; struct act_panel p; const float *x[4 * TILE_TOKENS_MAX]; };
@@ -276,10 +310,11 @@ static void acts_row(const struct kernels *k, const struct acts *a, int t, doubl
 /* Half a step of the contract, for 16 columns that hold column c: of its 32, the level chooses which. */
 static double half_step(const float *x, int64_t cols, int64_t c, enum act_form form)
 {
-    float lo = x[c], hi = x[c], top = 0;
-    for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; i++) lo = fminf(lo, x[i]), hi = fmaxf(hi, x[i]);
-    for (int64_t i = c / 256 * 256; i < min_i64(cols, c / 256 * 256 + 256); i++) top = fmaxf(top, fabsf(x[i]));
-    return 0.5 * (form == ACT_8 ? ((double)hi - lo) / 254 + top * 0x1p-14 : top / 32500.0) + 1e-33;
+    double lo = x[c], hi = x[c], top = 0;
+    for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; i++) lo = fmin(lo, x[i]), hi = fmax(hi, x[i]);
+    for (int64_t i = c / 256 * 256; i < min_i64(cols, c / 256 * 256 + 256); i++)
+        if (isfinite(x[i]) && fabsf(x[i]) > top) top = fabsf(x[i]);
+    return 0.5 * (form == ACT_8 ? (hi - lo) / 254 + top * 0x1p-14 : top / 32500.0) + 1e-33;
 }
 
 static void check_acts(const struct kernels *k, const struct acts *a)
@@ -342,27 +377,48 @@ TEST(quant_planes_equals_plain_c)
     }
 }
 
+/* bad[] in every n-th of the first 16 of 64 columns, from `at` on; column i of the others is i. */
+static void check_bad(const struct level *l, const float bad[4], int n, int64_t at, enum act_form form)
+{
+    enum { COLS = 64 };
+    float x[COLS];
+    double v[COLS];
+    for (int i = 0; i < COLS; i++) x[i] = i < 16 && i % n == at % n ? bad[i / n % 4] : (float)i;
+    const float *rows[TILE_TOKENS_MAX];
+    for (int t = 0; t < TILE_TOKENS_MAX; t++) rows[t] = x;
+    int nt = l->k.tile_tokens;
+    struct buf tile = buf_new(act_panel_bytes(&l->k, COLS, nt, form)), row = buf_new(act_row_bytes(COLS));
+    struct act_panel p;
+    struct act_row r;
+    act_panel_place(&l->k, &p, tile.data, COLS, nt, form), act_row_place(&r, row.data, COLS);
+    l->k.quant_tile(&l->k, &p, 0, rows, nt);
+    l->k.quant_row(&r, x, COLS);
+    for (int t = 0; t < nt; t++) {
+        l->k.act_read(&l->k, &p, 0, t, 0, COLS, v);
+        for (int i = 0; i < COLS; i++)
+            CHECK_MSG(isfinite(v[i]) && (i < 32 || fabs(v[i] - x[i]) <= half_step(x, COLS, i, form) * 1.001), "form %d, %g every %d: token %d column %d is %g",
+                      form, (double)bad[0], n, t, i, v[i]);
+    }
+    for (int i = 0; i < COLS; i++) {
+        CHECK(isfinite(r.d[i / 32]) && abs(r.y[i]) <= ACT_ROW_MAX);
+        if (isfinite(x[i])) CHECK_NEAR((double)r.d[i / 32] * r.y[i], x[i], 0.51 * r.d[i / 32]);
+    }
+    buf_end(&tile), buf_end(&row);
+}
+
 TEST(quantizers_survive_nan_and_inf)
 {
+    static const float bad[][4] = {
+        { NAN, NAN, NAN, NAN }, { INFINITY, INFINITY, INFINITY, INFINITY }, { -INFINITY, -INFINITY, -INFINITY, -INFINITY },
+        { NAN, INFINITY, -INFINITY, INFINITY }, { 3e38f, -3e38f, 3e38f, -3e38f }, { 3e38f, 3e38f, 3e38f, 3e38f }, { -FLT_MAX, INFINITY, FLT_MAX, NAN },
+    };
     struct level l;
     EACH_LEVEL(l) {
         test_begin("quantizers_survive_nan_and_inf %s", l.name);
-        float bad[3] = { NAN, INFINITY, -INFINITY }, x[64];
-        for (int i = 0; i < 64; i++) x[i] = i < 32 ? bad[i % 3] : (float)i;
-        const float *rows[TILE_TOKENS_MAX];
-        for (int t = 0; t < TILE_TOKENS_MAX; t++) rows[t] = x;
-        struct buf tile = buf_new(act_panel_bytes(&l.k, 64, l.k.tile_tokens, ACT_8)), row = buf_new(act_row_bytes(64));
-        struct act_panel p;
-        struct act_row r;
-        act_panel_place(&l.k, &p, tile.data, 64, l.k.tile_tokens, ACT_8), act_row_place(&r, row.data, 64);
-        l.k.quant_tile(&l.k, &p, 0, rows, l.k.tile_tokens);
-        l.k.quant_row(&r, x, 64);
-        CHECK_NEAR(r.d[1] * (float)r.y[63], 63.0f, 1e-3f); /* the neighbouring block is untouched */
-        double v[64];
-        l.k.act_read(&l.k, &p, 0, 0, 0, 64, v);
-        for (int i = 0; i < 64; i++) CHECK(isfinite(v[i]) || i < 32);
-        for (int i = 32; i < 64; i++) CHECK_NEAR(v[i], x[i], 0.5f * (31.0f / 254 + 63.0f * 0x1p-14f));
-        buf_end(&tile), buf_end(&row);
+        for (int i = 0; i < ARRAY_LEN(bad); i++)
+            for (int n = 1; n <= 16; n *= 2) /* all of 16 columns, half of them .. one */
+                for (int at = 0; at < n; at += 3)
+                    for (enum act_form form = ACT_8; form <= ACT_15; form++) check_bad(&l, bad[i], n, at, form);
     }
 }
 
@@ -681,6 +737,7 @@ TEST(sizes_are_multiples_of_a_cache_line)
 }
 
 SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), T(rowdot_is_exact_up_to_float_rounding),
+      T(rowdot_error_beside_a_spike),
       T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
       T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),

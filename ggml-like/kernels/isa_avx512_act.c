@@ -86,7 +86,7 @@ struct group_stats { __m512 low, high, sum; }; /* lane = token */
 INLINE struct group_stats tile_stats(const __m512 v[NT])
 {
     __m512 low[GROUPS], high[GROUPS], sum[GROUPS];
-    __m512 top = _mm512_set1_ps(__builtin_inff()), bottom = _mm512_set1_ps(-__builtin_inff());
+    __m512 top = _mm512_set1_ps(ACT_FAR), bottom = _mm512_set1_ps(-ACT_FAR);
 UNROLL
     for (int g = 0; g < GROUPS; g++) {
         __m512 lo[4], hi[4];
@@ -94,11 +94,12 @@ UNROLL
         for (int t = 0; t < 4; t++) lo[t] = _mm512_min_ps(v[4 * g + t], top), hi[t] = _mm512_max_ps(v[4 * g + t], bottom); /* drops NaNs */
         low[g] = fold_tokens(lo, op_min), high[g] = fold_tokens(hi, op_max), sum[g] = fold_tokens(v + 4 * g, op_add);
     }
-    return (struct group_stats){ .low = fold_lanes(low, op_min), .high = fold_lanes(high, op_max), .sum = fold_lanes(sum, op_add) };
+    return (struct group_stats){ .low = op_max(fold_lanes(low, op_min), bottom), .high = op_min(fold_lanes(high, op_max), top),
+                                 .sum = fold_lanes(sum, op_add) };
 }
 
-/* 16 columns to 0..254. No clamp: the product cannot round past 254, and a NaN becomes INT32_MIN, which the packs saturate to the 0 that it
- * should be. */
+/* 16 columns to 0..254. No clamp: the product cannot round past 254 but where v is beyond ACT_FAR, and saturates then; NaN and infinity become
+ * INT32_MIN, which the packs saturate to 0. */
 INLINE __m512i tile_codes(__m512 v, float low, float inv)
 {
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(v, _mm512_set1_ps(low)), _mm512_set1_ps(inv)));
@@ -137,7 +138,7 @@ UNROLL
 UNROLL
             for (int t = 0; t < 4; t++) q[t] = tile_codes(v[4 * g + t], low[4 * g + t], inv[4 * g + t]);
             q[0] = _mm512_packus_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
-            store_lanes(to.a + 16 * g, _mm512_add_epi8(q[0], one));
+            store_lanes(to.a + 16 * g, _mm512_adds_epu8(q[0], one));
         }
     }
 }

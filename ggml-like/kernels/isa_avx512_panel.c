@@ -69,7 +69,7 @@ INLINE void heads16(struct rows r, V head[2])
 }
 
 /* -16 in byte i of lane `bits` where bit i of `bits` is clear */
-#define CLEAR(b) ((b) & 1 ? 0 : 0xf0u) | ((b) & 2 ? 0 : 0xf000u) | ((b) & 4 ? 0 : 0xf00000u) | ((b) & 8 ? 0 : 0xf0000000u)
+#define CLEAR(b) (((b) & 1 ? 0 : 0xf0u) | ((b) & 2 ? 0 : 0xf000u) | ((b) & 4 ? 0 : 0xf00000u) | ((b) & 8 ? 0 : 0xf0000000u))
 static const uint32_t clear_of[16] = { CLEAR(0), CLEAR(1), CLEAR(2), CLEAR(3), CLEAR(4), CLEAR(5), CLEAR(6), CLEAR(7), CLEAR(8), CLEAR(9),
                                        CLEAR(10), CLEAR(11), CLEAR(12), CLEAR(13), CLEAR(14), CLEAR(15) };
 INLINE V clear_bits(V v, int n) { return _mm512_permutexvar_epi32(v_srl32(v, n), load512(clear_of)); }

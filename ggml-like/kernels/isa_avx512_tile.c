@@ -10,7 +10,8 @@ enum { NT = AVX512_TILE_TOKENS };
 
 /* The int32 sums start at the bits of 1.5 * 2^23. Read as a float, such a sum is 1.5 * 2^23 + dot exactly, as |dot| < 2^22 (16 columns,
  * 255 * 128 each), so scale * dot is one FMA without conversion: an eighth of the tile. scale * 1.5 * 2^23 must be exact for that, which
- * holds for scales of up to 22 significant bits: every half float times a small integer. Other panels (q8_k) convert. */
+ * holds for scales of up to 22 significant bits: every half float times a small integer. Other panels (q8_k) convert. It is finite for all scales
+ * of the contract (< 2^96). */
 static const float integer_one = 0x1.8p23f;
 enum { LONG_SCALE = 3 }; /* mantissa bits that a scale of 22 bits leaves zero */
 

@@ -164,7 +164,8 @@ static void quant_planes(const struct kernels *k, const struct act_tile *into, i
             lows[t] = min4(v), highs[t] = max4(v), sums[t] = add4(v);
         }
         transpose4(lows), transpose4(highs), transpose4(sums);
-        float32x4_t low = min4(lows), range = vsubq_f32(max4(highs), low);
+        float32x4_t far = vdupq_n_f32(ACT_FAR), low = vmaxnmq_f32(vminnmq_f32(min4(lows), far), vnegq_f32(far));
+        float32x4_t range = vsubq_f32(vminnmq_f32(vmaxnmq_f32(max4(highs), vnegq_f32(far)), far), low);
         uint32x4_t wide = vcgeq_f32(range, vdupq_n_f32(ACT_RANGE_MIN));
         float32x4_t d = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(vdivq_f32(range, vdupq_n_f32(254.0f))), wide));
         float32x4_t inv = vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(vdivq_f32(vdupq_n_f32(254.0f), range)), wide));

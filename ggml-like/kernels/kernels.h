@@ -6,7 +6,8 @@
  * y[t][r] = sum_k W[r][k] * x[t][k].  W is a GGUF matrix that stays in the mapping in its file layout.
  *
  * One token (decode): activations become int16 with one scale per 256 (struct act_row); rowdot[] multiplies a file row in registers.
- *   15 bits make decode nearly exact, as they do in precise passes, whose scales are as wide (ACT_15). They are two signed bytes where bytes are
+ *   A value is off by at most 1/65000 of the largest of its 256, as in precise passes (ACT_15): where one is 300 times the others, products of those
+ *   have an rms error of 0.3 % (a test), which a scale per 32 would confine to its 32. The 15 bits are two signed bytes where bytes are
  *   multiplied: a second multiplication is cheaper than widening the codes. One scale a superblock leaves one conversion and one FMA of it.
  *
  * Several tokens (prefill, batches): 16 weight rows x up to PANEL_K columns are unpacked once into a panel of integer codes and float scales;
@@ -22,7 +23,9 @@
  *
  * Float weights: the same walk with f32 panels and tile_f32.
  *
- * All pointers are 64-byte aligned unless a slot says otherwise. No slot allocates, fails, or touches memory outside its arguments. Different
+ * All pointers are 64-byte aligned unless a slot says otherwise, d and sum32 of an act_row to 32 bytes (a part of a row may begin at any
+ * ACT_ROW_SPAN). Scales of weights below 2^96 in magnitude: integer sums meet them before the activations' own scale (a larger one, which no half
+ * float is but MXFP4 and Q8_K can state, gives infinities or NaN). No slot allocates, fails, or touches memory outside its arguments. Different
  * threads may run any slot at once on different outputs. Results of a row or token never depend on its neighbours in the same call. */
 #pragma once
 #include "ggml-like/dtype.h"
@@ -78,7 +81,7 @@ struct act_eight { int8_t hi[8][8][4], lo[8][8][4]; };
 
 /* One token for rowdot. x[i] ~ d[i/32] * y[i].
  *   y  int16 [k], |y| <= ACT_ROW_MAX    hi, lo  int8 [k], y = 256 * hi + lo: for instructions that multiply bytes
- *   d  f32 [k/32], the same for all of ACT_ROW_SPAN columns
+ *   d  f32 [k/32], the same for all of ACT_ROW_SPAN columns: max|x| / ACT_ROW_MAX
  *   sum  int32 [k/16] sums of y over 16    sum16  f32 [k/16], sum32  f32 [k/32]: the sums of y times d, for constants and mins of the weights
  *   f32 [k] for float weights: the input itself
  *   quad  [k/128], eight  [k/256] rounded up, in the same memory: hi and lo in another order; a level's quant_row fills the one that the level reads
@@ -175,7 +178,7 @@ struct kernels {
 
     /* ---- matmul, one token ---- */
     /* fills all arrays of `row` but f32 from x [k], k % 32 == 0. d = max|x| / ACT_ROW_MAX per ACT_ROW_SPAN (0 when all zero),
-     * over the finite elements; the others become anything finite */
+     * over the finite elements; the others become anything finite. x unaligned */
     void (*quant_row)(struct act_row *row, const float *x, int64_t k);
     /* sum_k W[row][k] * x[k] for one row of `k` elements at w (file bytes, unaligned). Integer parts exact; float terms summed in an order that
      * depends on k only. May read ahead of the row by prefetch instructions only. Never NULL after kernels_init for rows of the dtype list. */
@@ -198,7 +201,8 @@ struct kernels {
      * The error of a value is at most half a step:
      *   ACT_8:  (max - min) / 254 over its 16 columns (which 16 of 32 is the level's choice) + 2^-14 max|x| over its 256
      *   ACT_15: max|x| / 32500 over its 256 columns
-     * and at most 1e-33 besides. Elements that are not finite become anything finite and do not disturb the others beyond their 16 columns. */
+     * and at most 1e-33 besides. Elements that are not finite become anything finite and do not disturb the others beyond their 16 columns; with
+     * ACT_8, and ACT_15 of two parts, so do those beyond 2^127. The sums of x, for mins, keep what is not finite: such a token shows it. x unaligned. */
     void (*quant_tile)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
     void (*pack_tile_f32)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
     /* v[t][k0 .. k0 + n] of token t of a tile, exactly: what tile() multiplies. k0 and n multiples of 32. For tests and for what rounding left. */

@@ -123,3 +123,5 @@ struct shape { int group, code_max; bool has_min; };
 /* Smallest range (tile) or magnitude (row) of a block that is still quantized: below it the reciprocal of the scale would not be finite.
  * Such a block becomes a constant; the error is below 1e-33. */
 #define ACT_RANGE_MIN 0x1p-110f
+/* Planes: minima and maxima of 16 columns are clamped to this, so that their difference is finite whatever the columns hold. */
+#define ACT_FAR 0x1.fffffep126f

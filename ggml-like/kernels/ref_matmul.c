@@ -145,11 +145,12 @@ static void panel_build(const struct kernels *k, struct panel *p, const struct d
 /* 16 columns of one token */
 static void quant_tile_group(struct act_tile to, const float *x, int64_t nt)
 {
-    float lo = INFINITY, hi = -INFINITY;
+    float lo = ACT_FAR, hi = -ACT_FAR;
     for (int i = 0; i < 16; i++) {
         if (x[i] < lo) lo = x[i];
         if (x[i] > hi) hi = x[i];
     }
+    lo = clampf(lo, -ACT_FAR, ACT_FAR), hi = clampf(hi, -ACT_FAR, ACT_FAR);
     float range = hi - lo, sum = 0.0f;
     bool flat = !(range >= ACT_RANGE_MIN);
     float d = flat ? 0.0f : range / 254.0f, inv = flat ? 0.0f : 254.0f / range;
