@@ -39,8 +39,14 @@ static inline void op_row_range(const struct op_run *r, const struct op *op, int
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }
 
-/* Weight rows that a thread takes at a time for one row of activations: about 8 KiB, 0.3 us, which is what the last one keeps the others waiting. */
-static inline int64_t op_row_chunk(const struct tensor *w) { return max_i64(4, (int64_t)(8192 / w->nb[1])); }
+/* Weight rows that a thread takes at a time for one row of activations: about 8 KiB, 0.3 us, which is what the last one keeps the others waiting. A
+ * piece costs 8 ns to take (a locked instruction, which also waits for the loads before it): of large matrices up to 64 KiB, 32 pieces a thread. One
+ * thread has nobody to wait for it. */
+static inline int64_t op_row_chunk(const struct op_run *r, const struct tensor *w)
+{
+    if (r->nth == 1) return w->ne[1];
+    return max_i64(max_i64(4, (int64_t)(8192 / w->nb[1])), min_i64((int64_t)(65536 / w->nb[1]), w->ne[1] / (32 * r->nth)));
+}
 
 /* What weights want to read: quantized activations in the form of the pass; in 15 bits in every pass (kernels.code_max_8); floats. */
 enum act_kind { READ_ANY, READ_WIDE, READ_FLOATS };

@@ -129,7 +129,7 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 static void matmul_row(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t n_w, float *y)
 {
     struct act_row x = op_act_row(r, op->src[1], w, 0);
-    for (int64_t begin, end; op_take(r, n_w, op_row_chunk(w), &begin, &end);)
+    for (int64_t begin, end; op_take(r, n_w, op_row_chunk(r, w), &begin, &end);)
         kernels_dots(r->k, w->type, y + begin, (const uint8_t *)w->data + (size_t)begin * w->nb[1], w->nb[1], end - begin, &x, w->ne[0]);
 }
 

@@ -264,7 +264,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
 static void moe_single(const struct op_run *r, const struct op *op, const struct tensor *w, const struct route *route, float *y)
 {
     bool f32 = op_is_float(w->type), own = r->x->plan->val[op->src[3]].sorted;
-    int64_t n = w->ne[1], chunk = op_row_chunk(w);
+    int64_t n = w->ne[1], chunk = op_row_chunk(r, w);
     int64_t chunks = (n + chunk - 1) / chunk;
     const uint8_t *a = op_data(r, op->src[1]);
     for (int64_t i, end; op_take(r, chunks * route->n_pairs, 1, &i, &end);) {

@@ -230,14 +230,15 @@ static bool overlap(const struct value *a, const struct value *b)
 }
 
 /* Element-wise ops on little data: sharing them out takes longer than doing them (a barrier and the late comer it waits for: 0.2 to 1.5 us), and one
- * thread needs no barrier between two of them. 8192 floats are 1 to 2 us of work. */
+ * thread needs no barrier between two of them. 8192 floats are 1 to 2 us of work; so are 256 of a table of angles, which has no source. */
 static bool op_is_solo(const struct plan *p, const struct op *op)
 {
-    enum { SOLO_MAX = 8192 };
+    enum { SOLO_MAX = 8192, ANGLE = 32 };
     int64_t n = 0;
     if (!op_table[op->kind].small) return false;
     for (int i = 0; i < OP_SRC; i++)
         if (op->src[i] != VAL_NONE) n = max_i64(n, tensor_elements(&p->val[op->src[i]].t));
+    if (op->dst != VAL_NONE) n = max_i64(n, (op->kind == OP_ROPE_TABLE ? ANGLE : 1) * tensor_elements(&p->val[op->dst].t));
     return n <= SOLO_MAX;
 }
 
@@ -331,34 +332,43 @@ void *op_data(const struct op_run *r, val v)
     return x->temp ? r->x->base + x->offset : x->t.data;
 }
 
-/* The start of this thread's part, at its first call for the op. */
-static void share_open(struct plan_share *s, int32_t index, int64_t first)
+/* This thread's part, once for each op: the four divisions of a range took as long as everything else in a call. */
+static void share_open(struct plan_share *s, const struct op_run *r, int64_t n, int64_t chunk)
 {
-    if (atomic_load_explicit(&s->at, memory_order_relaxed) >> 32 != (uint64_t)index + 1)
-        atomic_store_explicit(&s->at, ((uint64_t)index + 1) << 32 | (uint64_t)first, memory_order_relaxed);
+    int64_t first;
+    if (atomic_load_explicit(&s->at, memory_order_relaxed) >> 32 == (uint64_t)r->index + 1) return;
+    pool_range(n, chunk, r->ith, r->nth, &first, &s->last);
+    atomic_store_explicit(&s->at, ((uint64_t)r->index + 1) << 32 | (uint64_t)first, memory_order_relaxed);
 }
 
-/* The next items of a part that ends at `last`. Nothing from a thread that has not come to this op or has gone on from it. */
-static bool share_take(struct plan_share *s, int32_t index, int64_t chunk, int64_t last, int64_t *begin)
+/* The next items of a part that ends at `last`. Nothing from a thread that has not come to this op or has gone on from it. Without `others` nobody
+ * else takes from it, and no locked instruction is needed. */
+static bool share_take(struct plan_share *s, int32_t index, int64_t chunk, int64_t last, bool others, int64_t *begin, int64_t *end)
 {
-    uint64_t at = atomic_load_explicit(&s->at, memory_order_relaxed);
+    uint64_t at = atomic_load_explicit(&s->at, memory_order_relaxed), next;
     do {
         *begin = (int64_t)(at & UINT32_MAX);
         if (at >> 32 != (uint64_t)index + 1 || *begin >= last) return false;
-    } while (!atomic_compare_exchange_weak_explicit(&s->at, &at, at + (uint64_t)min_i64(chunk, last - *begin), memory_order_relaxed, memory_order_relaxed));
+        *end = *begin + min_i64(chunk, last - *begin);
+        next = at + (uint64_t)(*end - *begin);
+        if (!others) {
+            atomic_store_explicit(&s->at, next, memory_order_relaxed);
+            return true;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&s->at, &at, next, memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 
 bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end)
 {
-    for (int i = 0; i < r->nth; i++) {
+    struct plan_share *own = &r->x->share[r->ith];
+    share_open(own, r, n, chunk);
+    if (share_take(own, r->index, chunk, own->last, r->nth > 1, begin, end)) return true;
+    for (int i = 1; i < r->nth; i++) {
         int ith = (r->ith + i) % r->nth;
         int64_t first, last;
         pool_range(n, chunk, ith, r->nth, &first, &last);
-        if (i == 0) share_open(&r->x->share[ith], r->index, first);
-        if (!share_take(&r->x->share[ith], r->index, chunk, last, begin)) continue;
-        *end = min_i64(*begin + chunk, last);
-        return true;
+        if (share_take(&r->x->share[ith], r->index, chunk, last, true, begin, end)) return true;
     }
     return false;
 }

@@ -149,8 +149,9 @@ struct batch {
 };
 
 /* Where a thread stands in its own part of the work of an op: op number + 1 in the upper half, next item in the lower. Whoever has finished helps
- * the others from there. A line of its own for each thread, whatever the alignment of the array. */
-struct plan_share { _Atomic uint64_t at; uint8_t apart[120]; };
+ * the others from there. `last`, the end of the part, is for the thread itself, others work it out. A line of its own for each thread, whatever the
+ * alignment of the array. */
+struct plan_share { _Atomic uint64_t at; int64_t last; uint8_t apart[112]; };
 
 struct plan_exec {
     const struct plan *plan;
@@ -181,7 +182,7 @@ struct op_run {
     void *scratch;         /* this thread's, 64-byte aligned */
 };
 void *op_data(const struct op_run *r, val v);
-/* op_take - next chunk of [0, n), n < 2^31: false when all work is taken. Each thread first takes its own contiguous part: a core then reads one stream of
- * weights, and in each pass the same one (two threads on one counter: 0.72 to 0.83 of the speed of decoding). A thread that has finished takes from the
- * parts of the others: chunks do not come in rising order. One loop of op_take for each op. */
+/* op_take - next chunk of [0, n), at most `chunk` items, n < 2^31: false when all work is taken. Each thread first takes its own contiguous part: a core
+ * then reads one stream of weights, and in each pass the same one (two threads on one counter: 0.72 to 0.83 of the speed of decoding). A thread that has
+ * finished takes from the parts of the others: chunks do not come in rising order. One loop of op_take for each op, always with the same n and chunk. */
 bool op_take(const struct op_run *r, int64_t n, int64_t chunk, int64_t *begin, int64_t *end);

@@ -321,6 +321,26 @@ TEST(rope_tables_are_shared_by_value)
     plan_free(&p);
 }
 
-SUITE(experts, T(rope_tables_are_shared_by_value),
+/* A prompt's table of angles is work for all threads, one token's is not: nothing else tells, the op has no source. */
+TEST(large_rope_tables_are_shared_out)
+{
+    struct cpu_info cpu;
+    struct kernels k;
+    struct plan p;
+    struct rope_spec s = { .n_rot = 64, .base = 1e4f, .freq_scale = 1, .mscale = 1 };
+    cpu_detect(&cpu);
+    kernels_init(&k, cpu.features);
+    plan_init(&p, &k);
+    for (int64_t rows = 1; rows <= 64; rows += 63) {
+        plan_reset(&p, rows, 1, 64);
+        CHECK(plan_reserve(&p, PLAN_CHUNK, NULL) == OK);
+        plan_keep(&p, op_rope_table(&p, &s));
+        CHECK(plan_finish(&p, NULL) == OK);
+        CHECK(p.n_op == 1 && p.op[0].solo == (rows == 1));
+    }
+    plan_free(&p);
+}
+
+SUITE(experts, T(rope_tables_are_shared_by_value), T(large_rope_tables_are_shared_out),
       T(experts_are_chosen_and_weighed_as_written), T(each_head_meets_its_own_matrix), T(one_run_is_joined_to_every_run),
       T(layer_norms_equal_their_formula));

@@ -168,6 +168,7 @@ struct taken {
     int n_ops;
     int64_t n, chunk;
     _Atomic int count[8][600]; /* [op][item] */
+    _Atomic int too_long;
 };
 
 static void take_all(void *ctx, int ith, int nth)
@@ -177,8 +178,10 @@ static void take_all(void *ctx, int ith, int nth)
     struct op_run r = { .x = &x, .ith = ith, .nth = nth };
     for (r.index = 0; r.index < t->n_ops; r.index++) {
         if ((r.index + ith) % 3 == 0) nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
-        for (int64_t begin, end; op_take(&r, t->n, t->chunk, &begin, &end);)
+        for (int64_t begin, end; op_take(&r, t->n, t->chunk, &begin, &end);) {
+            if (end - begin > t->chunk) t->too_long++; /* loops over single items do not look at the end */
             for (int64_t i = begin; i < end; i++) t->count[r.index][i]++;
+        }
     }
 }
 
@@ -195,6 +198,7 @@ TEST(op_take_gives_each_item_once)
             CHECK(pool_open(&p, thread_counts[c], NULL) == OK);
             pool_run(p, take_all, &t);
             pool_close(p);
+            CHECK(t.too_long == 0);
             for (int i = 0; i < t.n_ops; i++)
                 for (int64_t j = 0; j < t.n; j++) CHECK(t.count[i][j] == 1);
         }
