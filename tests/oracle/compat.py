@@ -3,11 +3,13 @@
 
     pip install numpy llama-cpp-python gguf
     compat.py [--rows N] [--types Q4_K,IQ2_XS] [MODEL.gguf ...]     from the root of the repository, cc in the path
+    compat.py --file SOURCE.gguf IMATRIX [MIX ...]                  whole files, of all mixes: same types, same bytes of every tensor
 
-Rows: normal, heavy-tailed, real weights of the models (decoded), and what is meant to go wrong: zeros, one weight, constants, denormals, huge and tiny
-values, signs that alternate, ties, importance that is zero here and there or everywhere. The library runs in a process of its own: on some of these
-it aborts, which is counted and is no difference. Scales that are NaN differ in their sign bit only: llama-quantize refuses the file, so does cuanto.
+Rows: real weights of the models (decoded), or without models normal, heavy-tailed, and what is meant to go wrong: zeros, one weight, constants,
+denormals, huge and tiny values, signs that alternate, ties, importance that is zero here and there or everywhere. The library runs in a process of
+its own: on some of these it aborts, which is counted and is no difference. Scales that are NaN differ in their sign bit only: llama-quantize refuses the file, so does cuanto.
 GGML: another libggml-base.so (release builds are plain x86-64; so is GGML_NATIVE's libggml-base).
+--file: IMATRIX may be - (none); CUANTO (build/release/cuanto), LLAMA = folder of llama-quantize; files go to TMPDIR.
 """
 import argparse
 import ctypes
@@ -48,6 +50,9 @@ int make(int id, const float *x, const float *w, int64_t rows, int64_t n, void *
 TYPES = {"F16": 1, "BF16": 30, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
          "IQ4_NL": 20, "IQ4_XS": 23, "IQ3_XXS": 18, "IQ3_S": 21, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ2_S": 22, "IQ1_S": 19, "IQ1_M": 29, "TQ1_0": 34,
          "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "Q1_0": 41, "Q2_0": 42}
+# llama-quantize has no NVFP4, the gguf package no Q2_0
+MIXES = ("F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K_S Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M "
+         "IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0").split()
 NEED_W = {"IQ2_XXS", "IQ2_XS", "IQ1_S"}  # the library takes these with importance only
 
 
@@ -145,7 +150,7 @@ def real_rows(path, n, count, rng):
     for t in gguf.GGUFReader(path).tensors:
         if len(t.shape) < 2 or t.n_elements < 8 * n:
             continue
-        if rng.random() > 40 / 200:
+        if rng.random() > 0.2:
             continue
         block, size = gguf.GGML_QUANT_SIZES[t.tensor_type]
         data = np.asarray(t.data).reshape(-1).view(np.uint8)
@@ -156,7 +161,33 @@ def real_rows(path, n, count, rng):
 
 
 
+def files(source, imatrix, mixes):
+    """Failures: mixes whose files differ, or that only one of the programs makes."""
+    import gguf
+    cuanto, llama = os.environ.get("CUANTO", "build/release/cuanto"), os.path.join(os.environ.get("LLAMA", ""), "llama-quantize")
+    failed = 0
+    importance = [] if imatrix == "-" else ["--imatrix", imatrix]
+    with tempfile.TemporaryDirectory() as folder:
+        a, b = os.path.join(folder, "cuanto.gguf"), os.path.join(folder, "llama.gguf")
+        for mix in mixes:
+            ours = subprocess.run([cuanto, "quantize", source, a, mix, "--compat", "--overwrite", "-q", *importance], capture_output=True)
+            other = subprocess.run([llama, *importance, source, b, mix], capture_output=True)
+            if ours.returncode or other.returncode:
+                failed += ours.returncode == 0 or other.returncode == 0
+                print(f"{mix:9} cuanto {ours.returncode} {ours.stderr.decode()[-160:].strip()}; llama-quantize {other.returncode}", flush=True)
+                continue
+            x, y = ({t.name: t for t in gguf.GGUFReader(f).tensors} for f in (a, b))
+            bad = [n for n in x.keys() | y.keys() if n not in x or n not in y or x[n].tensor_type != y[n].tensor_type or x[n].data.tobytes() != y[n].data.tobytes()]
+            kinds = sorted({t.tensor_type.name for t in x.values()})
+            failed += bool(bad)
+            print(f"{mix:9} {len(x)} tensors, {len(bad)} differ {bad[:3] if bad else ''} ({' '.join(kinds)})", flush=True)
+    print(f"{len(mixes) - failed} passed, {failed} failed")
+    return failed
+
+
 def main():
+    if sys.argv[1:2] == ["--file"]:
+        sys.exit(files(sys.argv[2], sys.argv[3], sys.argv[4:] or MIXES) > 0)
     p = argparse.ArgumentParser()
     p.add_argument("--rows", type=int, default=64)
     p.add_argument("--types", default=",".join(TYPES))
@@ -167,6 +198,8 @@ def main():
         own = build(folder)
     lib = library()
     n, bad_types = 2048, 0
+    rng = np.random.default_rng(3)
+    real = [(f"{os.path.basename(m)} {tensor}", x) for m in o.models for tensor, x in real_rows(m, n, o.rows, rng)]
     for name in o.types.split(","):
         id = TYPES[name]
         length, block = ctypes.c_int(), ctypes.c_int()
@@ -203,15 +236,14 @@ def main():
                           f"{np.frombuffer(b, np.uint8).reshape(-1, block.value)[k].tobytes().hex()}")
 
         with np.errstate(all="ignore"):
-            for what, w in [("no w", None), *weights(n, rng)]:
+            for what, w in [("no w", None), *weights(n, rng)] if not o.models else []:
                 compare("normal " + what, rng.standard_normal((o.rows, n)) * 0.02, w)
                 compare("student " + what, rng.standard_t(3, (o.rows, n)) * 0.02, w)
                 for odd, x in odd_rows(n, rng):
                     compare(odd + " " + what, np.reshape(x, (1, n)), w)
-            for model in o.models:
-                for tensor, x in real_rows(model, n, o.rows, rng):
-                    compare(f"{os.path.basename(model)} {tensor}", x, None)
-                    compare(f"{os.path.basename(model)} {tensor} with importance", x, np.exp(rng.standard_normal(n)))
+            for what, x in real:
+                compare(what, x, None)
+                compare(what + " with importance", x, np.exp(rng.standard_normal(n)))
         bad_types += bad > 0
         print(f"{name:8} {blocks:8} blocks, {bad} differ{', first: ' + first if bad else ''}, {aborts} inputs on which the library aborts", flush=True)
     print(f"{len(o.types.split(',')) - bad_types} passed, {bad_types} failed")
