@@ -314,6 +314,7 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         if (o->spec.granularity == PER_GROUP) snprintf(text, sizeof text, "%d bits, per group of %lld", o->spec.bits, (long long)o->spec.group);
         put_text(w, "quantize.method", text);
     } else if (o->spec.method && o->spec.method != quantizers[0]) put_text(w, "quantize.method", o->spec.method->name);
+    if (o->solver) put_text(w, "quantize.solver", o->solver);
     if (o->pure) gguf_put_i64(w, "quantize.pure", KV_BOOL, 1);
     if (o->keep_outliers) gguf_put_f32(w, "quantize.outlier_threshold", o->outlier_threshold);
     if (o->output_type) put_text(w, "quantize.output_type", o->output_type);

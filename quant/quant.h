@@ -24,6 +24,7 @@ struct quant_options {
     int64_t split_bytes;           /* > 0: output files of at most about this size, -00001-of-0000N */
     int n_threads;                 /* 0 = default of the CPU */
     const char *isa;               /* as in engine_options */
+    const char *solver;            /* what makes tensors in quant_run.solve, for metadata and the fingerprint of a resume; NULL: nothing does */
     bool sizes_only;               /* formats that need importance are not refused without it; quant_file does */
     const char *program;           /* "cuanto 1.2", for the metadata and the fingerprint of a resume; may be NULL */
 };
@@ -84,6 +85,7 @@ struct quant_progress {
     bool finished;                 /* this item just ended: item->stats is there */
     bool verifying;                /* the second pass of verify */
 };
+struct quant_output;
 struct quant_run {
     bool resume;                   /* continue OUT.part when its fingerprint fits; starts anew when there is none */
     bool full_stats;               /* error of every row, not of a sample of them */
@@ -91,7 +93,15 @@ struct quant_run {
     bool overwrite;                /* an existing OUT, or the OUT.part of another run, may be replaced */
     bool (*progress)(void *ctx, const struct quant_progress *p); /* false stops: ERR_INTERRUPTED, resumable. Calling thread. May be NULL */
     void *ctx;
+    /* NULL, or makes some tensors before the others are made: a solver that sees how the model uses them. Calling thread; an error ends the run, and
+     * what was put stays for a resume */
+    status (*solve)(void *solve_ctx, struct quant_output *out, struct err *e);
+    void *solve_ctx;
 };
+/* quant_output_get - the bytes [bytes_to] of item i, if an earlier run put them; *have false: it did not, or they are damaged. Items that were got or put
+ * are not made again. quant_output_put - they are on disk when it returns. For items that are neither kept nor have outliers. Within solve only. */
+status quant_output_get(struct quant_output *o, int64_t i, void *bytes, bool *have, struct err *e) MUST_USE;
+status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, struct err *e) MUST_USE;
 /* quant_plan_totals - for_run, unless NULL: also predicts the time, by quantizing a few rows of each format (about a second) and writing some MiB
  * to an unnamed file where `out` will be. */
 void quant_plan_totals(struct quant_plan *p, const struct quant_run *for_run, const char *out, struct quant_totals *t);

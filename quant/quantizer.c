@@ -31,7 +31,16 @@ static const struct quantizer quantizer_search = {
     .rows = search_rows_of,
 };
 
-const struct quantizer *const quantizers[] = { &quantizer_search, &quantizer_compat, &quantizer_absmax, &quantizer_zero_point, NULL };
+/* What it solves comes through quant_run.solve; here is what it does not. */
+const struct quantizer quantizer_gptq = {
+    .name = "gptq",
+    .brief = "errors made up for by other weights, as a text drives them: needs --calibration; minutes to hours",
+    .takes_type = true,
+    .target = search_target,
+    .rows = search_rows_of,
+};
+
+const struct quantizer *const quantizers[] = { &quantizer_search, &quantizer_gptq, &quantizer_compat, &quantizer_absmax, &quantizer_zero_point, NULL };
 
 const struct quantizer *quantizer_by_name(const char *name)
 {

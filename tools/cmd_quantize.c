@@ -13,6 +13,7 @@
 #include "tools/opt.h"
 #include "tools/quant_plan.h"
 #include "tools/quant_report.h"
+#include "tools/quant_solve.h"
 #include "tools/report.h"
 #include "tools/sha256.h"
 
@@ -22,6 +23,10 @@ struct job {
     const char *type;              /* NULL with a method that chooses it */
     struct quant_options o;
     struct importance im;
+    struct calibration calibration;  /* of --calibration */
+    struct quant_solve solve;
+    bool solves;                   /* --method gptq */
+    char solver[96];
     struct plan_view v;
     struct bar bar;
     bool told_before, sampled;     /* sampled: errors are those of some rows of each chunk */
@@ -83,6 +88,8 @@ static status parse_method(const struct cli *c, struct quant_spec *s, struct err
     if (c->compat && c->method && strcmp(c->method, quantizers[0]->name) && strcmp(c->method, name))
         return err_set(e, ERR_USAGE, "--compat is --method %s, and --method %.30s is given too", name, c->method);
     if (name && !(s->method = quantizer_by_name(name))) return err_set(e, ERR_USAGE, "--method: '%.30s' is unknown", name);
+    if (s->method == &quantizer_gptq && !c->calibration && !c->explain)
+        return err_set(e, ERR_USAGE, "--method gptq: no text to calibrate with: --calibration FILE");
     if (s->method == quantizers[0]) s->method = NULL;
     if (!chooses_type(s)) {
         if (!c->granularity && c->bits == 8) return OK;
@@ -195,9 +202,29 @@ static status take_options(struct job *j, struct err *e)
     if (c->report) TRY(quant_report_check(c->report, e));
     if (c->split_size) TRY(parse_size(c->split_size, &o->split_bytes, e));
     if (!c->imatrix) return OK;
+    if (c->calibration) return err_set(e, ERR_USAGE, "--imatrix and --calibration: one of them, both say which columns matter");
     TRY(importance_open(&j->im, c->imatrix, e));
     o->importance = &j->im;
     o->importance_name = c->imatrix;
+    return OK;
+}
+
+/* The model reads the calibration text: what its columns meet is their importance, and a solver's start. */
+static status calibrate(struct job *j, struct err *e)
+{
+    const struct cli *c = j->c;
+    if (!c->calibration) return OK;
+    TRY(calibration_open(&j->calibration, c, j->in, e));
+    TRY(calibration_importance(&j->calibration, c, &j->im, e));
+    j->o.importance = &j->im;
+    j->o.importance_name = c->calibration;
+    j->solves = j->o.spec.method == &quantizer_gptq;
+    if (!j->solves) {
+        calibration_close(&j->calibration);
+        return OK;
+    }
+    snprintf(j->solver, sizeof j->solver, "%lld tokens (%016llx)", (long long)j->calibration.n_rows, (unsigned long long)j->calibration.hash);
+    j->o.solver = j->solver;
     return OK;
 }
 
@@ -249,6 +276,10 @@ static status run_job(struct job *j, struct err *e)
     const struct cli *c = j->c;
     struct quant_run r = how_to_run(j);
     int64_t total = 0;
+    if (j->solves) {
+        j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan };
+        r.solve = quant_solve_run, r.solve_ctx = &j->solve;
+    }
     j->sampled = !r.full_stats;
     for (int64_t i = 0; i < quant_plan_n(j->v.plan); i++) total += (int64_t)quant_plan_item(j->v.plan, i)->bytes_from;
     bar_begin(&j->bar, c, "quantize", "MiB", total >> 20);
@@ -324,6 +355,7 @@ static int end(struct job *j, status st, const struct err *e)
     if (st == ERR_INTERRUPTED) fprintf(stderr, "interrupted%s%s\n", next ? "; " : "", next ? next : "");
     int code = st == OK ? OK : cli_fail(e, next);
     quant_plan_close(j->v.plan);
+    calibration_close(&j->calibration);
     mem_free(j->sha);
     importance_close(&j->im);
     return st == OK ? out_status() : code;
@@ -360,6 +392,7 @@ static int run(struct cli *c)
     bool before = cli_signals_at_once(true); /* nothing is kept before the work begins */
     status st = take_words(&j, &e);
     if (st == OK) st = take_options(&j, &e);
+    if (st == OK && !c->explain) st = calibrate(&j, &e);
     if (st == OK && (j.type || j.o.spec.method)) st = quant_plan_open(&j.v.plan, j.in, &j.o, &e);
     if (st == OK && c->explain) return end(&j, explain(&j, &e), &e);
     if (st == OK) fill_view(&j);
@@ -400,9 +433,13 @@ OPT_GROUP(quantize_group, "Quantize",
     { "embd-type", "--token-embedding-type", OPT_STR, OPT_AT(embd_type), .value = "TYPE", .help = "format of the token embeddings, or keep" },
     { "pure", NULL, OPT_FLAG, OPT_AT(pure), .help = "one format for all tensors instead of the mix" },
     { "allow-requantize", NULL, OPT_FLAG, OPT_AT(allow_requantize), .help = "take tensors that are quantized already; loses quality" },
-    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|compat|absmax|zero-point",
-      .help = "how codes and scales are found; absmax and zero-point choose the format, no TYPE then" },
+    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|gptq|compat|absmax|zero-point",
+      .help = "how codes and scales are found; gptq needs --calibration; absmax and zero-point choose the format, no TYPE then" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
+    { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
+      .help = "a text that the model reads first: which columns matter, in place of --imatrix, and what gptq solves for" },
+    { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .def = "65536", .lo = 2048, .hi = 1e9,
+      .help = "of it, spread evenly over the text" },
     { "granularity", NULL, OPT_STR, OPT_AT(granularity), .value = "WHAT", .help = "absmax, zero-point: one scale per tensor, row or group:N (32)" },
     { "bits", NULL, OPT_INT, OPT_AT(bits), .value = "N", .def = "8", .lo = 4, .hi = 8,
       .help = "absmax, zero-point: 8 or 4; zero-point with 8 becomes F32 values, a larger file" },

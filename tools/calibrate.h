@@ -1,0 +1,32 @@
+/* calibrate - a text becomes windows of tokens that a model is run over layer by layer: for the importance of columns, and for solvers. Every eighth window
+ * is held out: what a solver gains must be seen there, too. */
+#pragma once
+#include "quant/importance.h"
+#include "src/cuanto.h"
+#include "tools/cli.h"
+
+enum { CALIBRATION_CTX = 1024, CALIBRATION_TOKENS = 65536, HELD_OUT = 8 };
+
+struct calibration {
+    struct model *model;
+    struct layers *layers;
+    int64_t n_windows, n_ctx, n_rows; /* windows of n_ctx tokens; rows: tokens of all */
+    float *x;                         /* [n_rows][n_embd] hidden states of where the model stands */
+    size_t x_bytes;
+    int il;                           /* the part whose input x is; LAYERS_EMBED: nothing yet */
+    uint64_t hash;                    /* of the tokens */
+    const char *text;                 /* base name of the file */
+};
+/* calibration_open - opens the model at `path`, reads c->calibration, takes windows spread evenly over it: c->calibration_tokens at most. ERR_USAGE for a text
+ * of less than two windows; errors of models and layers. */
+status calibration_open(struct calibration *k, const struct cli *c, const char *path, struct err *e) MUST_USE;
+void calibration_close(struct calibration *k); /* accepts a zeroed struct */
+static inline bool calibration_held_out(int64_t window) { return window % HELD_OUT == HELD_OUT - 1; }
+
+/* calibration_start - x becomes what the layers begin with. calibration_step - x becomes the input of the next part. calibration_show - the inputs of the
+ * weights `name` of the part that x stands before are shown. All: ERR_INTERRUPTED when a signal came. */
+status calibration_start(struct calibration *k, struct err *e) MUST_USE;
+status calibration_step(struct calibration *k, struct err *e) MUST_USE;
+status calibration_show(struct calibration *k, const char *const *name, int n, observe_fn fn, void *ctx, struct err *e) MUST_USE;
+/* calibration_importance - sums of squares for all matrices and the head, from the windows that are not held out; im is empty. */
+status calibration_importance(struct calibration *k, const struct cli *c, struct importance *im, struct err *e) MUST_USE;

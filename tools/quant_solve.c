@@ -1,0 +1,275 @@
+/* quant_solve - see quant_solve.h. True-sequential: within a layer each group is solved before the input of the next is computed. A tensor's solution
+ * counts only if it is better than the search's on windows that the solver did not see. */
+#include "tools/quant_solve.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include "ggml-like/pool.h"
+#include "tools/opt.h"
+
+enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = 256 };
+
+/* ---- Hessians of one input ---- */
+
+struct input {
+    const struct calibration *k;
+    struct hessian train, held;
+    const struct quant_kernels *qk;
+    struct pool *pool;
+};
+
+/* Runs of rows that belong to one window. Its first token counts like the others, though it is unlike them: without it nothing holds the errors that its
+ * large activations meet, and models lose the attention sink (SmolLM2 as Q4_0: KL 0.48 instead of 0.12). */
+static void add_rows(void *ctx, const struct shown *s, int ith, int nth)
+{
+    struct input *in = ctx;
+    for (int64_t i = 0; i < s->n;) {
+        int64_t row = shown_row(s, i), window = row / in->k->n_ctx, n = min_i64(s->n - i, in->k->n_ctx - row % in->k->n_ctx);
+        struct hessian *h = calibration_held_out(window) ? &in->held : &in->train;
+        hessian_add(h, in->qk, shown_x(s, i), s->stride, NULL, n, in->pool, ith, nth);
+        i += n;
+    }
+}
+
+static void finish_both(void *ctx, int ith, int nth)
+{
+    struct input *in = ctx;
+    hessian_finish(&in->train, in->qk, in->pool, ith, nth);
+    hessian_finish(&in->held, in->qk, in->pool, ith, nth);
+}
+
+static void input_close(struct input *in)
+{
+    hessian_close(&in->train);
+    hessian_close(&in->held);
+}
+
+static status input_open(struct input *in, struct calibration *k, const struct quant_kernels *qk, const char *name, int64_t n, struct err *e)
+{
+    *in = (struct input){ .k = k, .qk = qk, .pool = layers_pool(k->layers) };
+    status st = hessian_open(&in->train, n, e);
+    if (st == OK) st = hessian_open(&in->held, n, e);
+    if (st == OK) st = calibration_show(k, &name, 1, add_rows, in, e);
+    if (st == OK) pool_run(in->pool, finish_both, in);
+    else input_close(in);
+    return st;
+}
+
+/* ---- one matrix ---- */
+
+struct matrix {
+    const struct quant_item *item;
+    const struct tensor *src;
+    const struct quant_kernels *qk;
+    struct solver solver;
+    const float *held;                 /* Hessian of held-out windows */
+    uint8_t *bytes, *sample[2];        /* result; of some rows: searched, solved */
+    float *x;                          /* [n_threads][CHUNK_ROWS][cols] */
+    uint8_t *scratch;                  /* [n_threads] */
+    size_t scratch_bytes;
+    double (*error)[2];                /* [chunks of the sample] on held-out windows */
+    int64_t n_rows;                    /* of this pass: SAMPLE_ROWS at most, or all */
+    _Atomic int64_t next;
+    bool sampling;
+};
+
+static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint8_t *scratch)
+{
+    int64_t cols = m->item->cols, step = m->sampling ? m->item->rows / m->n_rows : 1; /* the sample is spread over the matrix */
+    size_t from = dtype_row_bytes(m->src->type, cols), to = dtype_row_bytes(m->item->to, cols);
+    for (int64_t i = 0; i < n; i++)
+        dtype_to_f32(m->src->type, (const uint8_t *)m->src->data + (size_t)((row + i) * step) * from, x + i * cols, cols);
+    if (!m->sampling) {
+        solve_rows(&m->solver, m->qk, x, n, m->bytes + (size_t)row * to, NULL, scratch);
+        return;
+    }
+    struct solver s = m->solver;
+    for (int i = 0; i < 2; i++) {
+        s.stage = i ? m->solver.stage : SOLVE_SEARCH;
+        solve_rows(&s, m->qk, x, n, m->sample[i] + (size_t)row * to, NULL, scratch);
+        m->error[row / CHUNK_ROWS][i] = solve_error(&s, m->qk, m->held, x, m->sample[i] + (size_t)row * to, n, scratch);
+    }
+}
+
+static void solve_thread(void *ctx, int ith, int nth)
+{
+    struct matrix *m = ctx;
+    float *x = m->x + (int64_t)ith * CHUNK_ROWS * m->item->cols;
+    for (int64_t row; (row = atomic_fetch_add(&m->next, CHUNK_ROWS)) < m->n_rows;)
+        solve_chunk(m, row, min_i64(CHUNK_ROWS, m->n_rows - row), x, m->scratch + (size_t)ith * m->scratch_bytes);
+    (void)nth;
+}
+
+static void pass(struct matrix *m, struct pool *p, bool sampling)
+{
+    m->sampling = sampling;
+    m->n_rows = sampling ? min_i64(SAMPLE_ROWS, m->item->rows) : m->item->rows;
+    atomic_store(&m->next, 0);
+    pool_run(p, solve_thread, m);
+}
+
+static void tell(const struct quant_solve *q, const struct quant_item *it, const double error[2])
+{
+    if (!q->c->verbose || q->c->quiet) return;
+    fprintf(stderr, "%-32s %-8s held-out error %.3f of the search's%s\n", it->src->name, it->to->gguf_name, error[0] > 0 ? error[1] / error[0] : 1.0,
+            error[1] < error[0] ? "" : ": searched");
+}
+
+static status solve_matrix(struct quant_solve *q, struct matrix *m, struct pool *p, struct err *e)
+{
+    double error[2] = { 0, 0 };
+    int64_t cols = m->item->cols, threads = pool_threads(p), n = min_i64(SAMPLE_ROWS, m->item->rows);
+    size_t row = dtype_row_bytes(m->item->to, cols);
+    struct arena a;
+    arena_init(&a, 0);
+    m->scratch_bytes = solve_scratch(&m->solver);
+    m->x = arena_zalloc(&a, (size_t)(threads * CHUNK_ROWS * cols), sizeof *m->x);
+    m->scratch = arena_zalloc(&a, (size_t)threads, m->scratch_bytes);
+    m->sample[0] = arena_zalloc(&a, (size_t)n, row);
+    m->sample[1] = arena_zalloc(&a, (size_t)n, row);
+    m->error = arena_zalloc(&a, SAMPLE_ROWS / CHUNK_ROWS, sizeof *m->error);
+    status st = m->x && m->scratch && m->sample[0] && m->sample[1] && m->error ? OK : err_oom(e, "solver", m->scratch_bytes * (size_t)threads);
+    if (st == OK) {
+        pass(m, p, true);
+        for (int64_t i = 0; i < (n + CHUNK_ROWS - 1) / CHUNK_ROWS; i++)
+            for (int s = 0; s < 2; s++) error[s] += m->error[i][s];
+        bool better = error[1] < error[0];
+        if (!better) m->solver.stage = SOLVE_SEARCH;
+        pass(m, p, false);
+        q->before += 1, q->after += better ? error[1] / error[0] : 1;
+        if (better) q->n_solved++;
+        else q->n_kept++;
+        tell(q, m->item, error);
+    }
+    arena_free(&a);
+    return st;
+}
+
+/* ---- a group of matrices with one input ---- */
+
+struct group {
+    const struct tensor *w[MATMULS_MAX];
+    int64_t item[MATMULS_MAX];         /* of the plan */
+    uint8_t *bytes[MATMULS_MAX];
+    bool have[MATMULS_MAX];            /* made by an earlier run */
+    int n;
+};
+
+/* Formats of eight bits and more have nothing to gain that a Hessian could show. */
+static bool is_solved(const struct quant_item *it)
+{
+    struct grid g;
+    return !it->kept && it->n_mat == 1 && it->n_outliers == 0 && it->cols % METRIC_PANEL == 0 && it->to->group_len > 0 && it->to->gguf_id != GGUF_Q8_0 &&
+           grid_make(&g, it->to, NULL) == OK;
+}
+
+static int64_t item_of(struct quant_plan *p, const char *name)
+{
+    for (int64_t i = 0; i < quant_plan_n(p); i++)
+        if (!strcmp(quant_plan_item(p, i)->src->name, name)) return i;
+    return -1;
+}
+
+static void group_add(struct quant_solve *q, struct group *g, const struct tensor *w)
+{
+    int64_t i = item_of(q->plan, w->name);
+    if (i >= 0 && is_solved(quant_plan_item(q->plan, i))) g->w[g->n] = w, g->item[g->n++] = i;
+}
+
+static status group_solve(struct quant_solve *q, struct group *g, const struct input *in, struct quant_output *out, struct err *e)
+{
+    const struct metric_options mo = { METRIC_DAMPING, metric_shrink(in->train.n, in->train.count) };
+    struct metric metric;
+    struct pool *p = layers_pool(q->k->layers);
+    status st = metric_open(&metric, in->train.h, in->train.n, &mo, in->qk, p, e);
+    if (st != OK) return st;
+    for (int i = 0; st == OK && i < g->n; i++) {
+        const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
+        struct matrix m = { .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name), .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
+        if (g->have[i]) continue;
+        st = solver_init(&m.solver, it->to, &metric, NULL, e);
+        m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
+        if (st == OK) st = solve_matrix(q, &m, p, e);
+        if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, e);
+        if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
+    }
+    metric_close(&metric);
+    return st;
+}
+
+static status group_run(struct quant_solve *q, struct group *g, const struct quant_kernels *qk, struct quant_output *out, struct err *e)
+{
+    bool all = true;
+    for (int i = 0; i < g->n; i++) {
+        size_t n = quant_plan_item(q->plan, g->item[i])->bytes_to;
+        if (!(g->bytes[i] = mem_alloc(n))) return err_oom(e, "a solved tensor", n);
+        TRY(quant_output_get(out, g->item[i], g->bytes[i], &g->have[i], e));
+        all &= g->have[i];
+    }
+    if (!all) {
+        struct input in;
+        TRY(input_open(&in, q->k, qk, g->w[0]->name, g->w[0]->ne[0], e));
+        status st = group_solve(q, g, &in, out, e);
+        input_close(&in);
+        if (st != OK) return st;
+    }
+    for (int i = 0; i < g->n; i++) {
+        const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
+        TRY(layers_replace(q->k->layers, it->src->name, it->to, g->bytes[i], it->bytes_to, e));
+    }
+    return OK;
+}
+
+/* The groups of part il, in the order in which they are computed; afterwards, and when it fails, the part has its own weights again. */
+static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bool step, struct quant_output *out, struct err *e)
+{
+    struct layers_matmul mm[MATMULS_MAX];
+    struct group g[MATMULS_MAX];
+    int n, n_groups = 0;
+    TRY(layers_matmuls(q->k->layers, q->k->il, mm, MATMULS_MAX, &n, e));
+    memset(g, 0, sizeof g);
+    n = (int)min_i64(n, MATMULS_MAX);
+    for (int i = 0; i < n; i++) {
+        int at = mm[i].group;
+        if (at >= MATMULS_MAX) continue;
+        group_add(q, &g[at], mm[i].w);
+        if (at + 1 > n_groups) n_groups = at + 1;
+    }
+    status st = OK;
+    for (int i = 0; st == OK && i < n_groups; i++)
+        if (g[i].n > 0) st = group_run(q, &g[i], qk, out, e);
+    if (st == OK && step) st = calibration_step(q->k, e);
+    for (int i = 0; i < n_groups; i++)
+        for (int j = 0; j < g[i].n; j++) {
+            status back = layers_replace(q->k->layers, quant_plan_item(q->plan, g[i].item[j])->src->name, NULL, NULL, 0, NULL);
+            assert(back == OK);
+            mem_free(g[i].bytes[j]);
+        }
+    return st;
+}
+
+status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
+{
+    struct quant_solve *q = ctx;
+    struct quant_kernels qk;
+    struct cpu_info cpu;
+    struct model_info info;
+    struct bar bar;
+    double start = now_seconds();
+    cpu_detect(&cpu);
+    uint64_t features = cpu.features;
+    if (q->c->isa) TRY(isa_features(q->c->isa, &cpu, &features, e));
+    quant_kernels_init(&qk, features);
+    model_info(q->k->model, &info);
+    bar_begin(&bar, q->c, "solve", "layers", info.n_layer);
+    status st = calibration_start(q->k, e);
+    while (st == OK && q->k->il < info.n_layer) {
+        bar_update(&bar, q->k->il, NULL);
+        st = part_run(q, &qk, true, out, e);
+    }
+    if (st == OK && gguf_tensor(model_gguf(q->k->model), "output.weight")) st = part_run(q, &qk, false, out, e);
+    bar_end(&bar);
+    q->seconds = now_seconds() - start;
+    return st;
+}

@@ -1,0 +1,17 @@
+/* quant_solve - a plan's matrices solved layer by layer (GPTQ-style): the calibration's states pass through what is quantized already, each group of
+ * weights that reads one input gets that input's Hessian, quant/solve.h makes the bytes. Joins src/ and quant/, which do not know each other. */
+#pragma once
+#include "quant/quant.h"
+#include "quant/solve.h"
+#include "tools/calibrate.h"
+
+struct quant_solve {
+    const struct cli *c;
+    struct calibration *k;
+    struct quant_plan *plan;
+    double before, after;     /* error on held-out windows of all tensors: searched, solved; each tensor's own share of its search counts once */
+    int n_solved, n_kept;     /* kept: the search was no worse on held-out windows */
+    double seconds;
+};
+/* quant_solve_run - for quant_run.solve, ctx a struct quant_solve. Tensors that an earlier run put are taken over. */
+status quant_solve_run(void *ctx, struct quant_output *out, struct err *e) MUST_USE;
