@@ -5,6 +5,10 @@
 #include "ggml-like/kernels/levels.h"
 #include "tests/test.h"
 #include <float.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { MAX_K = PANEL_K, GUARD = 64, FILL = 0xff /* four of them are a NaN */ };
 
@@ -702,6 +706,159 @@ TEST(tile_tokens_do_not_see_each_other)
         }
 }
 
+/* The largest scales of the contract: 2^96 is exponent 224 of mxfp4 (block byte 0), and a float of q8_k. */
+TEST(large_scales_stay_exact)
+{
+    enum { COLS = 512 };
+    static const struct { int id; float d; } formats[] = { { GGUF_MXFP4, 0 }, { GGUF_Q8_K, 0x1.fffffep95f } };
+    struct level l;
+    uint64_t seed = 14;
+    EACH_LEVEL(l)
+        for (int i = 0; i < ARRAY_LEN(formats); i++) {
+            const struct dtype *t = dtype_by_id(formats[i].id);
+            test_begin("large_scales_stay_exact %s %s", l.name, t->name);
+            struct weights w = weights_new(t, PANEL_ROWS, COLS, RANDOM, &seed);
+            for (int r = 0; r < PANEL_ROWS; r++)
+                for (int b = 0; b < COLS / t->block_len; b++) {
+                    uint8_t *block = w.w + (size_t)r * w.row_bytes + (size_t)(b * t->block_bytes);
+                    if (t->gguf_id == GGUF_MXFP4) block[0] = (uint8_t)(b % 5 ? 224 - (unsigned)b % 2 : test_rand(&seed) % 224);
+                    else memcpy(block, &formats[i].d, sizeof formats[i].d);
+                }
+            struct tile_case c = { COLS, 0, COLS, l.k.tile_tokens, false };
+            for (enum act_form form = act_form_fast(&l.k, t); form <= ACT_15; form++) {
+                struct acts x = acts_new(&l.k, COLS, 2 * l.k.tile_tokens, form, GAUSS, &seed);
+                check_product(&l.k, t, &w, &x, &c, "large scales");
+                acts_end(&x);
+            }
+            struct buf mem = buf_new(act_row_bytes(COLS));
+            struct act_row row;
+            float x[COLS];
+            fill_x(x, COLS, GAUSS, &seed);
+            act_row_place(&row, mem.data, COLS);
+            l.k.quant_row(&row, x, COLS);
+            for (int r = 0; r < PANEL_ROWS; r++) {
+                double terms, exact = rowdot_exact(t, w.w + (size_t)r * w.row_bytes, &row, COLS, &terms);
+                float got = l.k.rowdot[t->gguf_id](w.w + (size_t)r * w.row_bytes, &row, COLS);
+                CHECK_MSG(fabs(got - exact) <= 2e-6 * terms, "row %d: %.9g is not %.9g +- %g", r, (double)got, exact, 2e-6 * terms);
+            }
+            buf_end(&mem), buf_end(&w.mem);
+        }
+}
+
+/* ---- nothing but the rows is read: a page that nobody may touch before and behind them ---- */
+
+struct fence { uint8_t *all, *data; size_t bytes, page; };
+
+static struct fence fence_new(size_t bytes)
+{
+    struct fence f = { .page = (size_t)sysconf(_SC_PAGESIZE) };
+    f.bytes = (bytes + f.page - 1) / f.page * f.page;
+    f.all = mmap(NULL, f.bytes + 2 * f.page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (f.all == MAP_FAILED) abort();
+    f.data = f.all + f.page;
+    if (mprotect(f.all, f.page, PROT_NONE) || mprotect(f.data + f.bytes, f.page, PROT_NONE)) abort();
+    return f;
+}
+
+static void fence_end(struct fence *f) { munmap(f->all, f->bytes + 2 * f->page); }
+
+/* n bytes at one of the two ends */
+static void *fence_at(const struct fence *f, size_t n, bool last) { return last ? f->data + f->bytes - n : f->data; }
+
+static sigjmp_buf outside;
+static void on_fault(int sig)
+{
+    (void)sig;
+    siglongjmp(outside, 1);
+}
+
+/* Rows of k columns of weights that end at a fence. */
+struct fenced { const uint8_t *w; size_t row_bytes; int rows; int64_t k; const float *x; float *y; void *panel, *acts; };
+
+static void read_dots(const struct level *l, const struct dtype *t, const struct fenced *f)
+{
+    struct act_row row;
+    float y[32];
+    act_row_place(&row, f->acts, f->k);
+    if (t->unpack) l->k.quant_row(&row, f->x, f->k);
+    row.f32 = f->x;
+    for (int r = 0; r < f->rows; r++) y[r] = l->k.rowdot[t->gguf_id](f->w + (size_t)r * f->row_bytes, &row, f->k);
+    kernels_dots(&l->k, t, y, f->w, f->row_bytes, f->rows, &row, f->k);
+}
+
+static void read_panels(const struct level *l, const struct dtype *t, const struct fenced *f)
+{
+    struct panel p;
+    for (enum act_form form = act_form_fast(&l->k, t); f->rows <= PANEL_ROWS && form <= (t->group_len ? ACT_15 : ACT_F32); form++)
+        for (int64_t k0 = 0; k0 < f->k; k0 += PANEL_K) {
+            panel_place(&p, f->panel, PANEL_K);
+            p.next = f->w, p.next_bytes = f->row_bytes * (size_t)f->rows;
+            l->k.panel_build(&l->k, &p, t, form, f->w, f->row_bytes, f->rows, k0, min_i64(PANEL_K, f->k - k0));
+        }
+}
+
+static void read_blocks(const struct level *l, const struct dtype *t, const struct fenced *f)
+{
+    struct codes c;
+    size_t bytes = f->row_bytes * (size_t)f->rows;
+    l->k.to_f32(t, f->w + bytes - f->row_bytes, f->y, f->k);
+    if (!t->unpack) return;
+    l->k.unpack[t->gguf_id](f->w, &c);
+    l->k.unpack[t->gguf_id](f->w + bytes - (size_t)t->block_bytes, &c);
+}
+
+static const struct { const char *what; void (*read)(const struct level *l, const struct dtype *t, const struct fenced *f); } readers[] = {
+    { "row-dots", read_dots }, { "panels", read_panels }, { "blocks", read_blocks },
+};
+
+static bool faults(int reader, const struct level *l, const struct dtype *t, const struct fenced *f)
+{
+    if (sigsetjmp(outside, 1)) return true;
+    readers[reader].read(l, t, f);
+    return false;
+}
+
+static void check_fenced(const struct level *l, const struct dtype *t, const struct fence *fw, const struct fence *fx, struct fenced f)
+{
+    size_t bytes = f.row_bytes * (size_t)f.rows;
+    for (int last = 0; last < 2; last++) {
+        f.w = fence_at(fw, bytes, last), f.x = fence_at(fx, (size_t)f.k * sizeof(float), last);
+        for (int i = 0; i < ARRAY_LEN(readers); i++)
+            CHECK_MSG(!faults(i, l, t, &f), "%s: k %d, %d rows: reads %s them", readers[i].what, (int)f.k, f.rows, last ? "behind" : "before");
+    }
+}
+
+TEST(nothing_outside_the_rows_is_read)
+{
+    enum { MOST_K = 4352, MOST_ROWS = 19 };
+    static const int64_t ks[] = { 32, 64, 96, 128, 160, 224, 256, 288, 320, 480, 512, 768, 1024, 2048, 2304, MOST_K };
+    static const int rows[] = { 1, 2, 3, 4, 7, 8, 15, 16, 17, MOST_ROWS };
+    struct level l;
+    uint64_t seed = 15;
+    struct sigaction old[2], now = { .sa_handler = on_fault };
+    struct fence w = fence_new(MOST_ROWS * MOST_K * sizeof(double)), x = fence_new(MOST_K * sizeof(float));
+    for (size_t i = 0; i < w.bytes; i++) w.data[i] = (uint8_t)test_rand(&seed);
+    fill_x((float *)(void *)x.data, (int64_t)(x.bytes / sizeof(float)), GAUSS, &seed);
+    struct buf y = buf_new(MOST_K * sizeof(float)), panel = buf_new(panel_bytes(PANEL_K)), acts = buf_new(act_row_bytes(MOST_K));
+    sigaction(SIGSEGV, &now, &old[0]), sigaction(SIGBUS, &now, &old[1]);
+    EACH_LEVEL(l)
+        for (int i = 0; i < dtype_count; i++) {
+            const struct dtype *t = dtypes[i];
+            test_begin("nothing_outside_the_rows_is_read %s %s", l.name, t->name);
+            if (!NEW(l, rowdot[t->gguf_id]) && !NEW(l, panel_build)) continue;
+            for (int j = 0; j < ARRAY_LEN(ks); j++)
+                for (int r = j % 2; r < ARRAY_LEN(rows); r += ks[j] > 512 ? 2 : 1) {
+                    int64_t k = t->unpack ? ks[j] : ks[j] - (int64_t)(test_rand(&seed) % 32);
+                    if (k % t->block_len) continue;
+                    check_fenced(&l, t, &w, &x, (struct fenced){ .row_bytes = dtype_row_bytes(t, k), .rows = rows[r], .k = k, .y = (float *)(void *)y.data,
+                                                                 .panel = panel.data, .acts = acts.data });
+                }
+        }
+    sigaction(SIGSEGV, &old[0], NULL), sigaction(SIGBUS, &old[1], NULL);
+    buf_end(&y), buf_end(&panel), buf_end(&acts);
+    fence_end(&w), fence_end(&x);
+}
+
 /* ---- why asymmetric ---- */
 
 TEST(asymmetric_activations_have_half_the_error)
@@ -741,5 +898,5 @@ SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), 
       T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
       T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),
-      T(tile_tokens_do_not_see_each_other), T(asymmetric_activations_have_half_the_error),
+      T(tile_tokens_do_not_see_each_other), T(large_scales_stay_exact), T(nothing_outside_the_rows_is_read), T(asymmetric_activations_have_half_the_error),
       T(sizes_are_multiples_of_a_cache_line));
