@@ -8,17 +8,17 @@ val op_head_matmul(struct plan *p, val w, val x)
 {
     const struct tensor *t = op_shape(p, w);
     int64_t k = t->ne[0], n = t->ne[1], n_head = t->ne[2], rows = op_shape(p, x)->ne[1], nt = p->k->tile_tokens;
-    enum act_kind kind = op_act_kind(p, t->type);
+    enum act_form form = op_act_form(p, t->type);
     bool by_rows = op_by_rows(p, rows);
     assert(op_shape(p, x)->ne[0] == n_head * k);
     val q = x;
-    if (!by_rows || kind != READ_FLOATS) {
+    if (!by_rows || form != ACT_F32) {
         size_t bytes = (size_t)(n_head * plan_room(p, rows)) * act_row_bytes(k);
-        if (!by_rows) bytes = op_panels_bytes(p, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, kind);
+        if (!by_rows) bytes = act_panel_bytes(p->k, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, form);
         q = plan_temp_bytes(p, bytes);
         struct op *op = plan_op(p, OP_HEAD_QUANT, q, x, VAL_NONE, VAL_NONE);
         op->arg.head.n_head = (int32_t)n_head;
-        op->arg.head.kind = kind;
+        op->arg.head.form = form;
     }
     val y = plan_temp(p, n_head * n, rows);
     plan_op(p, OP_HEAD_MATMUL, y, w, q, p->observe ? x : VAL_NONE);
@@ -38,7 +38,7 @@ void op_run_head_quant(const struct op_run *r, const struct op *op)
         }
         return;
     }
-    struct act_panel q = op_acts(r, op->dst, k, n_head * tiles * nt, op->arg.head.kind);
+    struct act_panel q = op_acts(r, op->dst, k, n_head * tiles * nt, op->arg.head.form);
     for (int64_t i, end; op_take(r, n_head * tiles, 1, &i, &end);) {
         int64_t h = i / tiles, first = i % tiles * nt;
         int m = (int)min_i64(nt, n - first);
@@ -71,7 +71,7 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op)
         head_single(r, op, w, y);
         return;
     }
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n_head * tiles * r->k->tile_tokens, op_act_kind(r->x->plan, w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n_head * tiles * r->k->tile_tokens, op_act_form(r->x->plan, w->type));
     int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
     for (int64_t i, end; op_take(r, n_head * panels, 1, &i, &end);) {
         int64_t h = i / panels, row = i % panels * PANEL_ROWS;

@@ -48,26 +48,21 @@ static inline int64_t op_row_chunk(const struct op_run *r, const struct tensor *
     return max_i64(max_i64(4, (int64_t)(8192 / w->nb[1])), min_i64((int64_t)(65536 / w->nb[1]), w->ne[1] / (32 * r->nth)));
 }
 
-/* What weights want to read: quantized activations in the form of the pass; in 15 bits in every pass (kernels.code_max_8); floats. */
-enum act_kind { READ_ANY, READ_WIDE, READ_FLOATS };
-
-static inline enum act_kind op_act_kind(const struct plan *p, const struct dtype *t)
-{
-    return op_is_float(t) ? READ_FLOATS : t->code_max > p->k->code_max_8 ? READ_WIDE : READ_ANY;
-}
-
-/* op_by_rows - rows go through rowdot one by one. op_act_form - what they become in this pass otherwise. op_panels_bytes - room for up to
- * `rows` rows of k columns in that form. op_quantized - the form of x that weights of this kind read, recorded once per x and kind. */
+/* op_by_rows - rows go through rowdot one by one. op_act_form - what they become otherwise for weights of this type. op_quantized - x in that form,
+ * recorded once per x and form. */
 static inline bool op_by_rows(const struct plan *p, int64_t rows) { return rows == 1 || p->single; }
-enum act_form op_act_form(const struct plan *p, enum act_kind kind);
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t rows, enum act_kind kind);
-val op_quantized(struct plan *p, val x, enum act_kind kind);
+static inline enum act_form op_act_form(const struct plan *p, const struct dtype *t)
+{
+    enum act_form form = act_form_fast(p->k, t);
+    return form == ACT_8 && p->precise ? ACT_15 : form;
+}
+val op_quantized(struct plan *p, val x, enum act_form form);
 
 /* op_act_row - row `i` of the activations that op_quantized made for single rows. */
 struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w, int64_t i);
 
 /* op_acts - the panel of activations in v. op_fill_tile - tile `tile` of q from m rows of q->k floats. */
-struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_kind kind);
+struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_form form);
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
  * row t of the result at y + t * stride. next: what this thread will most likely read after them. op_rows_soon - those rows, if there are any. */

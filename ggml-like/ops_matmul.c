@@ -3,37 +3,26 @@
  * Several rows have 8 bits, in a precise plan 15, like the row of one token. */
 #include "ggml-like/ops_int.h"
 
-enum act_form op_act_form(const struct plan *p, enum act_kind kind)
-{
-    if (kind == READ_FLOATS) return ACT_F32;
-    return kind == READ_WIDE || p->precise ? ACT_15 : ACT_8;
-}
-
-size_t op_panels_bytes(const struct plan *p, int64_t k, int64_t rows, enum act_kind kind)
-{
-    return act_panel_bytes(p->k, k, rows, op_act_form(p, kind));
-}
-
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
  * for one row, packed into tiles for several. */
-val op_quantized(struct plan *p, val x, enum act_kind kind)
+val op_quantized(struct plan *p, val x, enum act_form form)
 {
     const struct tensor *t = op_shape(p, x);
-    bool row = op_by_rows(p, t->ne[1]), f32 = kind == READ_FLOATS;
+    bool row = op_by_rows(p, t->ne[1]), f32 = form == ACT_F32;
     if (row && f32) return x;
-    if (row) kind = READ_ANY; /* one form for all */
-    if (!f32 && p->val[x].quant[kind == READ_WIDE] != VAL_NONE) return p->val[x].quant[kind == READ_WIDE];
+    if (row) form = ACT_8; /* one form for all */
+    if (!f32 && p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
     int64_t room = plan_room(p, t->ne[1]);
-    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : op_panels_bytes(p, t->ne[0], room, kind));
-    plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.kind = kind;
-    if (!f32) p->val[x].quant[kind == READ_WIDE] = q;
+    val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : act_panel_bytes(p->k, t->ne[0], room, form));
+    plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.form = form;
+    if (!f32) p->val[x].quant[form] = q;
     return q;
 }
 
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
-    val q = op_quantized(p, x, op_act_kind(p, op_shape(p, w)->type));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
     val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
     plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     return y;
@@ -87,10 +76,10 @@ static void quant_one_row(const struct op_run *r, const float *x, uint8_t *to, i
     r->k->quant_row(&part, x + begin, end - begin);
 }
 
-struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_kind kind)
+struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_form form)
 {
     struct act_panel q;
-    act_panel_place(r->k, &q, op_data(r, v), k, n, op_act_form(r->x->plan, kind));
+    act_panel_place(r->k, &q, op_data(r, v), k, n, form);
     return q;
 }
 
@@ -108,7 +97,7 @@ void op_run_quant(const struct op_run *r, const struct op *op)
         for (int64_t i = 0; i < n; i++) quant_one_row(r, x + i * k, (uint8_t *)op_data(r, op->dst) + (size_t)i * act_row_bytes(k), k);
         return;
     }
-    struct act_panel q = op_acts(r, op->dst, k, n, op->arg.acts.kind);
+    struct act_panel q = op_acts(r, op->dst, k, n, op->arg.acts.form);
     int nt = r->k->tile_tokens;
     for (int64_t begin, end; op_take(r, (n + nt - 1) / nt, 4, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
@@ -206,7 +195,7 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_kind(r->x->plan, w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_form(r->x->plan, w->type));
     struct op_soon after = next_matmul(r);
     int64_t first, last;
     pool_range(t->ne[0], PANEL_ROWS, r->ith, r->nth, &first, &last);

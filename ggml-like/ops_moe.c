@@ -190,22 +190,22 @@ static int64_t room_tokens(const struct plan *p, int64_t n_expert, int64_t pairs
 }
 
 /* The activations of all pairs. A single row is quantized once when all its experts read the same floats. */
-static val routed_quant(struct plan *p, val x, val route, enum act_kind kind)
+static val routed_quant(struct plan *p, val x, val route, enum act_form form)
 {
     const struct tensor *t = op_shape(p, x);
     int64_t k = t->ne[0], n_expert = op_shape(p, route)->ne[0], rows = op_shape(p, route)->ne[1], n_used = p->val[route].per_row;
     bool sorted = p->val[x].sorted;
     bool by_rows = op_by_rows(p, rows);
-    if (by_rows && kind == READ_FLOATS) return x;
-    if (by_rows) kind = READ_ANY;
-    if (by_rows && !sorted) return op_quantized(p, x, kind);
+    if (by_rows && form == ACT_F32) return x;
+    if (by_rows) form = ACT_8;
+    if (by_rows && !sorted) return op_quantized(p, x, form);
     for (int32_t i = p->n_op - 1; i >= 0 && i > p->n_op - 16; i--)
-        if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && p->op[i].arg.acts.kind == (int32_t)kind)
+        if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && p->op[i].arg.acts.form == (int32_t)form)
             return p->op[i].dst;
     size_t bytes = (size_t)(n_used * plan_room(p, rows)) * act_row_bytes(k);
-    if (!by_rows) bytes = op_panels_bytes(p, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), kind);
+    if (!by_rows) bytes = act_panel_bytes(p->k, k, room_tokens(p, n_expert, plan_room(p, rows) * n_used), form);
     val q = plan_temp_bytes(p, bytes);
-    plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.acts.kind = kind;
+    plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.acts.form = form;
     return q;
 }
 
@@ -215,7 +215,7 @@ static val moe_matmul(struct plan *p, val w, val x, val route)
     int64_t n = t->ne[1], rows = op_shape(p, route)->ne[1];
     assert(t->ne[0] == op_shape(p, x)->ne[0] && t->ne[2] == op_shape(p, route)->ne[0]);
     assert(op_shape(p, x)->ne[1] == rows * (p->val[x].sorted ? p->val[route].per_row : 1));
-    val q = routed_quant(p, x, route, op_act_kind(p, t->type));
+    val q = routed_quant(p, x, route, op_act_form(p, t->type));
     val y = plan_temp_rows(p, n, rows, p->val[route].per_row);
     p->val[y].sorted = true;
     plan_op(p, OP_MOE_MATMUL, y, w, q, route)->src[3] = x;
@@ -248,7 +248,7 @@ void op_run_moe_quant(const struct op_run *r, const struct op *op)
         return;
     }
     int32_t nt = r->k->tile_tokens, n = *route.n_active, e = 0;
-    struct act_panel q = op_acts(r, op->dst, k, (int64_t)route.tile[n] * nt, op->arg.acts.kind);
+    struct act_panel q = op_acts(r, op->dst, k, (int64_t)route.tile[n] * nt, op->arg.acts.form);
     for (int64_t begin, end; op_take(r, route.tile[n], 2, &begin, &end);)
         for (int64_t i = begin; i < end; i++) {
             while (route.tile[e] > i) e--; /* a part of another thread may lie before our own */
@@ -289,7 +289,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
         return;
     }
     int32_t nt = r->k->tile_tokens, n_active = *route.n_active;
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_act_kind(r->x->plan, w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_act_form(r->x->plan, w->type));
     int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
     for (int64_t i, end; op_take(r, panels * n_active, 1, &i, &end);) {
         int64_t e = i / panels, first = route.start[e], row = i % panels * PANEL_ROWS;

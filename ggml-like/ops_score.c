@@ -16,7 +16,7 @@ val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float c
 {
     int64_t rows = op_shape(p, x)->ne[1];
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n_vocab <= op_shape(p, w)->ne[1] && rows >= 1 && rows <= SCORE_ROWS);
-    val q = op_quantized(p, x, op_act_kind(p, op_shape(p, w)->type));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
     val parts = plan_temp_bytes(p, (size_t)(chunks_of(n_vocab) * plan_room(p, rows)) * sizeof(struct part));
     val y = plan_temp_bytes(p, (size_t)plan_room(p, rows) * sizeof(double));
     struct op *op = plan_op(p, OP_SCORE, parts, w, q, x);
@@ -57,7 +57,7 @@ void op_run_score(const struct op_run *r, const struct op *op)
     float scale = op->arg.score.scale, cap = op->arg.score.cap, *buf = (float *)((uint8_t *)r->scratch + plan_panel_bytes());
     struct part *parts = op_data(r, op->dst);
     struct act_panel x = { 0 };
-    if (!op_by_rows(r->x->plan, rows)) x = op_acts(r, op->src[1], w->ne[0], rows, op_act_kind(r->x->plan, w->type));
+    if (!op_by_rows(r->x->plan, rows)) x = op_acts(r, op->src[1], w->ne[0], rows, op_act_form(r->x->plan, w->type));
     for (int64_t c, end; op_take(r, chunks_of(n_vocab), 1, &c, &end);) {
         int64_t first = c * SCORE_CHUNK, n = min_i64(SCORE_CHUNK, n_vocab - first);
         multiply(r, op, w, &x, first, n, rows, buf);

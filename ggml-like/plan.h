@@ -65,8 +65,8 @@ union op_arg {
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;
     struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
-    struct { int32_t n_head, kind; } head;                  /* kind: enum act_kind (ops_int.h) */
-    struct { int32_t kind; } acts;
+    struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */
+    struct { int32_t form; } acts;
     struct { int32_t il, kind; } state;
     struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
 };
@@ -88,7 +88,7 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
     bool sorted;           /* rows stand in the order of a route: by expert */
-    val quant[2];          /* the quantized forms of this value once some matmul asked for them: for most weights, for wide codes */
+    val quant[2];          /* the quantized forms of this value, ACT_8 and ACT_15, once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
     val index, down;       /* extras: what is multiplied: the n columns `index` (I32) of the input, or scale * (down [n][columns] times the input) */
     float scale;

@@ -27,6 +27,10 @@ INLINE V v_if_equal(V a, V b, V then, V other) { return _mm256_blendv_epi8(other
 INLINE V v_if_greater(V a, V b, V then, V other) { return _mm256_blendv_epi8(other, then, _mm256_cmpgt_epi32(a, b)); }
 INLINE V v_table(const int8_t levels[16]) { return load_twice(levels); }
 INLINE V v_lookup(V table, V v) { return _mm256_shuffle_epi8(table, v); }
+INLINE V v_low32(V a, V b) { return _mm256_unpacklo_epi32(a, b); }
+INLINE V v_high32(V a, V b) { return _mm256_unpackhi_epi32(a, b); }
+INLINE V v_low64(V a, V b) { return _mm256_unpacklo_epi64(a, b); }
+INLINE V v_high64(V a, V b) { return _mm256_unpackhi_epi64(a, b); }
 INLINE F f_set(float c) { return _mm256_set1_ps(c); }
 INLINE F f_bits(V v) { return _mm256_castsi256_ps(v); }
 INLINE F f_int(V v) { return _mm256_cvtepi32_ps(v); }
@@ -55,24 +59,6 @@ UNROLL
     }
 }
 
-INLINE void columns16(struct rows r, size_t at, V x[4])
-{
-    V q[4];
-    gather16(r, at, q);
-    V a = _mm256_unpacklo_epi32(q[0], q[1]), b = _mm256_unpackhi_epi32(q[0], q[1]);
-    V c = _mm256_unpacklo_epi32(q[2], q[3]), d = _mm256_unpackhi_epi32(q[2], q[3]);
-    x[0] = _mm256_unpacklo_epi64(a, c), x[1] = _mm256_unpackhi_epi64(a, c);
-    x[2] = _mm256_unpacklo_epi64(b, d), x[3] = _mm256_unpackhi_epi64(b, d);
-}
-
-INLINE void heads16(struct rows r, V head[2])
-{
-    V q[4];
-    gather16(r, 0, q);
-    V a = _mm256_unpacklo_epi32(q[0], q[1]), b = _mm256_unpacklo_epi32(q[2], q[3]);
-    head[0] = _mm256_unpacklo_epi64(a, b), head[1] = _mm256_unpackhi_epi64(a, b);
-}
-
 INLINE V clear_bits(V v, int n)
 {
     V byte = _mm256_shuffle_epi8(v, _mm256_add_epi8(_mm256_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c, 0, 0x04040404, 0x08080808, 0x0c0c0c0c),
@@ -90,15 +76,15 @@ INLINE struct to panel_at(const struct panel *p, struct shape s, enum act_form f
     return (struct to){ (uint8_t *)p->code + (size_t)(k / BLOCK) * l.bytes + row * 4, l, s.group, form };
 }
 
-INLINE void put_group(struct to to, size_t where, int g, F v)
+INLINE float *group_at(struct to to, size_t where, int g)
 {
     int in = BLOCK / to.group; /* groups in a block */
-    _mm256_storeu_ps((float *)(void *)(to.at + (size_t)(g / in) * to.l.bytes + where + (size_t)(g % in) * 64), v);
+    return (float *)(void *)(to.at + (size_t)(g / in) * to.l.bytes + where + (size_t)(g % in) * 64);
 }
 
-INLINE void put_scale(struct to to, int g, F v) { put_group(to, to.l.scale, g, v); }
-INLINE void put_min(struct to to, int g, F v) { put_group(to, to.l.min, g, v); }
-INLINE F get_scale(struct to to, int g) { return f_set(0); } /* put16 needs none */
+INLINE void put_scale(struct to to, int g, F v) { _mm256_storeu_ps(group_at(to, to.l.scale, g), v); }
+INLINE void put_min(struct to to, int g, F v) { _mm256_storeu_ps(group_at(to, to.l.min, g), v); }
+INLINE F get_scale(struct to to, int g) { return _mm256_loadu_ps(group_at(to, to.l.scale, g)); }
 
 INLINE void store_rows(uint8_t *p, V v) { _mm256_storeu_si256((V *)(void *)p, v); }
 
@@ -139,6 +125,7 @@ UNROLL
 
 INLINE void put16(struct to to, int column, const V x[4], F scale)
 {
+    (void)scale; /* sums of codes stay integers: no load of it is left after inlining */
     uint8_t *at = to.at + (size_t)(column / BLOCK) * to.l.bytes;
     int half = column % BLOCK / 16;
     if (to.form == ACT_8) put16_bytes(to, at, half, x);
@@ -207,7 +194,7 @@ static void panel_rows8(struct panel *p, const struct dtype *t, const struct cod
         columns16(r, offsetof(struct codes, code) + (size_t)at, x);
 UNROLL
         for (int i = 0; i < 4; i++) x[i] = v_sub8(x[i], bias);
-        put16(to, at, x, f_set(0));
+        put16(to, at, x, get_scale(to, at / p->group));
     }
 }
 

@@ -97,11 +97,11 @@ INLINE void add_scaled(__m256 acc[2][NT], __m256i dot[2][NT], const __m256i code
 }
 
 #ifndef DOT4
-/* steps: products in a chain; plain: the sums of a fit in int16 as they are */
-INLINE void block8(__m256 acc[2][NT], const uint8_t *w, const struct act8 *x, bool has_min, int steps, int group, bool plain, int nt)
+/* chains: int16 sums of 32 columns, one after the other; plain: the sums of a fit in int16 as they are */
+INLINE void block8(__m256 acc[2][NT], const uint8_t *w, const struct act8 *x, bool has_min, int chains, int group, bool plain, int nt)
 {
-    const uint8_t *sums = w + BLOCK_CODES, *scale = sums + 8 / steps * 64, *min = scale + BLOCK / group * 64;
-    int each = group / 4 / steps; /* chains in a scale */
+    const uint8_t *sums = w + BLOCK_CODES, *scale = sums + chains * 64, *min = scale + BLOCK / group * 64;
+    int steps = 8 / chains, each = group / 4 / steps; /* products in a chain, chains in a scale */
 UNROLL
     for (int g = 0; g < BLOCK / group; g++) {
         __m256i dot[2][NT], total[2];
@@ -125,11 +125,11 @@ UNROLL
 }
 
 #else
-/* steps: for the place of scales only; plain: the sums of 16 products fit in int16; if not, they take a product of 32 bits, and those of the codes
+/* chains: how many sums there is room for before the scales; plain: the sums of 16 products fit in int16; if not, they take a product of 32 bits, and those of the codes
  * another one */
-INLINE void block8(__m256 acc[2][NT], const uint8_t *w, const struct act8 *x, bool has_min, int steps, int group, bool plain, int nt)
+INLINE void block8(__m256 acc[2][NT], const uint8_t *w, const struct act8 *x, bool has_min, int chains, int group, bool plain, int nt)
 {
-    const uint8_t *scale = w + BLOCK_CODES + 8 / steps * 64, *min = scale + BLOCK / group * 64;
+    const uint8_t *scale = w + BLOCK_CODES + chains * 64, *min = scale + BLOCK / group * 64;
     __m256i first[2][NT];
 UNROLL
     for (int h = 0; h < 2; h++) {
@@ -202,8 +202,8 @@ UNROLL
 /* Where a tile's activations are read. */
 struct act_at { const uint8_t *block; const float *unit; };
 
-/* steps 0: ACT_15 */
-INLINE void tile_body(const struct panel *p, struct act_at x, float *y, int64_t y_stride, bool add, int steps, int group, bool plain, int nt)
+/* chains 0: ACT_15 */
+INLINE void tile_body(const struct panel *p, struct act_at x, float *y, int64_t y_stride, bool add, int chains, int group, bool plain, int nt)
 {
     size_t block = panel_layout(p->form, group, p->code_max, p->has_min).bytes;
     const uint8_t *w = (const uint8_t *)p->code;
@@ -215,9 +215,9 @@ INLINE void tile_body(const struct panel *p, struct act_at x, float *y, int64_t 
         for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
         for (int64_t end = min_i64(at + SPAN, p->nk); at < end; at += BLOCK, w += block) {
             stream_ask(&next, BLOCK);
-            if (steps) block8(acc, w, (const struct act8 *)(const void *)x.block, p->has_min, steps, group, plain, nt);
+            if (chains) block8(acc, w, (const struct act8 *)(const void *)x.block, p->has_min, chains, group, plain, nt);
             else block15(acc, w, (const struct act15 *)(const void *)x.block, p->has_min, group, nt);
-            x.block += steps ? sizeof(struct act8) : sizeof(struct act15);
+            x.block += chains ? sizeof(struct act8) : sizeof(struct act15);
         }
 UNROLL
         for (int t = 0; t < nt; t++) {
@@ -231,21 +231,21 @@ UNROLL
 
 typedef void tile_fn(const struct panel *p, struct act_at x, float *y, int64_t y_stride, bool add);
 
-#define TILE(name, steps, group, plain, nt)                                                                  \
+#define TILE(name, chains, group, plain, nt)                                                                 \
     static void name##_##nt(const struct panel *p, struct act_at x, float *y, int64_t y_stride, bool add)    \
     {                                                                                                        \
-        tile_body(p, x, y, y_stride, add, steps, group, plain, nt);                                          \
+        tile_body(p, x, y, y_stride, add, chains, group, plain, nt);                                         \
     }
-/* X(name, form, group, the largest code, products in a chain (0: none), the sums of a fit in int16 as they are) */
+/* X(name, form, group, the largest code, chains (0: none), the sums of a fit in int16 as they are) */
 #ifndef DOT4
 #define TILES(X)                                                                                                             \
-    X(tile8_32_8, ACT_8, 32, 8, 8, true) X(tile8_32_16, ACT_8, 32, 16, 8, false) X(tile8_32_32, ACT_8, 32, 32, 4, false)     \
-    X(tile8_32_64, ACT_8, 32, 64, 2, false) X(tile8_16_16, ACT_8, 16, 16, 4, true) X(tile8_16_32, ACT_8, 16, 32, 4, false)   \
-    X(tile8_16_64, ACT_8, 16, 64, 2, false) X(tile15_32, ACT_15, 32, 128, 0, true) X(tile15_16, ACT_15, 16, 128, 0, true)
+    X(tile8_32_8, ACT_8, 32, 8, 1, true) X(tile8_32_16, ACT_8, 32, 16, 1, false) X(tile8_32_32, ACT_8, 32, 32, 2, false)     \
+    X(tile8_32_64, ACT_8, 32, 64, 4, false) X(tile8_16_16, ACT_8, 16, 16, 2, true) X(tile8_16_32, ACT_8, 16, 32, 2, false)   \
+    X(tile8_16_64, ACT_8, 16, 64, 4, false) X(tile15_32, ACT_15, 32, 128, 0, true) X(tile15_16, ACT_15, 16, 128, 0, true)
 #else
 #define TILES(X)                                                                                                             \
-    X(tile8_32_16, ACT_8, 32, 16, 8, true) X(tile8_32_32, ACT_8, 32, 32, 4, false) X(tile8_32_128, ACT_8, 32, 128, 2, false) \
-    X(tile8_16_16, ACT_8, 16, 16, 4, true) X(tile8_16_32, ACT_8, 16, 32, 4, false) X(tile8_16_128, ACT_8, 16, 128, 2, false) \
+    X(tile8_32_16, ACT_8, 32, 16, 1, true) X(tile8_32_32, ACT_8, 32, 32, 2, false) X(tile8_32_128, ACT_8, 32, 128, 4, false) \
+    X(tile8_16_16, ACT_8, 16, 16, 2, true) X(tile8_16_32, ACT_8, 16, 32, 2, false) X(tile8_16_128, ACT_8, 16, 128, 4, false) \
     X(tile15_32, ACT_15, 32, 128, 0, true) X(tile15_16, ACT_15, 16, 128, 0, true)
 #endif
 /* X(..., number of tokens) */
@@ -255,11 +255,11 @@ typedef void tile_fn(const struct panel *p, struct act_at x, float *y, int64_t y
 #else
 #define EACH_NT(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4)
 #endif
-#define TILE_TOKENS(name, form, group, code_max, steps, plain) EACH_NT(TILE, name, steps, group, plain)
+#define TILE_TOKENS(name, form, group, code_max, chains, plain) EACH_NT(TILE, name, chains, group, plain)
 TILES(TILE_TOKENS)
 
 #define TILE_NAME(name, nt) name##_##nt,
-#define TILE_ROW(name, form, group, code_max, steps, plain) { form, group, code_max, { EACH_NT(TILE_NAME, name) } },
+#define TILE_ROW(name, form, group, code_max, chains, plain) { form, group, code_max, { EACH_NT(TILE_NAME, name) } },
 static const struct {
     enum act_form form;
     int group, code_max;

@@ -23,6 +23,10 @@ INLINE V v_if_equal(V a, V b, V then, V other) { return _mm512_mask_blend_epi32(
 INLINE V v_if_greater(V a, V b, V then, V other) { return _mm512_mask_blend_epi32(_mm512_cmpgt_epi32_mask(a, b), other, then); }
 INLINE V v_table(const int8_t levels[16]) { return _mm512_broadcast_i32x4(load128(levels)); }
 INLINE V v_lookup(V table, V v) { return _mm512_shuffle_epi8(table, v); }
+INLINE V v_low32(V a, V b) { return _mm512_unpacklo_epi32(a, b); }
+INLINE V v_high32(V a, V b) { return _mm512_unpackhi_epi32(a, b); }
+INLINE V v_low64(V a, V b) { return _mm512_unpacklo_epi64(a, b); }
+INLINE V v_high64(V a, V b) { return _mm512_unpackhi_epi64(a, b); }
 INLINE F f_set(float c) { return _mm512_set1_ps(c); }
 INLINE F f_bits(V v) { return _mm512_castsi512_ps(v); }
 INLINE F f_int(V v) { return _mm512_cvtepi32_ps(v); }
@@ -50,24 +54,6 @@ UNROLL
     }
 }
 
-INLINE void columns16(struct rows r, size_t at, V x[4])
-{
-    V q[4];
-    gather16(r, at, q);
-    V a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpackhi_epi32(q[0], q[1]);
-    V c = _mm512_unpacklo_epi32(q[2], q[3]), d = _mm512_unpackhi_epi32(q[2], q[3]);
-    x[0] = _mm512_unpacklo_epi64(a, c), x[1] = _mm512_unpackhi_epi64(a, c);
-    x[2] = _mm512_unpacklo_epi64(b, d), x[3] = _mm512_unpackhi_epi64(b, d);
-}
-
-INLINE void heads16(struct rows r, V head[2])
-{
-    V q[4];
-    gather16(r, 0, q);
-    V a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpacklo_epi32(q[2], q[3]);
-    head[0] = _mm512_unpacklo_epi64(a, b), head[1] = _mm512_unpackhi_epi64(a, b);
-}
-
 /* -16 in byte i of lane `bits` where bit i of `bits` is clear */
 #define CLEAR(b) (((b) & 1 ? 0 : 0xf0u) | ((b) & 2 ? 0 : 0xf000u) | ((b) & 4 ? 0 : 0xf00000u) | ((b) & 8 ? 0 : 0xf0000000u))
 static const uint32_t clear_of[16] = { CLEAR(0), CLEAR(1), CLEAR(2), CLEAR(3), CLEAR(4), CLEAR(5), CLEAR(6), CLEAR(7), CLEAR(8), CLEAR(9),
@@ -84,8 +70,8 @@ INLINE struct to to_columns(const struct panel *p, int64_t k)
 
 INLINE void put_ps(float *p, int group, F v) { _mm512_storeu_ps(p + group * PANEL_ROWS, v); }
 INLINE void put_scale(struct to to, int g, F v) { put_ps(to.scale, g, v); }
-INLINE void put_min(struct to to, int g, F v) { put_ps(to.min, g, v); }
 INLINE F get_scale(struct to to, int g) { return _mm512_loadu_ps(to.scale + g * PANEL_ROWS); }
+INLINE void put_min(struct to to, int g, F v) { put_ps(to.min, g, v); }
 
 INLINE void put16(struct to to, int column, const V x[4], F scale)
 {

@@ -105,10 +105,10 @@ typedef bool tile_fn(const struct panel *p, struct act_tile x, float *y, int64_t
     {                                                                                                               \
         return tile_body(p, x, y, y_stride, add, convert ? n : nt, convert, group, has_min, nt);                    \
     }
-#define EACH_NT(X, group, has_min)                                                                                  \
-    X(group, has_min, 1) X(group, has_min, 2) X(group, has_min, 3) X(group, has_min, 4) X(group, has_min, 5)        \
-    X(group, has_min, 6) X(group, has_min, 7) X(group, has_min, 8) X(group, has_min, 9) X(group, has_min, 10)       \
-    X(group, has_min, 11) X(group, has_min, 12)
+/* X(..., number of tokens) */
+#define EACH_NT(X, ...)                                                                                             \
+    X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6)     \
+    X(__VA_ARGS__, 7) X(__VA_ARGS__, 8) X(__VA_ARGS__, 9) X(__VA_ARGS__, 10) X(__VA_ARGS__, 11) X(__VA_ARGS__, 12)
 #define TILE_NT(group, has_min, nt) TILE(tile_##group##_##has_min##_##nt, false, group, has_min, nt)
 #define TILE_NT_NAME(group, has_min, nt) tile_##group##_##has_min##_##nt,
 EACH_NT(TILE_NT, 32, 0) EACH_NT(TILE_NT, 32, 1) EACH_NT(TILE_NT, 16, 0) EACH_NT(TILE_NT, 16, 1)
@@ -191,14 +191,14 @@ UNROLL
 
 typedef void wide_fn(const struct panel *p, struct act_wide x, float *y, int64_t y_stride, bool add);
 
-#define WIDE(group, unused, nt)                                                                                     \
+#define WIDE(group, nt)                                                                                             \
     static void wide_##group##_##nt(const struct panel *p, struct act_wide x, float *y, int64_t y_stride, bool add) \
     {                                                                                                               \
         wide_body(p, x, y, y_stride, add, group, nt);                                                               \
     }
-#define WIDE_NAME(group, unused, nt) wide_##group##_##nt,
-EACH_NT(WIDE, 32, ) EACH_NT(WIDE, 16, )
-static wide_fn *const wide_tiles[2][NT] = { { EACH_NT(WIDE_NAME, 32, ) }, { EACH_NT(WIDE_NAME, 16, ) } };
+#define WIDE_NAME(group, nt) wide_##group##_##nt,
+EACH_NT(WIDE, 32) EACH_NT(WIDE, 16)
+static wide_fn *const wide_tiles[2][NT] = { { EACH_NT(WIDE_NAME, 32) }, { EACH_NT(WIDE_NAME, 16) } };
 
 static void tile_wide(const struct kernels *k, const struct panel *p, const struct act_wide *x, int n_tokens, float *y, int64_t y_stride, bool add)
 {
@@ -223,14 +223,14 @@ UNROLL
 
 typedef void tile_f32_fn(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add);
 
-#define TILE_F32(unused, unused_too, nt)                                                                            \
-    static void tile_f32_##nt(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add)          \
+#define TILE_F32(name, nt)                                                                                          \
+    static void name##_##nt(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add)          \
     {                                                                                                               \
         tile_f32_body(p, x, y, y_stride, add, nt);                                                                  \
     }
-#define TILE_F32_NAME(unused, unused_too, nt) tile_f32_##nt,
-EACH_NT(TILE_F32, , )
-static tile_f32_fn *const tiles_f32[NT] = { EACH_NT(TILE_F32_NAME, , ) };
+#define TILE_F32_NAME(name, nt) name##_##nt,
+EACH_NT(TILE_F32, tile_f32)
+static tile_f32_fn *const tiles_f32[NT] = { EACH_NT(TILE_F32_NAME, tile_f32) };
 
 static void tile_f32(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens,
                      float *y, int64_t y_stride, bool add)

@@ -2,20 +2,12 @@
 /* isa_avxvnni_rowdot - one file row times one token (decode) for AVX-VNNI: the walk of isa_avx2_rowdot.c, with codes as unsigned bytes in the order of
  * their columns, which vpdpbusd multiplies by both bytes of the activations: 32 codes are two products where words take two and their widening.
  * Codes stay where they are in their bytes as long as they are at most 255; the scales make up for that. Formats that are not here keep AVX2. */
+#include "ggml-like/kernels/avx2_prefetch.h"
 #include "ggml-like/kernels/avx2_words.h"
 #include "ggml-like/kernels/levels.h"
 
-enum { CHUNK = 256, AHEAD = 4096 };
-
 #define UNROLL _Pragma("GCC unroll 8")
 #define FOUR(n) n, n, n, n
-
-/* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
-INLINE void prefetch(const uint8_t *w, size_t bytes)
-{
-UNROLL
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
-}
 
 /* Four chains: a chunk is 8 FMAs, and two chains of four times 4 cycles would bound it. */
 struct sums {

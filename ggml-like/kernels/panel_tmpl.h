@@ -4,8 +4,7 @@
  *   V, F            registers of bytes and of floats
  *   struct to       where the next columns of these rows go
  * and, besides the v_ and f_ functions that are one instruction or a few,
- *   columns16(r, at, x)     x[j] = bytes at + 4j .. at + 4j + 3 of every row
- *   heads16(r, head)        the first 8 bytes of every row
+ *   gather16(r, at, q)      16 bytes of every row: q[i] = those of rows i, i + 4 .., a 128-bit lane each
  *   halves_low, halves_high, byte_to_ps, sbyte_to_ps(v, i)     floats from the lanes
  *   clear_bits(v, n)        -16 in byte i where bit n + i is clear, else 0; n a multiple of 4
  *   panel_at(p, shape, form, k, row)     put_scale, put_min(to, g, f), get_scale(to, g): group g from there on
@@ -24,6 +23,24 @@
             }                                                                                     \
         }                                                                                         \
     }
+
+/* x[j] = bytes at + 4j .. at + 4j + 3 of every row */
+INLINE void columns16(struct rows r, size_t at, V x[4])
+{
+    V q[4];
+    gather16(r, at, q);
+    V a = v_low32(q[0], q[1]), b = v_high32(q[0], q[1]), c = v_low32(q[2], q[3]), d = v_high32(q[2], q[3]);
+    x[0] = v_low64(a, c), x[1] = v_high64(a, c), x[2] = v_low64(b, d), x[3] = v_high64(b, d);
+}
+
+/* The first 8 bytes of every row, of 16. */
+INLINE void heads16(struct rows r, V head[2])
+{
+    V q[4];
+    gather16(r, 0, q);
+    V a = v_low32(q[0], q[1]), b = v_low32(q[2], q[3]);
+    head[0] = v_low64(a, b), head[1] = v_high64(a, b);
+}
 
 /* bits n .. of every byte; low | the bits of mask, taken from bit n .. of every byte of v and moved to bit `to` .. */
 INLINE V two_bits_of(V v, int n) { return v_and(v_srl16(v, n), v_set8(3)); }
