@@ -125,8 +125,8 @@ UNROLL
 }
 
 #else
-/* chains: how many sums there is room for before the scales; plain: the sums of 16 products fit in int16; if not, they take a product of 32 bits, and those of the codes
- * another one */
+/* chains: how many sums there is room for before the scales; plain: the sums of 16 products fit in int16; if not, they take a product of 32 bits,
+ * and those of the codes another one */
 INLINE void block8(__m256 acc[2][NT], const uint8_t *w, const struct act8 *x, bool has_min, int chains, int group, bool plain, int nt)
 {
     const uint8_t *scale = w + BLOCK_CODES + chains * 64, *min = scale + BLOCK / group * 64;

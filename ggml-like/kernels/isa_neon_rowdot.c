@@ -33,7 +33,7 @@ static void quant_row(struct act_row *row, const float *x, int64_t k)
         if (b * 32 % ACT_ROW_SPAN == 0) {
             for (int64_t i = 0; i < min_i64(ACT_ROW_SPAN, k - b * 32); i += 4) {
                 float32x4_t size = vabsq_f32(vld1q_f32(x + i));
-                uint32x4_t finite = vcltq_f32(size, vdupq_n_f32(INFINITY));
+                uint32x4_t finite = vcltq_f32(size, vdupq_n_f32(__builtin_inff()));
                 top = vmaxq_f32(top, vreinterpretq_f32_u32(vandq_u32(finite, vreinterpretq_u32_f32(size))));
             }
             magnitude = vmaxvq_f32(top);
