@@ -590,15 +590,17 @@ void model_info(const struct model *m, struct model_info *o)
             bool experts = i >= W_GATE_EXPS && i <= W_DOWN_EXPS; /* a stack, of which a token uses some */
             uint64_t of = experts ? (uint64_t)max_i64(1, t->ne[2]) : 1, use = experts ? (uint64_t)max_i64(1, m->hp.n_expert_used) : 1;
             o->token_bytes += tensor_bytes(t) / of * use;
-            if (t->ne[1] > 1) o->token_macs += (uint64_t)tensor_elements(t) / of * use;
+            if (t->ne[1] > 1) o->type_macs[t->type->gguf_id] += (uint64_t)tensor_elements(t) / of * use;
             const struct outlier_columns *extra = model_outliers(m, (int)il, (enum weight_id)i);
             if (!extra) continue;
             o->token_bytes += tensor_bytes(&extra->weight) + tensor_bytes(&extra->index);
-            o->token_macs += (uint64_t)tensor_elements(&extra->weight);
+            o->type_macs[extra->weight.type->gguf_id] += (uint64_t)tensor_elements(&extra->weight);
         }
     const struct tensor *head = model_weight(m, -1, W_OUTPUT), *embd = model_weight(m, -1, W_EMBD);
     o->token_bytes += tensor_bytes(head) + embd->nb[1];
-    o->token_macs += (uint64_t)tensor_elements(head);
+    o->head_type = head->type;
+    o->token_macs = o->head_macs = (uint64_t)tensor_elements(head);
+    for (int i = 0; i < DTYPE_IDS; i++) o->token_macs += o->type_macs[i];
     o->bpw = o->n_params ? 8.0 * (double)o->tensor_bytes / (double)o->n_params : 0;
 }
 

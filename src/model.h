@@ -32,6 +32,8 @@ struct model_info {
     uint64_t file_bytes, tensor_bytes;
     uint64_t token_bytes; /* weight bytes read to decode one token: layers + head + one embedding row */
     uint64_t token_macs;  /* multiply-adds in matmuls per token, head included */
+    uint64_t type_macs[DTYPE_IDS], head_macs; /* of them those of the layers, by type of weights, and the head's, which only rows with logits have */
+    const struct dtype *head_type;
     double bpw;           /* 8 * tensor_bytes / n_params */
     const char *rope;     /* how positions are stretched: "none", "linear", "yarn", "longrope", "ntk" */
     float rope_factor;    /* and how far; 1 for none and longrope */

@@ -181,40 +181,45 @@ TEST(field_text_writes_numbers_and_leaves_nan_empty)
 /* 10 GB/s and 2 x 100 GMAC/s: 5 GB in a second is half, 150 GMAC three quarters. */
 TEST(limits_share_names_the_nearer_limit)
 {
-    struct limits l = { .read_gbps_n = 10, .int8_gmacs_1 = 100, .f32_gflops_1 = 40, .n_threads = 2 };
-    struct share s = limits_share(&l, &(struct load){ 5e9, 20e9, 1, 1 });
+    struct limits l = { .read_gbps_n = 10, .tile_gmacs = { [GGUF_Q8_0] = 100 }, .f32_gflops_1 = 40, .n_threads = 2 };
+    struct share s = limits_share(&l, &(struct load){ 5e9, 1, 1, { [GGUF_Q8_0] = 20e9 } });
     CHECK_NEAR(s.percent, 50, 1e-9);
     CHECK_STR(s.bound, "bandwidth");
-    s = limits_share(&l, &(struct load){ 5e9, 150e9, 1, 1 });
+    s = limits_share(&l, &(struct load){ 5e9, 1, 1, { [GGUF_Q8_0] = 150e9 } });
     CHECK_NEAR(s.percent, 75, 1e-9);
     CHECK_STR(s.bound, "compute");
-    l.int8_gmacs_1 = 0; /* a float model: 20 GMAC/s per thread */
-    s = limits_share(&l, &(struct load){ 0, 60e9, 2, 2 });
+    s = limits_share(&l, &(struct load){ 0, 2, 2, { [GGUF_F16] = 60e9 } }); /* floats: 20 GMAC/s per thread */
     CHECK_NEAR(s.percent, 75, 1e-9);
 }
 
-/* Passes of one row: 20 GMAC/s per thread row by row, so 30 GMAC in a second are three quarters; half of them through the tile need less. */
-TEST(limits_share_knows_rows_from_tiles)
+/* Each type at its own rate, passes of one row at 20 GMAC/s per thread: 30 GMAC in a second are three quarters. */
+TEST(limits_share_adds_types_and_rows)
 {
-    struct limits l = { .read_gbps_n = 10, .int8_gmacs_1 = 100, .dot_gmacs_1 = 20, .n_threads = 2 };
-    struct share s = limits_share(&l, &(struct load){ 5e9, 30e9, 1, 1, 30e9 });
+    struct limits l = { .read_gbps_n = 10, .tile_gmacs = { [GGUF_Q8_0] = 100, [GGUF_Q4_K] = 50 }, .dot_gmacs = { [GGUF_Q8_0] = 20 }, .n_threads = 2 };
+    struct share s = limits_share(&l, &(struct load){ 5e9, 1, 1, { 0 }, { [GGUF_Q8_0] = 30e9 } });
     CHECK_NEAR(s.percent, 75, 1e-9);
     CHECK_STR(s.bound, "compute");
-    s = limits_share(&l, &(struct load){ 5e9, 60e9, 1, 1, 10e9 });
-    CHECK_NEAR(s.compute, 50, 1e-9);
+    s = limits_share(&l, &(struct load){ 5e9, 1, 1, { [GGUF_Q8_0] = 50e9, [GGUF_Q4_K] = 25e9 }, { [GGUF_Q8_0] = 10e9 } });
+    CHECK_NEAR(s.compute, 75, 1e-9);
     CHECK_NEAR(s.bandwidth, 50, 1e-9);
-    s = limits_share(&l, &(struct load){ 5e9, 80e9, 1.25, 1, 80e9 }); /* faster than the limit: it rises */
-    CHECK_NEAR(l.dot_gmacs_1, 40, 1e-9);
-    CHECK_NEAR(s.compute, 80, 1e-9);
 }
 
 /* A limit measured while something else slowed the machine: the fastest run shows what is possible. */
-TEST(limits_share_never_exceeds_what_was_reached)
+TEST(limits_rise_to_what_was_reached)
 {
-    struct limits l = { .read_gbps_n = 10, .int8_gmacs_1 = 100, .n_threads = 2 };
-    struct share s = limits_share(&l, &(struct load){ 16e9, 20e9, 1, 0.8 });
+    struct limits l = { .read_gbps_n = 10, .tile_gmacs = { [GGUF_Q8_0] = 100 }, .dot_gmacs = { [GGUF_Q8_0] = 20 }, .n_threads = 2 };
+    struct load read = { 16e9, 1, 0.8, { [GGUF_Q8_0] = 20e9 } }, tile = { 0, 1, 0.8, { [GGUF_Q8_0] = 240e9 } },
+                dot = { 5e9, 1.25, 1, { 0 }, { [GGUF_Q8_0] = 120e9 } };
+    limits_raise(&l, &read);
     CHECK_NEAR(l.read_gbps_n, 20, 1e-9);
-    CHECK_NEAR(s.percent, 80, 1e-9);
+    CHECK_NEAR(l.tile_gmacs[GGUF_Q8_0], 100, 1e-9);
+    CHECK_NEAR(limits_share(&l, &read).percent, 80, 1e-9);
+    limits_raise(&l, &tile);
+    CHECK_NEAR(l.tile_gmacs[GGUF_Q8_0], 150, 1e-9);
+    CHECK_NEAR(limits_share(&l, &tile).compute, 80, 1e-9);
+    limits_raise(&l, &dot);
+    CHECK_NEAR(l.dot_gmacs[GGUF_Q8_0], 60, 1e-9);
+    CHECK_NEAR(limits_share(&l, &dot).compute, 80, 1e-9);
 }
 
 /* Mann and Whitney's test by trying all ways to deal the samples out. */
@@ -280,5 +285,5 @@ SUITE(measure, T(ppl_windows_are_those_of_llama_perplexity), T(ppl_refuses_a_tex
       T(ppl_error_is_the_standard_error_times_ppl), T(kld_rows_read_back_to_log_probabilities), T(kld_row_of_equal_logits_has_scale_zero),
       T(ranges_expand_in_order), T(ranges_refuse_what_is_no_list), T(pairs_need_two_numbers_each), T(stddev_is_that_of_a_sample),
       T(field_text_writes_numbers_and_leaves_nan_empty), T(limits_share_names_the_nearer_limit),
-      T(limits_share_knows_rows_from_tiles), T(limits_share_never_exceeds_what_was_reached), T(bench_compare_counts_all_ways_to_deal_the_samples),
+      T(limits_share_adds_types_and_rows), T(limits_rise_to_what_was_reached), T(bench_compare_counts_all_ways_to_deal_the_samples),
       T(bench_compare_of_many_samples_joins_the_exact_one), T(bench_gates_are_names_and_ratios));

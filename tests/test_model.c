@@ -235,6 +235,7 @@ TEST(model_info_counts)
           i.n_ctx_train == 256);
     CHECK(i.n_params == 2 * (layer + 128) + 2 * head + 64);
     CHECK(i.token_macs == 2 * layer + head);
+    CHECK(i.type_macs[GGUF_Q8_0] == 2 * layer && i.head_macs == head && i.head_type->gguf_id == GGUF_Q8_0);
     CHECK(i.token_bytes == 2 * (layer * 34 / 32 + 128 * 4) + head * 34 / 32 + 64 * 34 / 32);
     CHECK_STR(i.note, "");
     model_close(m);

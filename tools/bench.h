@@ -21,7 +21,8 @@ struct result {
     struct bench_case t;
     int threads, n;           /* samples */
     double *seconds;          /* [n] */
-    struct share share;
+    struct load load;
+    struct share share;       /* of the limits known when the row is written; later tests may raise them */
     double speedup;           /* by the run of the same test on one thread; NaN: there is none */
     struct verdict old;
     int64_t op_ns[BENCH_OPS]; /* time by kind of op, over all samples; zeros unless asked for */

@@ -258,7 +258,8 @@ void bench_limits(const struct bench *b, int first)
     if (l->barrier_ns > SHARED_NS)
         fprintf(stderr, "note: at %.0f us a barrier, the threads share a core with each other or with other work: these figures say little\n",
                 l->barrier_ns * 1e-3);
-    for (int i = first; i < b->n_results; i++)
-        fprintf(stderr, "  %-24s %5.1f %% of bandwidth, %5.1f %% of compute\n", case_name(&b->result[i].t, name), b->result[i].share.bandwidth,
-                b->result[i].share.compute);
+    for (int i = first; i < b->n_results; i++) { /* of the limits above, which every test may have raised */
+        struct share s = limits_share(l, &b->result[i].load);
+        fprintf(stderr, "  %-24s %5.1f %% of bandwidth, %5.1f %% of compute\n", case_name(&b->result[i].t, name), s.bandwidth, s.compute);
+    }
 }

@@ -123,19 +123,27 @@ static double rows_read(int64_t begin, int64_t n, int64_t step)
     return sum;
 }
 
-/* Bytes that must be read and multiply-adds that must be done: each pass reads the weights once, and the KV rows so far. */
+/* Bytes that must be read and multiply-adds that must be done: each pass reads the weights once, and the KV rows so far. Of a prompt one row goes
+ * through the head, by itself unless sequences share its pass. */
 static struct load load_of(const struct bench *b, const struct result *r)
 {
     const struct bench_case *t = &r->t;
     int64_t n_batch = engine_n_batch(b->r.engine), passes = (t->n_seq * t->n_prompt + n_batch - 1) / n_batch + t->n_gen * ((t->n_seq + n_batch - 1) / n_batch);
-    double row = (double)session_bytes(b->r.session) / (double)session_n_ctx(b->r.session);
-    double rows = rows_read(t->n_depth, t->n_prompt, n_batch) + rows_read(t->n_depth + t->n_prompt, t->n_gen, 1), best = r->seconds[0];
+    double row = (double)session_bytes(b->r.session) / (double)session_n_ctx(b->r.session), best = r->seconds[0];
+    double rows = rows_read(t->n_depth, t->n_prompt, n_batch) + rows_read(t->n_depth + t->n_prompt, t->n_gen, 1);
+    double prompt = (double)(t->n_seq * t->n_prompt), gen = (double)(t->n_seq * t->n_gen);
     for (int i = 1; i < r->n; i++) best = r->seconds[i] < best ? r->seconds[i] : best;
-    double head = (double)b->info.n_vocab * (double)b->info.n_embd, macs = (double)b->info.token_macs; /* a prompt needs one row of logits */
-    double gen_macs = (double)(t->n_seq * t->n_gen) * macs, prompt_macs = t->n_prompt ? (double)t->n_seq * ((double)t->n_prompt * (macs - head) + head) : 0;
-    return (struct load){ .bytes = (double)passes * (double)b->info.token_bytes + row * rows * (double)t->n_seq, .macs = gen_macs + prompt_macs,
-                          .seconds = mean_of(r->seconds, r->n), .best_seconds = best,
-                          .dot_macs = (t->n_seq == 1 ? gen_macs : 0) + (t->n_seq * t->n_prompt == 1 ? prompt_macs : 0) };
+    struct load w = { .bytes = (double)passes * (double)b->info.token_bytes + row * rows * (double)t->n_seq, .seconds = mean_of(r->seconds, r->n) };
+    w.best_seconds = best;
+    for (int i = 0; i < DTYPE_IDS; i++) {
+        double macs = (double)b->info.type_macs[i];
+        (t->n_seq * t->n_prompt == 1 ? w.dot_macs : w.tile_macs)[i] += prompt * macs;
+        (t->n_seq == 1 ? w.dot_macs : w.tile_macs)[i] += gen * macs;
+    }
+    int head = b->info.head_type->gguf_id;
+    if (t->n_prompt) (t->n_seq == 1 || 2 * t->n_prompt > n_batch ? w.dot_macs : w.tile_macs)[head] += (double)t->n_seq * (double)b->info.head_macs;
+    (t->n_seq == 1 ? w.dot_macs : w.tile_macs)[head] += gen * (double)b->info.head_macs;
+    return w;
 }
 
 static double speedup_of(const struct bench *b, const struct result *r)
@@ -168,9 +176,10 @@ static status measure(struct bench *b, struct result *r, struct err *e)
         if (b->times_ops) add_op_times(b, r);
     }
     if (!b->c->no_limits) {
-        struct load load = load_of(b, r);
+        r->load = load_of(b, r);
         limits_again(&b->limits, b->r.engine);
-        r->share = limits_share(&b->limits, &load);
+        limits_raise(&b->limits, &r->load);
+        r->share = limits_share(&b->limits, &r->load);
     }
     r->speedup = speedup_of(b, r);
     if (b->old) old_verdict(b, r);

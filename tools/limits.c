@@ -173,15 +173,26 @@ void limits_again(struct limits *l, struct engine *en) { measure_reading(l, en, 
 
 /* ---- tiles ---- */
 
-/* A weight of the type that takes most bytes, of 16 rows or more; NULL when there is none. */
-static const struct tensor *dominant_weight(const struct model *m)
+/* Multiply-adds of a token by this type: an embedding that is only looked up has none. */
+static uint64_t macs_of(const struct model_info *info, int type, bool head)
 {
-    struct model_info info;
+    return info->type_macs[type] + (head && info->head_type->gguf_id == type ? info->head_macs : 0);
+}
+
+static int most_macs(const struct model_info *info, bool head)
+{
+    int most = 0;
+    for (int i = 1; i < DTYPE_IDS; i++)
+        if (macs_of(info, i, head) > macs_of(info, most, head)) most = i;
+    return most;
+}
+
+/* A weight of this type, of 16 rows or more; NULL when there is none. */
+static const struct tensor *weight_of(const struct model *m, int type)
+{
     const struct gguf *g = model_gguf(m);
-    model_info(m, &info);
-    const struct dtype *type = dtype_by_name(info.type);
-    for (int64_t i = 0; type && i < g->n_tensors; i++)
-        if (g->tensor[i].type == type && g->tensor[i].ne[1] >= PANEL_ROWS) return &g->tensor[i];
+    for (int64_t i = 0; i < g->n_tensors; i++)
+        if (g->tensor[i].type->gguf_id == type && g->tensor[i].ne[1] >= PANEL_ROWS) return &g->tensor[i];
     return NULL;
 }
 
@@ -200,31 +211,35 @@ static double best_tile(const struct kernels *k, tile_fn tile, const struct pane
     return best;
 }
 
-static status measure_tiles(struct limits *l, struct engine *en, struct arena *a, struct err *e)
+/* Every type with work of its own: their tiles differ by half (int8 products or 15 bits, one scale or many). */
+static status measure_tiles(struct limits *l, struct engine *en, const struct model_info *info, struct arena *a, struct err *e)
 {
     const struct kernels *k = engine_kernels(en);
-    const struct tensor *w = dominant_weight(engine_model(en));
-    size_t panel_size = panel_bytes(TILE_K), act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, w ? act_form_fast(k, w->type) : ACT_F32),
-           f32_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, ACT_F32);
-    void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size), *f32_buf = arena_zalloc(a, 1, f32_size);
+    size_t panel_size = panel_bytes(TILE_K), act_size = 0;
+    for (enum act_form f = ACT_8; f <= ACT_F32; f++)
+        if (act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, f) > act_size) act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, f);
+    void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size);
     float *x = arena_zalloc(a, TILE_K, sizeof *x), *y = arena_zalloc(a, TILE_TOKENS_MAX * PANEL_ROWS, sizeof *y);
     const float *rows[TILE_TOKENS_MAX];
     struct panel p;
     struct act_panel act;
-    if (!panel_buf || !act_buf || !f32_buf || !x || !y) return err_oom(e, "tiles", panel_size + act_size + f32_size);
+    if (!panel_buf || !act_buf || !x || !y) return err_oom(e, "tiles", panel_size + act_size);
     for (int i = 0; i < TILE_K; i++) x[i] = (float)((i * 37) % 101 - 50) / 50;
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = x;
-    if (w && w->type->unpack && w->ne[0] >= TILE_K && TILE_K % w->type->block_len == 0) {
+    for (int i = 0; i < DTYPE_IDS; i++) {
+        const struct tensor *w = macs_of(info, i, true) ? weight_of(engine_model(en), i) : NULL;
+        if (!w || !w->type->unpack || w->ne[0] < TILE_K || TILE_K % w->type->block_len != 0) continue;
         panel_place(&p, panel_buf, TILE_K);
         k->panel_build(k, &p, w->type, act_form_fast(k, w->type), w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
         act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, act_form_fast(k, w->type));
         k->quant_tile(k, &act, 0, rows, k->tile_tokens);
-        l->int8_gmacs_1 = best_tile(k, k->tile, &p, &act, y);
+        l->tile_gmacs[i] = best_tile(k, k->tile, &p, &act, y);
     }
+    l->int8_gmacs_1 = l->tile_gmacs[most_macs(info, false)];
     enum { F32_K = TILE_K / 4 }; /* four bytes each: the same share of the cache */
     panel_place(&p, panel_buf, F32_K);
     for (int i = 0; i < F32_K * PANEL_ROWS; i++) p.f32[i] = (float)(i % 13 - 6) / 6;
-    act_panel_place(k, &act, f32_buf, F32_K, k->tile_tokens, ACT_F32);
+    act_panel_place(k, &act, act_buf, F32_K, k->tile_tokens, ACT_F32);
     k->pack_tile_f32(k, &act, 0, rows, k->tile_tokens);
     l->f32_gflops_1 = 2 * best_tile(k, k->tile_f32, &p, &act, y);
     return OK;
@@ -233,10 +248,8 @@ static status measure_tiles(struct limits *l, struct engine *en, struct arena *a
 /* ---- decoding ---- */
 
 /* One token times rows of w, in the second cache. */
-static status measure_rowdot(struct limits *l, struct engine *en, struct arena *a, struct err *e)
+static status best_rowdot(double *best, const struct kernels *k, const struct tensor *w, struct arena *a, struct err *e)
 {
-    const struct kernels *k = engine_kernels(en);
-    const struct tensor *w = dominant_weight(engine_model(en));
     if (!w || w->ne[0] % 32 != 0 || !k->rowdot[w->type->gguf_id]) return OK;
     int64_t cols = w->ne[0], rows = max_i64(PANEL_ROWS, min_i64(w->ne[1], (int64_t)(DOT_BYTES / w->nb[1])));
     float *x = arena_zalloc(a, (size_t)cols, sizeof *x), *y = arena_zalloc(a, (size_t)rows, sizeof *y);
@@ -251,9 +264,17 @@ static status measure_rowdot(struct limits *l, struct engine *en, struct arena *
     do {
         kernels_dots(k, w->type, y, w->data, w->nb[1], rows, &row, cols);
         double t1 = now_seconds(), rate = (double)(rows * cols) / (t1 - t0) * 1e-9;
-        if (rate > l->dot_gmacs_1) l->dot_gmacs_1 = rate;
+        if (rate > *best) *best = rate;
         t0 = t1;
     } while (t0 - begin < BEST_OF_SECONDS / 2);
+    return OK;
+}
+
+static status measure_rowdots(struct limits *l, struct engine *en, const struct model_info *info, struct arena *a, struct err *e)
+{
+    for (int i = 0; i < DTYPE_IDS; i++)
+        if (macs_of(info, i, true)) TRY(best_rowdot(&l->dot_gmacs[i], engine_kernels(en), weight_of(engine_model(en), i), a, e));
+    l->dot_gmacs_1 = l->dot_gmacs[most_macs(info, true)];
     return OK;
 }
 
@@ -383,9 +404,11 @@ status limits_measure(struct limits *l, struct engine *en, struct err *e)
 {
     struct arena a;
     *l = (struct limits){ .n_threads = pool_threads(engine_pool(en)) };
+    struct model_info info;
+    model_info(engine_model(en), &info);
     arena_init(&a, 0);
-    status st = measure_tiles(l, en, &a, e);
-    if (st == OK) st = measure_rowdot(l, en, &a, e);
+    status st = measure_tiles(l, en, &info, &a, e);
+    if (st == OK) st = measure_rowdots(l, en, &info, &a, e);
     arena_free(&a);
     if (st != OK) return st;
     touch_weights(en);
@@ -401,15 +424,32 @@ uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtyp
     return state == SIZE_MAX ? 0 : (uint64_t)state + engine_bytes(en);
 }
 
-struct share limits_share(struct limits *l, const struct load *w)
+/* Seconds of all threads together that the multiply-adds take at the limits. A type without a tile of its own goes through that of floats, one without
+ * a row-dot of its own counts like the tile. */
+static double multiply_seconds(const struct limits *l, const struct load *w)
 {
-    double tile = l->int8_gmacs_1 > 0 ? l->int8_gmacs_1 : l->f32_gflops_1 / 2, tile_macs = w->macs - w->dot_macs;
+    double sum = 0;
+    for (int i = 0; i < DTYPE_IDS; i++) {
+        double tile = l->tile_gmacs[i] > 0 ? l->tile_gmacs[i] : l->f32_gflops_1 / 2, dot = l->dot_gmacs[i] > 0 ? l->dot_gmacs[i] : tile;
+        if (w->tile_macs[i] > 0) sum += w->tile_macs[i] / (tile * 1e9);
+        if (w->dot_macs[i] > 0) sum += w->dot_macs[i] / (dot * 1e9);
+    }
+    return sum;
+}
+
+void limits_raise(struct limits *l, const struct load *w)
+{
     if (w->bytes > w->best_seconds * l->read_gbps_n * 1e9) l->read_gbps_n = w->bytes / w->best_seconds * 1e-9;
-    double dot_seconds = w->best_seconds * l->n_threads - (tile_macs > 0 ? tile_macs / (tile * 1e9) : 0);
-    if (w->dot_macs > 0 && dot_seconds > 0 && w->dot_macs > dot_seconds * l->dot_gmacs_1 * 1e9) l->dot_gmacs_1 = w->dot_macs / dot_seconds * 1e-9;
+    double by = multiply_seconds(l, w) / (w->best_seconds * l->n_threads);
+    if (!(by > 1)) return;
+    for (int i = 0; i < DTYPE_IDS; i++) l->tile_gmacs[i] *= by, l->dot_gmacs[i] *= by; /* which of them was measured too low, nobody knows */
+    l->int8_gmacs_1 *= by, l->f32_gflops_1 *= by, l->dot_gmacs_1 *= by;
+}
+
+struct share limits_share(const struct limits *l, const struct load *w)
+{
     struct share s = { .bandwidth = w->bytes / w->seconds / (l->read_gbps_n * 1e9) * 100 };
-    double seconds = (tile_macs > 0 ? tile_macs / (tile * 1e9) : 0) + (w->dot_macs > 0 ? w->dot_macs / (l->dot_gmacs_1 * 1e9) : 0);
-    s.compute = seconds / l->n_threads / w->seconds * 100;
+    s.compute = multiply_seconds(l, w) / l->n_threads / w->seconds * 100;
     s.bound = s.bandwidth >= s.compute ? "bandwidth" : "compute";
     s.percent = s.bandwidth >= s.compute ? s.bandwidth : s.compute;
     return s;

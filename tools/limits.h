@@ -8,9 +8,11 @@ struct limits {
     double read_gbps_1, read_gbps_n; /* 10^9 bytes per second over the mapped weights: one thread, all threads */
     double read_gbps[LIMITS_READS];  /* and read_threads[i] threads, rising, [n_reads] */
     int read_threads[LIMITS_READS], n_reads;
-    double int8_gmacs_1;             /* 10^9 multiply-adds per second of one thread: int8 tile on the dominant type; 0 for float models */
+    double tile_gmacs[DTYPE_IDS];    /* 10^9 multiply-adds per second of one thread through the tile, by type of weights; 0: not measured */
+    double dot_gmacs[DTYPE_IDS];     /* one token times rows, in the second cache */
+    double int8_gmacs_1;             /* tile_gmacs of the type that multiplies most in the layers, if not float; 0 otherwise */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
-    double dot_gmacs_1;              /* 10^9 multiply-adds per second of one thread: one token times rows of the dominant type, in the second cache */
+    double dot_gmacs_1;              /* dot_gmacs of the type that multiplies most in a token, head included */
     double barrier_ns;
     double clock_ghz;                /* of the calling thread's core while it works */
     double fresh_gbps;               /* limits_pages: first touch of anonymous memory by one thread */
@@ -36,9 +38,10 @@ status limits_decode(double *gbps, struct engine *en, const struct dtype *t, boo
 /* limits_memory - bytes that a session of n_ctx positions takes besides the weights: its KV cache and the engine's scratch. 0: no number holds it. */
 uint64_t limits_memory(const struct engine *en, int64_t n_ctx, const struct dtype *kv_type);
 
-/* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. dot_macs: of macs, those of passes of one row,
- * which go row by row and not through the tile. */
-struct load { double bytes, macs, seconds, best_seconds, dot_macs; };
+/* Work of one benchmark run and its share of the limits. bytes: only those that must come from memory. Multiply-adds by type of weights: through
+ * the tile, and those of passes of one row, which go row by row. */
+struct load { double bytes, seconds, best_seconds, tile_macs[DTYPE_IDS], dot_macs[DTYPE_IDS]; };
 struct share { double percent; const char *bound; double bandwidth, compute; }; /* percent of the bound, the nearer limit: "bandwidth" or "compute" */
-/* limits_share - a test whose fastest run read or multiplied faster than anything before raises the limit: what was reached is possible. */
-struct share limits_share(struct limits *l, const struct load *w);
+/* limits_raise - a test whose fastest run read or multiplied faster than anything before raises the limit: what was reached is possible. */
+void limits_raise(struct limits *l, const struct load *w);
+struct share limits_share(const struct limits *l, const struct load *w);
