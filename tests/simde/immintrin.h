@@ -49,6 +49,16 @@ static inline int shim_reduce_add_epi32(__m512i v)
     return sum;
 }
 
+static inline __m512i shim_maskz_loadu_epi16(uint32_t mask, const void *p)
+{
+    int16_t lane[32] = { 0 };
+    __m512i v;
+    for (int i = 0; i < 32; i++)
+        if (mask >> i & 1) memcpy(&lane[i], (const int16_t *)p + i, sizeof lane[i]);
+    memcpy(&v, lane, sizeof v);
+    return v;
+}
+
 static inline __m512 shim_maskz_loadu_ps(unsigned mask, const float *p)
 {
     float x[16];
@@ -125,6 +135,8 @@ static inline __m512 shim_round_to_zero(__m512 v)
 #define _mm512_cvtepu8_epi16 shim_cvtepu8_epi16
 #define _mm512_movehdup_ps shim_movehdup_ps
 #define _mm512_reduce_add_epi32 shim_reduce_add_epi32
+#undef _mm512_maskz_loadu_epi16
+#define _mm512_maskz_loadu_epi16 shim_maskz_loadu_epi16
 #undef _mm512_maskz_loadu_ps
 #define _mm512_maskz_loadu_ps shim_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
