@@ -12,6 +12,9 @@
 
 enum { BATCH_MIN = 64, SCRATCH_GOAL = 48 << 20, SEGMENTS_MAX = 256 };
 
+/* How the rows of a pass are multiplied: SHORT is the precise form for what `short_rows` says, SINGLE each row as in a pass of its own. */
+enum pass_form { PASS_SEVERAL, PASS_SHORT, PASS_SINGLE };
+
 struct engine {
     const struct model *m;
     struct kernels k;
@@ -28,22 +31,31 @@ struct engine {
     struct batch_segment *seg;  /* [SEGMENTS_MAX] */
     observe_fn observe;
     void *observe_ctx;
-    bool profile, precise, can_score, single; /* single: of the plans as they are built */
+    bool profile, precise, can_score;
+    int64_t short_rows;
+    enum pass_form form, head_form, score_form; /* of the plans as they are built */
     struct lora_set lora;
     int64_t op_ns[OP_KINDS];
 };
 
 /* ---- plans ---- */
 
-static status build_body(struct engine *en, int64_t rows, int64_t out, bool single, struct err *e)
+/* Most rows that share the scratch of a form. */
+static int64_t form_rows(const struct engine *en, enum pass_form form, int64_t most)
+{
+    return form == PASS_SINGLE ? min_i64(SINGLE_ROWS, most) : form == PASS_SHORT ? min_i64(en->short_rows, most) : most;
+}
+
+static status build_body(struct engine *en, int64_t rows, int64_t out, enum pass_form form, struct err *e)
 {
     struct plan *p = &en->body;
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     en->shape_rows = -1; /* until the new plan is complete */
-    plan_reset(p, rows, out, single ? min_i64(SINGLE_ROWS, en->n_batch) : en->n_batch);
-    p->single = en->single = single;
+    plan_reset(p, rows, out, form_rows(en, form, en->n_batch));
+    en->form = form;
+    p->single = form == PASS_SINGLE;
     p->observe = en->observe != NULL;
-    p->precise = en->precise;
+    p->precise = en->precise || form == PASS_SHORT;
     val x;
     TRY(forward_embed(&b, &x, e));
     for (int il = 0; il < en->m->hp.n_layer; il++) TRY(forward_layer(&b, il, &x, e));
@@ -63,10 +75,11 @@ static status build_head(struct engine *en, int64_t rows, struct err *e)
     struct plan *p = &en->head;
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     en->shape_head = -1;
-    plan_reset(p, rows, rows, en->single ? min_i64(SINGLE_ROWS, en->head_rows) : en->head_rows);
-    p->single = en->single;
+    en->head_form = en->form;
+    plan_reset(p, rows, rows, form_rows(en, en->form, en->head_rows));
+    p->single = en->form == PASS_SINGLE;
     p->observe = en->observe != NULL;
-    p->precise = en->precise;
+    p->precise = en->precise || en->form == PASS_SHORT;
     TRY(plan_reserve(p, 1, e));
     en->head_in = plan_input(p, en->m->hp.n_embd, rows);
     val y = en->head_in;
@@ -86,8 +99,9 @@ static status build_score(struct engine *en, int64_t rows, struct err *e)
     struct build b = { p, en->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, &en->lora };
     bool whole;
     en->shape_score = -1;
-    plan_reset(p, rows, rows, score_rows(en));
-    p->precise = en->precise;
+    en->score_form = en->form;
+    plan_reset(p, rows, rows, form_rows(en, en->form == PASS_SHORT ? PASS_SHORT : PASS_SEVERAL, score_rows(en)));
+    p->precise = en->precise || en->form == PASS_SHORT;
     TRY(plan_reserve(p, 1, e));
     en->score_out = en->score_in = plan_input(p, en->m->hp.n_embd, rows);
     TRY(forward_score(&b, &en->score_out, &whole, e));
@@ -103,21 +117,31 @@ static status build_score(struct engine *en, int64_t rows, struct err *e)
 static status measure(struct engine *en, struct err *e)
 {
     int64_t n = en->n_batch;
-    int64_t s = min_i64(SINGLE_ROWS, n), h = min_i64(SINGLE_ROWS, en->head_rows);
-    const int64_t shapes[][3] = { { s, s, 1 }, { s, s - 1, 1 }, { s, 1, 1 }, { s, 0, 1 }, { n, n }, { n, n - 1 }, { n, 1 }, { n, 0 }, { 1, 1 }, { 1, 0 } };
+    int64_t s = min_i64(SINGLE_ROWS, n), t = min_i64(en->short_rows, n);
+    const int64_t shapes[][3] = {
+        { s, s, PASS_SINGLE }, { s, s - 1, PASS_SINGLE }, { s, 1, PASS_SINGLE }, { s, 0, PASS_SINGLE },
+        { t, t, PASS_SHORT },  { t, t - 1, PASS_SHORT },  { t, 1, PASS_SHORT },  { t, 0, PASS_SHORT },
+        { n, n }, { n, n - 1 }, { n, 1 }, { n, 0 }, { 1, 1 }, { 1, 0 },
+    };
     en->body_bytes = en->head_bytes = 0;
     for (int i = 0; i < ARRAY_LEN(shapes); i++) {
-        TRY(build_body(en, shapes[i][0], shapes[i][1], shapes[i][2], e));
+        if (shapes[i][2] == PASS_SHORT && t < 2) continue;
+        TRY(build_body(en, shapes[i][0], shapes[i][1], (enum pass_form)shapes[i][2], e));
         if (en->body.bytes > en->body_bytes) en->body_bytes = en->body.bytes;
     }
-    const int64_t heads[][2] = { { h, 1 }, { en->head_rows, 0 }, { 1, 0 } };
+    const int64_t heads[][2] = { { form_rows(en, PASS_SINGLE, en->head_rows), PASS_SINGLE }, { min_i64(t, en->head_rows), PASS_SHORT },
+                                 { en->head_rows, PASS_SEVERAL }, { 1, PASS_SEVERAL } };
     for (int i = 0; i < ARRAY_LEN(heads); i++) {
-        en->single = heads[i][1];
+        if (heads[i][0] < 1) continue;
+        en->form = (enum pass_form)heads[i][1];
         TRY(build_head(en, heads[i][0], e));
         if (en->head.bytes > en->head_bytes) en->head_bytes = en->head.bytes;
     }
-    for (int64_t rows = score_rows(en); rows > 0; rows = rows > 1 ? 1 : 0) {
-        TRY(build_score(en, rows, e));
+    const int64_t scores[][2] = { { min_i64(t, score_rows(en)), PASS_SHORT }, { score_rows(en), PASS_SEVERAL }, { 1, PASS_SEVERAL } };
+    for (int i = 0; i < ARRAY_LEN(scores); i++) {
+        if (scores[i][0] < 1) continue;
+        en->form = (enum pass_form)scores[i][1];
+        TRY(build_score(en, scores[i][0], e));
         if (en->score.bytes > en->head_bytes) en->head_bytes = en->score.bytes;
     }
     en->body_bytes = (en->body_bytes + 4095) & ~(size_t)4095;
@@ -196,6 +220,7 @@ status engine_open(struct engine **out, const struct model *m, const struct engi
     en->observe = o->observe;
     en->observe_ctx = o->observe_ctx;
     en->precise = o->precise;
+    en->short_rows = o->short_rows;
     plan_init(&en->body, &en->k);
     plan_init(&en->head, &en->k);
     plan_init(&en->score, &en->k);
@@ -413,7 +438,7 @@ static status run_head(struct engine *en, int64_t n_out, logits_fn fn, void *ctx
     float *hidden = (float *)(en->mem + en->body.val[en->hidden].offset);
     for (int64_t done = 0; done < n_out;) {
         int64_t n = min_i64(en->head_rows, n_out - done);
-        if (en->shape_head != n || en->head.single != en->single) TRY(build_head(en, n, e));
+        if (en->shape_head != n || en->head_form != en->form) TRY(build_head(en, n, e));
         plan_bind(&en->head, en->head_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n };
         run_plan(en, &en->head, en->mem + en->body_bytes, &b);
@@ -438,7 +463,7 @@ static status run_score(struct engine *en, int64_t n_out, const int32_t *target,
     en->shape_head = -1; /* its logits are overwritten */
     for (int64_t done = 0, n; done < n_out; done += n) {
         n = min_i64(score_rows(en), n_out - done);
-        if (en->shape_score != n) TRY(build_score(en, n, e));
+        if (en->shape_score != n || en->score_form != en->form) TRY(build_score(en, n, e));
         plan_bind(&en->score, en->score_in, hidden + done * en->m->hp.n_embd);
         struct batch b = { .n_rows = n, .n_out = n, .target = target + done };
         run_plan(en, &en->score, en->mem + en->body_bytes, &b);
@@ -452,7 +477,8 @@ static status run_body(struct engine *en, const struct segment *seg, int n_seg, 
     int64_t rows, out;
     TRY(check_segments(en, seg, n_seg, &rows, &out, e));
     if (single && rows > SINGLE_ROWS) return err_set(e, ERR_USAGE, "%lld single rows in one pass, at most %d", (long long)rows, SINGLE_ROWS);
-    if (en->shape_rows != rows || en->shape_out != out || en->single != single) TRY(build_body(en, rows, out, single, e));
+    enum pass_form form = single ? PASS_SINGLE : n_seg == 1 && rows > 1 && rows <= en->short_rows ? PASS_SHORT : PASS_SEVERAL;
+    if (en->shape_rows != rows || en->shape_out != out || en->form != form) TRY(build_body(en, rows, out, form, e));
     assert(en->body.bytes <= en->body_bytes);
     struct batch b = fill_batch(en, seg, n_seg);
     run_plan(en, &en->body, en->mem, &b);

@@ -17,6 +17,8 @@ struct engine_options {
     int64_t n_batch; /* rows of one pass at most; 0 = automatic: 512, less where activations would exceed 48 MiB */
     const char *isa; /* use no ISA level above this one ("scalar", "avx2", ...); NULL = the strongest */
     bool precise;    /* passes of several rows keep 15 bits of the activations, as those of one row do, for 1.3 to 1.8 times the time */
+    int64_t short_rows; /* a pass of one sequence of at most this many rows is precise as well: it costs little, and close calls of a short question stay
+                         * what they are; 0: none */
     observe_fn observe; /* layers show all rows of a pass, the head those that give logits */
     void *observe_ctx;
     const struct adapter_use *lora; /* [n_lora] adapters added to the model, at most ADAPTERS_MAX; copied, the adapters stay the caller's */

@@ -187,6 +187,39 @@ TEST(engine_precise_passes_equal_single_rows)
     }
 }
 
+/* The logits of n tokens in one pass of an engine with these options, and of one more token behind them. */
+static void short_pass(const struct model *m, struct engine_options o, const int32_t *t, int64_t n, float *out)
+{
+    struct engine *en = NULL;
+    struct err e = { 0 };
+    CHECK_MSG(engine_open(&en, m, &o, &e) == OK, "%s", e.text);
+    struct session *s = open_session(en, 128, "f32");
+    forward_all(s, en, t, n, out);
+    forward_all(s, en, t + n, 1, out + n * TINY_TOKENS);
+    session_close(s);
+    engine_close(en);
+}
+
+/* Up to short_rows rows of one sequence have the bits of a precise engine, one more those of a plain one. */
+TEST(engine_short_passes_are_precise)
+{
+    enum { SHORT = 12, SIZE = (SHORT + 2) * TINY_TOKENS };
+    static float got[SIZE], precise[SIZE], fast[SIZE];
+    struct tiny_options o = { .type = "q4_1", .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 2304 };
+    struct model *m = open_tiny(&o, "short.gguf");
+    int32_t t[SHORT + 2];
+    pick_tokens(t, SHORT + 2, 5);
+    for (int64_t n = SHORT - 1; n <= SHORT + 1; n++) {
+        size_t bytes = (size_t)((n + 1) * TINY_TOKENS) * sizeof *got;
+        short_pass(m, (struct engine_options){ .n_threads = 2, .short_rows = SHORT }, t, n, got);
+        short_pass(m, (struct engine_options){ .n_threads = 2, .precise = true }, t, n, precise);
+        short_pass(m, (struct engine_options){ .n_threads = 2 }, t, n, fast);
+        CHECK(memcmp(precise, fast, bytes) != 0);
+        CHECK_MSG(!memcmp(got, n <= SHORT ? precise : fast, bytes), "%d rows", (int)n);
+    }
+    model_close(m);
+}
+
 static double nll_of(const float *logits, int32_t target)
 {
     double max = -INFINITY, sum = 0;
@@ -699,6 +732,7 @@ TEST(engine_survives_every_allocation_failure)
 }
 
 SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay_close), T(engine_precise_passes_equal_single_rows),
+      T(engine_short_passes_are_precise),
       T(engine_scores_are_those_of_its_logits), T(engine_score_shows_a_damaged_head),
       T(engine_threads_do_not_change_a_bit), T(engine_threads_do_not_change_a_bit_of_a_long_context),
       T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),

@@ -20,8 +20,8 @@ static status lay_windows(struct calibration *k, const struct cli *c, const int3
     int64_t have = n / k->n_ctx, bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1;
     k->n_windows = min_i64(have, c->calibration_tokens / k->n_ctx);
     if (k->n_windows < WINDOWS_MIN)
-        return err_set(e, ERR_USAGE, "%.80s: %lld tokens, %lld asked for: less than %d windows of %lld", c->calibration, (long long)n,
-                       (long long)c->calibration_tokens, WINDOWS_MIN, (long long)k->n_ctx);
+        return err_set(e, ERR_USAGE, "%.80s: %lld tokens, %lld are needed: %d windows of %lld", c->calibration, (long long)n,
+                       (long long)(WINDOWS_MIN * k->n_ctx), WINDOWS_MIN, (long long)k->n_ctx);
     k->n_rows = k->n_windows * k->n_ctx;
     int32_t *tokens = mem_alloc((size_t)k->n_rows * sizeof *tokens);
     int64_t *len = mem_alloc((size_t)k->n_windows * sizeof *len);

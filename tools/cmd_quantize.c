@@ -214,6 +214,13 @@ static status calibrate(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
     if (!c->calibration) return OK;
+    if (j->o.spec.method && !j->o.spec.method->takes_type)
+        return err_set(e, ERR_USAGE, "--calibration: --method %s looks at no text", j->o.spec.method->name);
+    struct quant_options look = j->o; /* what the header alone refuses is said before the model reads */
+    struct quant_plan *plan;
+    look.sizes_only = true;
+    TRY(quant_plan_open(&plan, j->in, &look, e));
+    quant_plan_close(plan);
     TRY(calibration_open(&j->calibration, c, j->in, e));
     TRY(calibration_importance(&j->calibration, c, &j->im, e));
     j->o.importance = &j->im;

@@ -21,7 +21,7 @@ int cli_fail(const struct err *e, const char *hint)
 
 /* ---- finding the model ---- */
 
-enum { PATH_CAP = 4096, CTX_DEFAULT = 4096 };
+enum { PATH_CAP = 4096, CTX_DEFAULT = 4096, SHORT_ROWS = 64 /* 15 bits: a question is not answered wrongly by rounding */ };
 
 static bool has_suffix(const char *s, const char *end)
 {
@@ -145,8 +145,8 @@ static status open_engine(struct runtime *r, const struct cli *c, struct err *e)
 {
     struct adapter_use use[ADAPTERS_MAX];
     for (int i = 0; i < c->n_lora; i++) TRY(open_adapter(r, c->lora[i], &use[i], e));
-    struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch, .isa = c->isa, .precise = c->precise, .observe = c->observe,
-                                .observe_ctx = c->observe_ctx, .lora = use, .n_lora = c->n_lora };
+    struct engine_options o = { .n_threads = (int)c->threads, .n_batch = c->batch, .isa = c->isa, .precise = c->precise, .short_rows = SHORT_ROWS,
+                                .observe = c->observe, .observe_ctx = c->observe_ctx, .lora = use, .n_lora = c->n_lora };
     return engine_open(&r->engine, r->model, &o, e);
 }
 

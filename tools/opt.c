@@ -31,7 +31,7 @@ OPT_GROUP(opts_cpu, "CPU",
     { "threads", "-t", OPT_INT, OPT_AT(threads), .value = "N", .hi = 512, .help = "threads; 0: one per physical core within the cgroup limit" },
     { "batch", "-b --batch-size", OPT_INT, OPT_AT(batch), .value = "N", .hi = 65536, .help = "prompt tokens in one pass; 0: automatic" },
     { "precise", NULL, OPT_FLAG, OPT_AT(precise),
-      .help = "passes of several tokens with 15-bit activations, as single ones: up to 1.8 times the time, a hundredth of the error" },
+      .help = "prompts beyond 64 tokens with 15-bit activations, too: 1.3 to 1.5 times the time, a hundredth of the error" },
     { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "LEVEL", .help = "strongest instruction set to use (scalar, avx2, ...); default: all" });
 
 OPT_GROUP(opts_sampling, "Sampling",

@@ -98,3 +98,4 @@ cuanto quantize m-F32.gguf solved1.gguf Q4_0 --method gptq --calibration t.txt -
 cuanto quantize m-F32.gguf searched.gguf Q4_0 --calibration t.txt -q --overwrite
 cuanto compare m-F32.gguf searched.gguf solved.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.6 * c { print "nearer than the search" }'
 cuanto inspect solved.gguf --all 2>/dev/null | grep -c 'quantize.solver'
+cuanto quantize m-F32.gguf --method absmax --calibration t.txt; echo "exit $?"; cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
