@@ -129,7 +129,7 @@ static void add_squares(void *ctx, const struct shown *s, int ith, int nth)
     if (!en || en->n_cols != s->k || s->mat >= en->n_mat) return;
     pool_range(s->k, COLUMN_GRAIN, ith, nth, &begin, &end);
     for (int64_t i = 0; i < s->n; i++) {
-        if (calibration_held_out(shown_row(s, i) / a->k->n_ctx)) continue;
+        if (calibration_held_out(a->k, shown_row(s, i) / a->k->n_ctx)) continue;
         importance_columns(en, s->mat, shown_x(s, i), 1, begin, end);
         if (ith == 0) en->count[s->mat]++;
     }

@@ -1,5 +1,5 @@
-/* calibrate - a text becomes windows of tokens that a model is run over layer by layer: for the importance of columns, and for solvers. Every eighth window
- * is held out: what a solver gains must be seen there, too. */
+/* calibrate - a text becomes windows of tokens that a model is run over layer by layer: for the importance of columns, and for solvers. Every eighth
+ * window, one at least, is held out: what a solver gains must be seen there, too. */
 #pragma once
 #include "quant/importance.h"
 #include "src/cuanto.h"
@@ -21,7 +21,11 @@ struct calibration {
  * of less than two windows; errors of models and layers. */
 status calibration_open(struct calibration *k, const struct cli *c, const char *path, struct err *e) MUST_USE;
 void calibration_close(struct calibration *k); /* accepts a zeroed struct */
-static inline bool calibration_held_out(int64_t window) { return window % HELD_OUT == HELD_OUT - 1; }
+static inline bool calibration_held_out(const struct calibration *k, int64_t window)
+{
+    int64_t period = k->n_windows < HELD_OUT ? k->n_windows : HELD_OUT; /* one at least */
+    return window % period == period - 1;
+}
 
 /* calibration_start - x becomes what the layers begin with. calibration_step - x becomes the input of the next part. calibration_show - the inputs of the
  * weights `name` of the part that x stands before are shown. All: ERR_INTERRUPTED when a signal came. */

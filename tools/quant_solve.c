@@ -26,7 +26,7 @@ static void add_rows(void *ctx, const struct shown *s, int ith, int nth)
     struct input *in = ctx;
     for (int64_t i = 0; i < s->n;) {
         int64_t row = shown_row(s, i), window = row / in->k->n_ctx, n = min_i64(s->n - i, in->k->n_ctx - row % in->k->n_ctx);
-        struct hessian *h = calibration_held_out(window) ? &in->held : &in->train;
+        struct hessian *h = calibration_held_out(in->k, window) ? &in->held : &in->train;
         hessian_add(h, in->qk, shown_x(s, i), s->stride, NULL, n, in->pool, ith, nth);
         i += n;
     }
@@ -182,19 +182,26 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
     const struct metric_options mo = { METRIC_DAMPING, metric_shrink(in->train.n, in->train.count) };
     struct metric metric;
     struct pool *p = layers_pool(q->k->layers);
+    float *importance = mem_alloc((size_t)in->train.n * sizeof *importance);
+    if (!importance) return err_oom(e, "importance", (size_t)in->train.n * sizeof *importance);
+    hessian_diagonal(&in->train, importance);
     status st = metric_open(&metric, in->train.h, in->train.n, &mo, in->qk, p, e);
-    if (st != OK) return st;
+    if (st != OK) {
+        mem_free(importance);
+        return st;
+    }
     for (int i = 0; st == OK && i < g->n; i++) {
         const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
         struct matrix m = { .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name), .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
         if (g->have[i]) continue;
-        st = solver_init(&m.solver, it->to, &metric, NULL, e);
+        st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
         if (st == OK) st = solve_matrix(q, &m, p, e);
         if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, e);
         if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     }
     metric_close(&metric);
+    mem_free(importance);
     return st;
 }
 

@@ -90,12 +90,12 @@ echo "- what is it?"
 seq 1 100 | tr '\n' ' ' >text; cuanto importance $TINY_MODEL -f text -c 32 --chunks 2 --no-ppl -o i.gguf -q >/dev/null; cuanto inspect i.gguf | grep '^kind\|^runs'
 cuanto inspect $MIXTURE_MODEL | grep "^experts"
 echo "- solved"
-for i in $(seq 300); do echo "Once upon a time $i there was a model that read line $i of its text, and then some."; done >t.txt
+for i in $(seq 60); do echo "Once upon a time $i there was a model that read line $i of its text, and then some."; done >t.txt
 cuanto quantize m-F32.gguf Q4_0 --method gptq; cuanto quantize m-F32.gguf Q4_0 --calibration t.txt --imatrix t.txt; echo "exit $?"
 head -5 t.txt >few.txt; cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration few.txt -q; echo "exit $?"
-cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration t.txt -v 2>&1 | grep -c 'held-out error 0\.[0-9]* of the search'
-cuanto quantize m-F32.gguf solved1.gguf Q4_0 --method gptq --calibration t.txt -q -t 1 --verify; cmp solved.gguf solved1.gguf && echo 'same with one thread'
-cuanto quantize m-F32.gguf searched.gguf Q4_0 --calibration t.txt -q --overwrite
+cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -v 2>&1 | grep -c 'held-out error 0\.[0-9]* of the search'
+cuanto quantize m-F32.gguf solved1.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q -t 1 --verify; cmp solved.gguf solved1.gguf && echo 'same with one thread'
+cuanto quantize m-F32.gguf searched.gguf Q4_0 --calibration t.txt --calibration-tokens 4096 -q --overwrite
 cuanto compare m-F32.gguf searched.gguf solved.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.6 * c { print "nearer than the search" }'
 cuanto inspect solved.gguf --all 2>/dev/null | grep -c 'quantize.solver'
 cuanto quantize m-F32.gguf --method absmax --calibration t.txt; echo "exit $?"; cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
