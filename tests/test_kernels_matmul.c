@@ -534,26 +534,55 @@ TEST(panel_holds_the_format)
 
 struct tile_case { int64_t nk, k0, cols; int n; bool add; };
 
-/* exact sum over the panel's columns of one row and token, in the terms of kernels.h: v is what the tile multiplies, x the floats */
-static double tile_exact(const struct dtype *t, const uint8_t *w, const double *v, const float *x, const struct tile_case *c, double *terms)
+/* A weight row over the panel's columns, unpacked once for all tokens: w = scale * code + min of centred codes, per 16 columns */
+struct tile_row {
+    double code[MAX_K], scale[MAX_K / 16], min[MAX_K / 16], sum[MAX_K / 16];
+};
+
+static void tile_row(struct tile_row *row, const struct dtype *t, const uint8_t *w, const struct tile_case *c)
 {
-    double y = 0;
-    *terms = 0;
     struct codes b = { .scale = { 0 } };
     for (int64_t i = 0; i < c->nk; i += 16) {
         int64_t col = c->k0 + i;
-        t->unpack(w + col / t->block_len * t->block_bytes, &b);
         int first = (int)(col % t->block_len), g = first / t->group_len, sum = 0;
-        double lo = INFINITY, hi = -INFINITY, dot = 0, xsum = 0;
+        if (i == 0 || first == 0) t->unpack(w + col / t->block_len * t->block_bytes, &b);
         for (int j = 0; j < 16; j++) {
             int code = b.code[first + j] - t->code_bias;
-            dot += code * v[col + j], sum += code, xsum += x[col + j];
-            lo = fmin(lo, x[col + j]), hi = fmax(hi, x[col + j]);
+            row->code[i + j] = code, sum += code;
         }
-        double d = (hi - lo) / 254, o = lo - d, s = b.scale[g], m = (t->has_min ? b.min[g] : 0.0) + s * t->code_bias;
-        y += s * dot + m * xsum;
-        *terms += fabs(s * (dot - o * sum)) + fabs(s * sum * o) + (fabs(m) + fabs(s * t->code_bias)) * fabs(xsum);
-        if (t->code_max > 32) *terms += 128 * fabs(s * sum * d); /* 8-bit codes may be multiplied by a - 128 */
+        row->scale[i / 16] = b.scale[g], row->min[i / 16] = (t->has_min ? b.min[g] : 0.0) + (double)b.scale[g] * t->code_bias, row->sum[i / 16] = sum;
+    }
+}
+
+/* A token over the panel's columns: v is what the tile multiplies, and of the floats x per 16 columns: the sum, a step of 8 bits, an offset */
+struct tile_token {
+    double v[MAX_K], sum[MAX_K / 16], step[MAX_K / 16], offset[MAX_K / 16];
+};
+
+static void tile_token(struct tile_token *y, const float *x, const struct tile_case *c)
+{
+    for (int64_t i = 0; i < c->nk; i += 16) {
+        double lo = INFINITY, hi = -INFINITY, sum = 0;
+        for (const float *v = x + c->k0 + i, *end = v + 16; v < end; v++) {
+            sum += *v;
+            if (*v < lo) lo = *v;
+            if (*v > hi) hi = *v;
+        }
+        y->sum[i / 16] = sum, y->step[i / 16] = (hi - lo) / 254, y->offset[i / 16] = lo - y->step[i / 16];
+    }
+}
+
+/* exact sum over the panel's columns of one row and token, in the terms of kernels.h */
+static double tile_exact(const struct dtype *t, const struct tile_row *w, const struct tile_token *x, const struct tile_case *c, double *terms)
+{
+    double y = 0;
+    *terms = 0;
+    for (int64_t i = 0, g = 0; i < c->nk; i += 16, g++) {
+        double dot = 0, s = w->scale[g], m = w->min[g], sum = w->sum[g], o = x->offset[g];
+        for (int j = 0; j < 16; j++) dot += w->code[i + j] * x->v[i + j];
+        y += s * dot + m * x->sum[g];
+        *terms += fabs(s * (dot - o * sum)) + fabs(s * sum * o) + (fabs(m) + fabs(s * t->code_bias)) * fabs(x->sum[g]);
+        if (t->code_max > 32) *terms += 128 * fabs(s * sum * x->step[g]); /* 8-bit codes may be multiplied by a - 128 */
     }
     return y;
 }
@@ -570,6 +599,13 @@ static double tile_exact_f32(const struct dtype *t, const uint8_t *w, const floa
     return y;
 }
 
+static void check_value(const struct tile_case *c, enum act_form form, const char *what, double got, double exact, double terms)
+{
+    if (c->add) exact += 0.25, terms += 0.25;
+    double tol = 2e-6 * terms + 1e-36;
+    CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d form %d %s: %.9g is not %.9g +- %g", (int)c->nk, c->n, form, what, got, exact, tol);
+}
+
 /* The panel of w times the second tile of x, against exact sums. */
 static void check_product(const struct kernels *k, const struct dtype *t, const struct weights *w, struct acts *x, const struct tile_case *c,
                           const char *what)
@@ -579,7 +615,6 @@ static void check_product(const struct kernels *k, const struct dtype *t, const 
     int64_t stride = PANEL_ROWS + 3;
     struct buf mem = buf_new(panel_bytes(c->nk)), out = buf_new((size_t)((c->n - 1) * stride + PANEL_ROWS) * sizeof(float));
     struct panel panel;
-    double v[MAX_K];
     acts_fill(x, k);
     panel_place(&panel, mem.data, c->nk);
     panel.next = w->w, panel.next_bytes = w->row_bytes * PANEL_ROWS;
@@ -588,18 +623,26 @@ static void check_product(const struct kernels *k, const struct dtype *t, const 
     for (int i = 0; c->add && i < c->n; i++)
         for (int r = 0; r < PANEL_ROWS; r++) y[i * stride + r] = 0.25f;
     (f32 ? k->tile_f32 : k->tile)(k, &panel, &x->p, at, c->k0, c->n, y, stride, c->add);
-    for (int i = 0; i < c->n; i++) {
-        if (!f32) acts_row(k, x, nt + i, v);
-        for (int r = 0; r < PANEL_ROWS; r++) {
-            const uint8_t *row = w->w + (size_t)r * w->row_bytes;
-            double terms, exact = f32 ? tile_exact_f32(t, row, x->x[nt + i], c, &terms) : tile_exact(t, row, v, x->x[nt + i], c, &terms);
-            if (c->add) exact += 0.25, terms += 0.25;
-            double got = y[i * stride + r], tol = 2e-6 * terms + 1e-36;
-            CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d form %d %s: %.9g is not %.9g +- %g", (int)c->nk, c->n, x->p.form, what, got, exact, tol);
-        }
-        uint32_t gap = UINT32_MAX;
-        for (int j = PANEL_ROWS; i + 1 < c->n && j < stride; j++) CHECK(!memcmp(&y[i * stride + j], &gap, sizeof gap));
+    struct tile_row *row = malloc(sizeof *row);
+    struct tile_token *token = malloc(sizeof *token * (size_t)c->n);
+    if (!row || !token) abort();
+    for (int i = 0; i < c->n && !f32; i++) {
+        tile_token(&token[i], x->x[nt + i], c);
+        k->act_read(k, &x->p, at, i, c->k0, c->nk, token[i].v);
     }
+    for (int r = 0; r < PANEL_ROWS; r++) {
+        const uint8_t *bytes = w->w + (size_t)r * w->row_bytes;
+        if (!f32) tile_row(row, t, bytes, c);
+        for (int i = 0; i < c->n; i++) {
+            double terms, exact = f32 ? tile_exact_f32(t, bytes, x->x[nt + i], c, &terms) : tile_exact(t, row, &token[i], c, &terms);
+            check_value(c, x->p.form, what, y[i * stride + r], exact, terms);
+        }
+    }
+    for (int i = 0; i + 1 < c->n; i++) {
+        uint32_t gap = UINT32_MAX;
+        for (int j = PANEL_ROWS; j < stride; j++) CHECK(!memcmp(&y[i * stride + j], &gap, sizeof gap));
+    }
+    free(row), free(token);
     buf_end(&mem), buf_end(&out);
 }
 
@@ -654,10 +697,10 @@ static void check_chains(const struct level *l, const struct dtype *t, int kind,
     for (enum act_form form = act_form_fast(&l->k, t); form <= ACT_15; form++) {
         struct tile_case c = { COLS, 0, COLS, l->k.tile_tokens, false };
         struct acts x = acts_new(&l->k, COLS, 2 * l->k.tile_tokens, form, ZERO, seed);
+        struct codes b = { .scale = { 0 } };
         for (int i = 0; i < 2 * l->k.tile_tokens; i++)
             for (int64_t col = 0; col < COLS; col++) {
-                struct codes b;
-                t->unpack(w.w + (size_t)(i % PANEL_ROWS) * w.row_bytes + col / t->block_len * t->block_bytes, &b);
+                if (col % t->block_len == 0) t->unpack(w.w + (size_t)(i % PANEL_ROWS) * w.row_bytes + col / t->block_len * t->block_bytes, &b);
                 float v = b.code[col % t->block_len] >= t->code_bias ? sign : -sign;
                 ((float *)(void *)x.xmem.data)[i * COLS + col] = col % 32 == 0 || col % 32 == 18 ? -v : v;
             }
