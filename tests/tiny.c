@@ -303,6 +303,8 @@ static status put_weight(struct gguf_writer *w, const struct tiny_options *o, co
     bool centred = strstr(name, ".bias") != NULL;
     fill(x, ne0 * ne1 * ne2, ne0, vector, centred, &rng);
     for (int64_t i = 0; r->id == W_SSM_A && i < ne0 * ne1; i++) x[i] = -fabsf(x[i]) - 0.1f; /* states decay */
+    if (o->outlier != 0 && vector && strstr(name, "_norm.weight")) x[TINY_OUTLIER] *= o->outlier;
+    for (int64_t i = TINY_OUTLIER; o->outlier != 0 && !vector && ne0 == o->n_embd && r->id != W_EMBD && i < ne0 * ne1 * ne2; i += ne0) x[i] /= o->outlier;
     if (dropped(o->poison, name)) x[vector ? 0 : ne0] = NAN;
     dtype_from_f32(type, x, data, ne0 * ne1 * ne2);
     t.data = data;

@@ -15,6 +15,7 @@ struct tiny_options {
     bool optional;             /* also write the optional weights (biases, rope factors) */
     bool no_template;
     const char *other, *other_type; /* this matrix has that format */
+    float outlier;             /* gain of every norm's column TINY_OUTLIER times this, that column of what reads it divided by it; 0 = none */
     uint64_t seed;
     /* damage, for error tests */
     const char *drop_tensor, *drop_key; /* left out */
@@ -23,6 +24,6 @@ struct tiny_options {
     void (*more)(struct gguf_writer *w, void *ctx); /* further keys */
     void *ctx;
 };
-enum { TINY_TOKENS = 256 + 12 };
+enum { TINY_TOKENS = 256 + 12, TINY_OUTLIER = 5 };
 /* tiny_model - writes the file. Vocabulary: 256 single bytes and a few merges or words, <|endoftext|>, <|im_start|>, <|im_end|>; ChatML template. */
 status tiny_model(const char *path, const struct tiny_options *o, struct err *e) MUST_USE;
