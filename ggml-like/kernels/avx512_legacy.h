@@ -12,7 +12,7 @@ struct chunk { __m512i z[5]; };
 
 /* What the loop needs to know about a format; all constants after inlining. With c for what halves() gives, value = d * (c * factor + bias), or with
  * mins d * c * factor + m. factor is a power of two. */
-struct legacy {
+struct rowdot_legacy {
     int words;     /* of a block; the first is its scale, with has_min the second is m */
     int fifth;     /* word where 32 fifth bits begin; 0: the heads do without */
     bool has_min;
@@ -86,7 +86,7 @@ INLINE __m512i pick_words(const struct chunk *c, enum pick what, int q, int word
     int last = (4 * q + 3) * words + a + (what == RUNS ? 7 : 1);
     return word_at(last, r, words) < 64 ? v : _mm512_permutex2var_epi16(v, WORDS32(in_third, what, r, q, words, a), c->z[r + 2]);
 }
-INLINE __m512i pick_heads(const struct chunk *c, const struct legacy *f)
+INLINE __m512i pick_heads(const struct chunk *c, const struct rowdot_legacy *f)
 {
     if (f->words == 17) { /* five registers, two heads in each but the last; registers 2 and 3 begin 4 words before a block */
         __m512i at = _mm512_castsi128_si512(_mm_setr_epi16(0, 17, 34, 51, 0, 0, 0, 0));
@@ -106,7 +106,7 @@ struct legacy_sums {
 
 /* Quads 0 .. quads - 1 of 8 blocks, of which those in the mask count. */
 INLINE void add_chunk(struct legacy_sums *s, const struct chunk *c, const struct act_quad *y, const float *d, const float *sum, __mmask8 blocks,
-                      int quads, const struct legacy *f)
+                      int quads, const struct rowdot_legacy *f)
 {
     __m512i heads = pick_heads(c, f), zero = _mm512_setzero_si512();
     __m256 scale = _mm256_cvtph_ps(_mm512_castsi512_si128(heads)), m = scale;
@@ -127,7 +127,7 @@ UNROLL
     }
 }
 
-INLINE float dot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+INLINE float dot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct rowdot_legacy f)
 {
     struct legacy_sums s = { { _mm512_setzero_ps(), _mm512_setzero_ps() }, _mm256_setzero_ps() };
     const struct act_quad *y = x->quad;
@@ -155,9 +155,9 @@ INLINE float dot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, co
 /* 16 bytes of nibbles from word `from` of each of four blocks */
 INLINE __m512i nibbles_of_4(const struct chunk *c, int q, int words, int from) { return pick_words(c, RUNS, q, words, from); }
 
-#define LEGACY(name, ...)                                                                                                               \
+#define ROWDOT_LEGACY(name, ...)                                                                                                               \
     INLINE float dot_##name(const uint8_t *w, const struct act_row *x, int64_t k)                                                       \
     {                                                                                                                                   \
-        return dot_legacy(w, x, k, (struct legacy){ .words = sizeof(struct block_##name) / 2, .halves = halves_##name, __VA_ARGS__ });  \
+        return dot_legacy(w, x, k, (struct rowdot_legacy){ .words = sizeof(struct block_##name) / 2, .halves = halves_##name, __VA_ARGS__ });  \
     }                                                                                                                                   \
     ROWDOTS(name)

@@ -12,7 +12,7 @@
 struct heads { __m256 d, m; }; /* of 8 blocks: value = d * code + m; m before the factor that all have in common */
 
 /* What the loop needs to know about a format; all constants after inlining. */
-struct legacy {
+struct rowdot_legacy {
     size_t bytes, qs;  /* of a block; where its nibbles are */
     size_t fifth;      /* where its 32 fifth bits are: the second dword ends behind them; 0: none */
     float bias;        /* value = d * (code + bias) */
@@ -37,7 +37,7 @@ INLINE void side_by_side(__m256i t[4], const uint8_t *const at[8], size_t offset
 }
 
 /* The heads of 8 blocks in a row. first: dwords 0 and 1 of the blocks, where there are fifth bits */
-INLINE struct heads legacy_heads(const uint8_t *w, const __m256i *first, const struct legacy *f)
+INLINE struct heads legacy_heads(const uint8_t *w, const __m256i *first, const struct rowdot_legacy *f)
 {
     struct heads h;
     if (f->fifth) {
@@ -76,7 +76,7 @@ INLINE __m256i chain_total(const struct chain *c)
 }
 
 /* codes times activations of 8 blocks, a lane each */
-INLINE __m256 legacy_dots(const uint8_t *const at[8], const __m256i first[2], const struct act_eight *y, const struct legacy *f)
+INLINE __m256 legacy_dots(const uint8_t *const at[8], const __m256i first[2], const struct act_eight *y, const struct rowdot_legacy *f)
 {
     __m256i t[4], up[2], low = _mm256_set1_epi8(15);
     struct chain c[2];
@@ -93,7 +93,7 @@ INLINE __m256 legacy_dots(const uint8_t *const at[8], const __m256i first[2], co
     return _mm256_cvtepi32_ps(f->fifth ? _mm256_add_epi32(chain_total(&c[0]), chain_total(&c[1])) : chain_total(&c[0]));
 }
 
-INLINE void first_dwords(__m256i first[2], const uint8_t *const at[8], const struct legacy *f)
+INLINE void first_dwords(__m256i first[2], const uint8_t *const at[8], const struct rowdot_legacy *f)
 {
     __m256i t[4];
     if (!f->fifth) return;
@@ -102,14 +102,14 @@ INLINE void first_dwords(__m256i first[2], const uint8_t *const at[8], const str
 }
 
 /* One block, by itself: what is left after the last eight. */
-INLINE __m256i legacy_dot(const uint8_t *b, const int8_t *hi, const int8_t *lo, const struct legacy *f)
+INLINE __m256i legacy_dot(const uint8_t *b, const int8_t *hi, const int8_t *lo, const struct rowdot_legacy *f)
 {
     __m256i codes = f->fifth ? codes_q5_1(b + f->qs, load_u32(b + f->fifth)) : nibbles32(b + f->qs);
     struct chain c = { _mm256_maddubs_epi16(codes, load256(hi)), _mm256_maddubs_epi16(codes, load256(lo)) };
     return chain_total(&c);
 }
 
-INLINE void legacy_tail(struct sums *sums, const uint8_t *w, const struct act_row *x, int64_t column, int64_t k, const struct legacy *f)
+INLINE void legacy_tail(struct sums *sums, const uint8_t *w, const struct act_row *x, int64_t column, int64_t k, const struct rowdot_legacy *f)
 {
     for (; column < k; column += 32, w += f->bytes) {
         uint16_t h[2] = { 0, 0 };
@@ -120,7 +120,7 @@ INLINE void legacy_tail(struct sums *sums, const uint8_t *w, const struct act_ro
     }
 }
 
-INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct rowdot_legacy f)
 {
     struct sums sums = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), 0.0f };
     int64_t column = 0;
@@ -140,16 +140,16 @@ INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k,
     return sums_total_offset(&sums, f.has_min ? 1.0f : f.bias);
 }
 
-#define LEGACY(name, ...)                                                                                                            \
+#define ROWDOT_LEGACY(name, ...)                                                                                                            \
     static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                    \
     {                                                                                                                                \
-        return rowdot_legacy(w, x, k, (struct legacy){ .bytes = sizeof(struct block_##name), .qs = offsetof(struct block_##name, qs), \
+        return rowdot_legacy(w, x, k, (struct rowdot_legacy){ .bytes = sizeof(struct block_##name), .qs = offsetof(struct block_##name, qs), \
                                                        __VA_ARGS__ });                                                               \
     }
-LEGACY(q4_0, .bias = -8.0f)
-LEGACY(q4_1, .has_min = true)
-LEGACY(q5_0, .fifth = offsetof(struct block_q5_0, qh), .bias = -16.0f)
-LEGACY(q5_1, .fifth = offsetof(struct block_q5_1, qh), .has_min = true)
+ROWDOT_LEGACY(q4_0, .bias = -8.0f)
+ROWDOT_LEGACY(q4_1, .has_min = true)
+ROWDOT_LEGACY(q5_0, .fifth = offsetof(struct block_q5_0, qh), .bias = -16.0f)
+ROWDOT_LEGACY(q5_1, .fifth = offsetof(struct block_q5_1, qh), .has_min = true)
 
 /* ---- 8 bits ---- */
 

@@ -100,11 +100,11 @@ UNROLL
         half[h] = _mm512_xor_si512(pick_words(c, RUNS, q, sizeof(struct block_q8_0) / 2, 1 + 8 * h), _mm512_set1_epi8(-128));
 }
 
-LEGACY(q4_0, .factor = 0x1p-4f, .bias = -8.0f)
-LEGACY(q4_1, .factor = 0x1p-4f, .has_min = true)
-LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f, .fifth = 1)
-LEGACY(q5_1, .factor = 0x1p-3f, .fifth = 2, .has_min = true)
-LEGACY(q8_0, .factor = 1.0f, .bias = -128.0f)
+ROWDOT_LEGACY(q4_0, .factor = 0x1p-4f, .bias = -8.0f)
+ROWDOT_LEGACY(q4_1, .factor = 0x1p-4f, .has_min = true)
+ROWDOT_LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f, .fifth = 1)
+ROWDOT_LEGACY(q5_1, .factor = 0x1p-3f, .fifth = 2, .has_min = true)
+ROWDOT_LEGACY(q8_0, .factor = 1.0f, .bias = -128.0f)
 
 /* ---- superblocks with groups of 32 ---- */
 

@@ -84,7 +84,7 @@ INLINE void halves_iq4_nl(const struct chunk *c, int q, __m512i heads, __m512i h
     half[0] = _mm512_shuffle_epi8(table, _mm512_and_si512(v, low));
     half[1] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(v, 4), low));
 }
-LEGACY(iq4_nl, .factor = 1.0f, .bias = -128.0f)
+ROWDOT_LEGACY(iq4_nl, .factor = 1.0f, .bias = -128.0f)
 
 /* n blocks of 64, up to 4: four groups of 16, of which each is a lane */
 INLINE void add_nvfp4(struct sums *sums, const struct block_nvfp4 *b, int n, __m128i d, __m512 dx, __m512 sum16, level_table table,

@@ -368,8 +368,8 @@ INLINE void halves_q5_1(const struct chunk *c, int q, __m512i heads, __m512i hal
 {
     fifth_by_shift(c, q, sizeof(struct block_q5_1) / 2, 2, half);
 }
-LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f)
-LEGACY(q5_1, .factor = 0x1p-3f, .has_min = true)
+ROWDOT_LEGACY(q5_0, .factor = 0x1p-3f, .bias = -16.0f)
+ROWDOT_LEGACY(q5_1, .factor = 0x1p-3f, .has_min = true)
 
 void kernels_init_avx512vbmi(struct kernels *k)
 {

@@ -70,7 +70,7 @@ INLINE void add32(struct sums *s, int g, __m256i codes, const struct act_row *x,
 /* ---- formats with blocks of 32 ---- */
 
 /* What the loop needs to know about a format; all constants after inlining. */
-struct legacy {
+struct rowdot_legacy {
     size_t bytes;       /* of a block */
     float bias;         /* value = d * (code + bias); with has_min, d * code + m */
     bool has_min;
@@ -79,7 +79,7 @@ struct legacy {
     __m256i (*codes)(const uint8_t *block);
 };
 
-INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct legacy f)
+INLINE float rowdot_legacy(const uint8_t *w, const struct act_row *x, int64_t k, const struct rowdot_legacy f)
 {
     struct sums sums = sums_zero();
     int64_t at = 0;
@@ -122,16 +122,16 @@ INLINE __m256i codes_of_q5_1(const uint8_t *b)
 }
 INLINE __m256i codes_of_q8_0(const uint8_t *b) { return _mm256_xor_si256(load256(((const struct block_q8_0 *)b)->qs), _mm256_set1_epi8(-128)); }
 
-#define LEGACY(name, ...)                                                                                                                \
+#define ROWDOT_LEGACY(name, ...)                                                                                                                \
     static float rowdot_##name(const void *w, const struct act_row *x, int64_t k)                                                        \
     {                                                                                                                                    \
-        return rowdot_legacy(w, x, k, (struct legacy){ .bytes = sizeof(struct block_##name), .codes = codes_of_##name, __VA_ARGS__ });   \
+        return rowdot_legacy(w, x, k, (struct rowdot_legacy){ .bytes = sizeof(struct block_##name), .codes = codes_of_##name, __VA_ARGS__ });   \
     }
-LEGACY(q4_0, .bias = -8.0f, .high_in_place = true)
-LEGACY(q4_1, .has_min = true, .high_in_place = true)
-LEGACY(q5_0, .bias = -16.0f, .parks = true)
-LEGACY(q5_1, .has_min = true, .parks = true)
-LEGACY(q8_0, .bias = -128.0f)
+ROWDOT_LEGACY(q4_0, .bias = -8.0f, .high_in_place = true)
+ROWDOT_LEGACY(q4_1, .has_min = true, .high_in_place = true)
+ROWDOT_LEGACY(q5_0, .bias = -16.0f, .parks = true)
+ROWDOT_LEGACY(q5_1, .has_min = true, .parks = true)
+ROWDOT_LEGACY(q8_0, .bias = -128.0f)
 
 /* ---- superblocks ---- */
 

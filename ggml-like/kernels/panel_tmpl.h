@@ -50,7 +50,7 @@ INLINE V or_moved(V low, V v, int n, int to, int mask) { return v_or_and(low, n 
 /* ---- blocks of 32 ---- */
 
 /* What is the same for all blocks of a format; constants after inlining. */
-struct legacy {
+struct panel_legacy {
     size_t qs;        /* where the codes start */
     int bias;         /* panel code = stored code - bias */
     bool has_min, nibbles, high_bits; /* high bits: in the four bytes before the codes; bias 16 */
@@ -66,7 +66,7 @@ INLINE F exponents_of(V head)
     return f_bits(v_if_greater(e, one, normal, denormal));
 }
 
-INLINE void block_legacy(struct to to, struct rows r, const struct legacy f)
+INLINE void block_legacy(struct to to, struct rows r, const struct panel_legacy f)
 {
     V x[4], head[2], bias = v_set8(f.bias), levels = f.levels ? v_table(f.levels) : bias;
     heads16(r, head);
@@ -89,16 +89,16 @@ UNROLL
     }
 }
 
-#define LEGACY(name, bytes, code_max, ...)                                                                       \
-    INLINE void block_##name(struct to to, struct rows r) { block_legacy(to, r, (struct legacy){ __VA_ARGS__ }); } \
-    FORMS(PANEL_BUILD, name, 32, bytes, 32, code_max, (struct legacy){ __VA_ARGS__ }.has_min)
-LEGACY(q4_0, 18, 8, .qs = 2, .bias = 8, .nibbles = true)
-LEGACY(q4_1, 20, 8, .qs = 4, .bias = 8, .nibbles = true, .has_min = true)
-LEGACY(q5_0, 22, 16, .qs = 6, .bias = 16, .nibbles = true, .high_bits = true)
-LEGACY(q5_1, 24, 16, .qs = 8, .bias = 16, .nibbles = true, .high_bits = true, .has_min = true)
-LEGACY(q8_0, 34, 128, .qs = 2)
-LEGACY(iq4_nl, 18, 127, .qs = 2, .nibbles = true, .levels = iq4_levels)
-LEGACY(mxfp4, 17, 12, .qs = 1, .nibbles = true, .levels = e2m1_levels, .exponent = true)
+#define PANEL_LEGACY(name, bytes, code_max, ...)                                                                       \
+    INLINE void block_##name(struct to to, struct rows r) { block_legacy(to, r, (struct panel_legacy){ __VA_ARGS__ }); } \
+    FORMS(PANEL_BUILD, name, 32, bytes, 32, code_max, (struct panel_legacy){ __VA_ARGS__ }.has_min)
+PANEL_LEGACY(q4_0, 18, 8, .qs = 2, .bias = 8, .nibbles = true)
+PANEL_LEGACY(q4_1, 20, 8, .qs = 4, .bias = 8, .nibbles = true, .has_min = true)
+PANEL_LEGACY(q5_0, 22, 16, .qs = 6, .bias = 16, .nibbles = true, .high_bits = true)
+PANEL_LEGACY(q5_1, 24, 16, .qs = 8, .bias = 16, .nibbles = true, .high_bits = true, .has_min = true)
+PANEL_LEGACY(q8_0, 34, 128, .qs = 2)
+PANEL_LEGACY(iq4_nl, 18, 127, .qs = 2, .nibbles = true, .levels = iq4_levels)
+PANEL_LEGACY(mxfp4, 17, 12, .qs = 1, .nibbles = true, .levels = e2m1_levels, .exponent = true)
 
 /* Blocks of 64 in groups of 16: four scales of 8 bits; 8 bytes hold a group, low nibbles first. */
 INLINE void block_nvfp4(struct to to, struct rows r)
