@@ -14,6 +14,7 @@
 #include "src/lora.h"
 #include "src/grammar.h"
 #include "src/layers.h"
+#include "src/fold.h"
 #include "src/json_schema.h"
 #include "src/model.h"
 #include "src/sampler.h"
