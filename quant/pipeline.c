@@ -430,6 +430,23 @@ static status look_at_finals(const struct quant_plan *p, const char *out, struct
     return OK;
 }
 
+/* A journal says that this run would go on with an earlier one. */
+static bool resumes(const char *out, const struct quant_run *r)
+{
+    char path[PATH_MAX];
+    struct file_facts f;
+    return r->resume && journal_name(out, path, sizeof path) && file_stat(path, &f);
+}
+
+status quant_out_check(const struct quant_plan *p, const char *link, const struct quant_run *r, struct err *e)
+{
+    char out[PATH_MAX];
+    TRY(find_target(p, link, out, e));
+    bool resuming = resumes(out, r);
+    TRY(look_at_names(p, out, r, resuming, e));
+    return resuming || r->overwrite ? OK : look_at_finals(p, out, e);
+}
+
 /* A run that died while renaming: finished files go back to being parts, and their bytes are checked like any others. A file of another size
  * has taken the name since then, and stays. */
 static status take_back(const struct quant_plan *p, const char *out, struct err *e)
@@ -473,9 +490,8 @@ static status open_files(struct run *x, const char *out, struct err *e)
 {
     struct quant_plan *p = x->p;
     char path[PATH_MAX];
-    struct file_facts f;
     struct job job;
-    bool resuming = x->r->resume && journal_name(out, path, sizeof path) && file_stat(path, &f);
+    bool resuming = resumes(out, x->r);
     TRY(look_at_names(p, out, x->r, resuming, e));
     if (!resuming && !x->r->overwrite) TRY(look_at_finals(p, out, e));
     job_of(p, &job);

@@ -109,6 +109,9 @@ void quant_plan_totals(struct quant_plan *p, const struct quant_run *for_run, co
  * ERR_USAGE: out is the input, exists, or has a part of another job (what differs is named); ERR_FORMAT: NaN or infinity, with tensor, row
  * and column; ERR_RUNTIME: disk. */
 status quant_file(struct quant_plan *p, const char *out, const struct quant_run *r, struct err *e) MUST_USE;
+/* quant_out_check - what quant_file would refuse about names, before any work: the input itself, an existing output, parts of an earlier run. Whether
+ * that run was of the same job is only seen by quant_file. */
+status quant_out_check(const struct quant_plan *p, const char *out, const struct quant_run *r, struct err *e) MUST_USE;
 /* quant_out_name - path of output file i of n: `out` itself, or with -00001-of-0000N. False when cap is too small. */
 bool quant_out_name(const struct quant_plan *p, const char *out, int i, char *path, size_t cap) MUST_USE;
 /* quant_resumable - a part and a journal of an unfinished run stand beside out. */

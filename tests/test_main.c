@@ -16,6 +16,7 @@
     X(convert) \
     X(convert_hostile) \
     X(cpu) \
+    X(dataset) \
     X(dtype) \
     X(engine) \
     X(experts) \

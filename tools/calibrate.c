@@ -2,7 +2,7 @@
 #include "tools/calibrate.h"
 #include <string.h>
 #include "ggml-like/pool.h"
-#include "tools/windows.h"
+#include "tools/dataset.h"
 
 enum { COLUMN_GRAIN = 16, WINDOWS_MIN = 2, STEP_WINDOWS = 16 /* between two looks at signals: a second or two of the largest layers */ };
 
@@ -18,7 +18,7 @@ static status lay_windows(struct calibration *k, const struct cli *c, const int3
 {
     const struct tokenizer *t = model_tokenizer(k->model);
     int64_t have = n / k->n_ctx, bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1;
-    k->n_windows = min_i64(have, c->calibration_tokens / k->n_ctx);
+    k->n_windows = min_i64(have, (c->calibration_tokens > 0 ? c->calibration_tokens : CALIBRATION_TOKENS) / k->n_ctx);
     if (k->n_windows < WINDOWS_MIN)
         return err_set(e, ERR_USAGE, "%.80s: %lld tokens, %lld are needed: %d windows of %lld", c->calibration, (long long)n,
                        (long long)(WINDOWS_MIN * k->n_ctx), WINDOWS_MIN, (long long)k->n_ctx);
@@ -41,16 +41,11 @@ static status lay_windows(struct calibration *k, const struct cli *c, const int3
 
 static status read_text(struct calibration *k, const struct cli *c, struct err *e)
 {
-    struct cli one = { .file = { c->calibration }, .n_file = 1 };
-    char *text = NULL;
-    int32_t *ids = NULL;
-    size_t n;
-    int64_t n_ids;
-    TRY(windows_text(&one, &text, &n, e));
-    status st = windows_encode(model_tokenizer(k->model), text, n, &ids, &n_ids, e);
-    mem_free(text);
-    if (st == OK) st = lay_windows(k, c, ids, n_ids, e);
-    mem_free(ids);
+    struct dataset d;
+    TRY(dataset_read(&d, c->calibration, model_tokenizer(k->model), model_template(k->model), c->template_name, e));
+    status st = lay_windows(k, c, d.ids, d.n_ids, e);
+    k->n_lines = d.n_rows, k->n_chats = d.n_chats, k->n_plain = d.n_plain;
+    dataset_close(&d);
     return st;
 }
 
@@ -75,12 +70,19 @@ status calibration_open(struct calibration *k, const struct cli *c, const char *
     return st;
 }
 
+int64_t calibration_n_held_out(const struct calibration *k)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < k->n_windows; i++) n += calibration_held_out(k, i);
+    return n;
+}
+
 void calibration_close(struct calibration *k)
 {
     if (k->x) mem_unmap(k->x, k->x_bytes);
     layers_close(k->layers);
     model_close(k->model);
-    *k = (struct calibration){ 0 };
+    k->x = NULL, k->layers = NULL, k->model = NULL;
 }
 
 static status run_part(struct calibration *k, struct layers_run r, struct err *e)
@@ -140,17 +142,32 @@ static status sum_part(struct calibration *k, struct summing *a, float *y, struc
     return run_part(k, (struct layers_run){ .il = k->il, .y = y, .observe = add_squares, .observe_ctx = a }, e);
 }
 
+status calibration_outline(const struct calibration *k, struct importance *im, struct err *e)
+{
+    const struct gguf *g = model_gguf(k->model);
+    const struct importance_entry *en;
+    for (int64_t i = 0; i < g->n_tensors; i++) {
+        const struct tensor *t = &g->tensor[i];
+        if (t->ne[1] > 1 && t->ne[3] == 1 && strcmp(t->name, "token_embd.weight") != 0) TRY(importance_entry(im, t->name, t->ne[2], t->ne[0], &en, e));
+    }
+    for (int64_t i = 0; i < im->n; i++) {
+        for (int64_t j = 0; j < im->entry[i].n_mat * im->entry[i].n_cols; j++) im->entry[i].sum2[j] = 1;
+        for (int64_t j = 0; j < im->entry[i].n_mat; j++) im->entry[i].count[j] = 1;
+    }
+    im->chunk_size = k->n_ctx;
+    im->n_chunks = k->n_windows - calibration_n_held_out(k);
+    return importance_dataset(im, k->text, e);
+}
+
 status calibration_importance(struct calibration *k, const struct cli *c, struct importance *im, struct err *e)
 {
     struct summing a = { k, im };
     struct model_info info;
     struct bar bar;
-    const struct importance_entry *en;
-    const struct gguf *g = model_gguf(k->model);
     model_info(k->model, &info);
-    for (int64_t i = 0; i < g->n_tensors; i++) {
-        const struct tensor *t = &g->tensor[i];
-        if (t->ne[1] > 1 && t->ne[3] == 1 && strcmp(t->name, "token_embd.weight") != 0) TRY(importance_entry(im, t->name, t->ne[2], t->ne[0], &en, e));
+    for (int64_t i = 0; i < im->n; i++) {
+        memset(im->entry[i].sum2, 0, (size_t)(im->entry[i].n_mat * im->entry[i].n_cols) * sizeof *im->entry[i].sum2);
+        memset(im->entry[i].count, 0, (size_t)im->entry[i].n_mat * sizeof *im->entry[i].count);
     }
     bar_begin(&bar, c, "calibrate", "layers", info.n_layer);
     status st = calibration_start(k, e);
@@ -161,9 +178,6 @@ status calibration_importance(struct calibration *k, const struct cli *c, struct
     if (st == OK) st = sum_part(k, &a, NULL, e);
     bar_end(&bar);
     if (st == OK) st = importance_check(im, e);
-    if (st == OK) st = importance_dataset(im, c->calibration, e);
-    im->chunk_size = k->n_ctx;
-    im->n_chunks = importance_tokens(im) / k->n_ctx;
     im->hash = importance_hash(im);
     return st;
 }

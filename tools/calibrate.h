@@ -15,12 +15,14 @@ struct calibration {
     size_t x_bytes;
     int il;                           /* the part whose input x is; LAYERS_EMBED: nothing yet */
     uint64_t hash;                    /* of the tokens */
-    const char *text;                 /* base name of the file */
+    int64_t n_lines, n_chats, n_plain; /* of JSON lines: rows; conversations by the template; without one */
+    const char *text;                 /* base name of the file, or dataset_default */
 };
-/* calibration_open - opens the model at `path`, reads c->calibration, takes windows spread evenly over it: c->calibration_tokens at most. ERR_USAGE for a text
- * of less than two windows; errors of models and layers. */
+/* calibration_open - opens the model at `path`, reads c->calibration (dataset.h), takes windows spread evenly over it: c->calibration_tokens at most (0:
+ * CALIBRATION_TOKENS). Nothing is computed yet. ERR_USAGE for a text of less than two windows; errors of datasets, models and layers. */
 status calibration_open(struct calibration *k, const struct cli *c, const char *path, struct err *e) MUST_USE;
-void calibration_close(struct calibration *k); /* accepts a zeroed struct */
+void calibration_close(struct calibration *k); /* the numbers stay; accepts a zeroed struct, or one that is closed */
+int64_t calibration_n_held_out(const struct calibration *k); /* windows */
 static inline bool calibration_held_out(const struct calibration *k, int64_t window)
 {
     int64_t period = k->n_windows < HELD_OUT ? k->n_windows : HELD_OUT; /* one at least */
@@ -32,5 +34,7 @@ static inline bool calibration_held_out(const struct calibration *k, int64_t win
 status calibration_start(struct calibration *k, struct err *e) MUST_USE;
 status calibration_step(struct calibration *k, struct err *e) MUST_USE;
 status calibration_show(struct calibration *k, const char *const *name, int n, observe_fn fn, void *ctx, struct err *e) MUST_USE;
-/* calibration_importance - sums of squares for all matrices and the head, from the windows that are not held out; im is empty. */
+/* calibration_outline - the entries that calibration_importance will make, all columns alike: for a plan before anything is computed. im is empty.
+ * calibration_importance - into these entries: sums of squares for all matrices and the head, from the windows that are not held out. */
+status calibration_outline(const struct calibration *k, struct importance *im, struct err *e) MUST_USE;
 status calibration_importance(struct calibration *k, const struct cli *c, struct importance *im, struct err *e) MUST_USE;

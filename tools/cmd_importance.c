@@ -9,6 +9,7 @@
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/pool.h"
 #include "quant/importance.h"
+#include "tools/dataset.h"
 #include "tools/opt.h"
 #include "tools/ppl.h"
 #include "tools/report.h"
@@ -144,12 +145,10 @@ static status run_all(struct job *j, struct err *e)
 
 static status tokenize(struct job *j, struct err *e)
 {
-    char *text;
-    size_t n;
-    TRY(windows_text(j->c, &text, &n, e));
-    status st = windows_encode(model_tokenizer(j->r.model), text, n, &j->tokens, &j->n_tokens, e);
-    mem_free(text);
-    return st;
+    struct dataset d;
+    TRY(dataset_read(&d, j->c->file[0], model_tokenizer(j->r.model), model_template(j->r.model), NULL, e));
+    j->tokens = d.ids, j->n_tokens = d.n_ids; /* ours now */
+    return OK;
 }
 
 static status choose_chunks(struct job *j, struct err *e)
@@ -325,7 +324,8 @@ static int run(struct cli *c)
 }
 
 OPT_GROUP(importance_group, "Importance",
-    { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE", .help = "the text (- is stdin)" },
+    { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE",
+      .help = "the text (- is stdin), or JSON lines as for quantize --calibration; default: cuanto's own" },
     { "output", "-o", OPT_STR, OPT_AT(output), .value = "FILE", .help = "the file to write" },
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .lo = PPL_CTX_MIN, .hi = 16777216, .help = "tokens in one chunk, 512 if not said" },
     { "chunks", NULL, OPT_INT, OPT_AT(chunks), .value = "N", .lo = -1, .hi = 1e12, .help = "at most N chunks; 0: all" },

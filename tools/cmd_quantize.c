@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include "quant/quant.h"
+#include "tools/dataset.h"
 #include "tools/explain.h"
 #include "tools/opt.h"
 #include "tools/quant_plan.h"
@@ -25,7 +26,7 @@ struct job {
     struct importance im;
     struct calibration calibration;  /* of --calibration */
     struct quant_solve solve;
-    bool solves;                   /* --method gptq */
+    bool solves, calibrated;       /* --method gptq; the importance is there */
     char solver[96];
     struct plan_view v;
     struct bar bar;
@@ -88,8 +89,6 @@ static status parse_method(const struct cli *c, struct quant_spec *s, struct err
     if (c->compat && c->method && strcmp(c->method, quantizers[0]->name) && strcmp(c->method, name))
         return err_set(e, ERR_USAGE, "--compat is --method %s, and --method %.30s is given too", name, c->method);
     if (name && !(s->method = quantizer_by_name(name))) return err_set(e, ERR_USAGE, "--method: '%.30s' is unknown", name);
-    if (s->method == &quantizer_gptq && !c->calibration && !c->explain)
-        return err_set(e, ERR_USAGE, "--method gptq: no text to calibrate with: --calibration FILE");
     if (s->method == quantizers[0]) s->method = NULL;
     if (!chooses_type(s)) {
         if (!c->granularity && c->bits == 8) return OK;
@@ -177,6 +176,25 @@ static status take_words(struct job *j, struct err *e)
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", out);
 }
 
+/* Which text the model reads: none, the one asked for, or for a solver that needs one and was given none, the one inside the binary. */
+static status choose_calibration(struct job *j, struct err *e)
+{
+    struct cli *c = j->c;
+    const struct quantizer *m = j->o.spec.method;
+    bool solves = m == &quantizer_gptq && !c->explain;
+    if (solves && c->imatrix) return err_set(e, ERR_USAGE, "--imatrix: --method gptq takes the importance from the text that it calibrates with: leave it out");
+    if (c->calibration && c->imatrix) return err_set(e, ERR_USAGE, "--imatrix and --calibration: one of them, both say which columns matter");
+    if (c->calibration && m && !m->takes_type) return err_set(e, ERR_USAGE, "--calibration: --method %s looks at no text", m->name);
+    if (solves && !c->calibration) {
+        c->calibration = dataset_default;
+        if (!c->quiet)
+            fprintf(stderr, "no --calibration FILE: the model reads cuanto's own text (prose, code, languages, conversations)\n");
+    }
+    if (c->calibration_tokens > 0 && !c->calibration && !c->explain)
+        return err_set(e, ERR_USAGE, "--calibration-tokens: of which text? --calibration FILE, or --calibration %s", dataset_default);
+    return OK;
+}
+
 static status take_options(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
@@ -201,38 +219,40 @@ static status take_options(struct job *j, struct err *e)
     TRY(output_apart("--report", c->report, others, ARRAY_LEN(others), e));
     if (c->report) TRY(quant_report_check(c->report, e));
     if (c->split_size) TRY(parse_size(c->split_size, &o->split_bytes, e));
+    TRY(choose_calibration(j, e));
     if (!c->imatrix) return OK;
-    if (c->calibration) return err_set(e, ERR_USAGE, "--imatrix and --calibration: one of them, both say which columns matter");
     TRY(importance_open(&j->im, c->imatrix, e));
     o->importance = &j->im;
     o->importance_name = c->imatrix;
     return OK;
 }
 
-/* The model reads the calibration text: what its columns meet is their importance, and a solver's start. */
-static status calibrate(struct job *j, struct err *e)
+/* The calibration text is read and cut into windows, for a plan that knows what there will be; the model reads nothing yet. */
+static status open_calibration(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
-    if (!c->calibration) return OK;
-    if (j->o.spec.method && !j->o.spec.method->takes_type)
-        return err_set(e, ERR_USAGE, "--calibration: --method %s looks at no text", j->o.spec.method->name);
-    struct quant_options look = j->o; /* what the header alone refuses is said before the model reads */
-    struct quant_plan *plan;
-    look.sizes_only = true;
-    TRY(quant_plan_open(&plan, j->in, &look, e));
-    quant_plan_close(plan);
+    if (!c->calibration || c->explain) return OK;
     TRY(calibration_open(&j->calibration, c, j->in, e));
-    TRY(calibration_importance(&j->calibration, c, &j->im, e));
+    TRY(calibration_outline(&j->calibration, &j->im, e));
+    j->v.calibration = &j->calibration;
     j->o.importance = &j->im;
     j->o.importance_name = c->calibration;
     j->solves = j->o.spec.method == &quantizer_gptq;
-    if (!j->solves) {
-        calibration_close(&j->calibration);
-        return OK;
-    }
+    if (!j->solves) return OK;
     snprintf(j->solver, sizeof j->solver, "%lld tokens (%016llx)", (long long)j->calibration.n_rows, (unsigned long long)j->calibration.hash);
     j->o.solver = j->solver;
     return OK;
+}
+
+/* The model reads the windows: what its columns meet is their importance. Nothing is kept, a signal may end it at once. */
+static status calibrate(struct job *j, struct err *e)
+{
+    if (!j->calibration.model || j->calibrated) return OK;
+    bool before = cli_signals_at_once(true);
+    status st = calibration_importance(&j->calibration, j->c, &j->im, e);
+    cli_signals_at_once(before);
+    j->calibrated = true;
+    return st;
 }
 
 /* ---- while it runs ---- */
@@ -399,7 +419,8 @@ static int run(struct cli *c)
     bool before = cli_signals_at_once(true); /* nothing is kept before the work begins */
     status st = take_words(&j, &e);
     if (st == OK) st = take_options(&j, &e);
-    if (st == OK && !c->explain) st = calibrate(&j, &e);
+    if (st == OK) st = open_calibration(&j, &e);
+    if (st == OK && c->keep_outliers && !c->dry_run) st = calibrate(&j, &e); /* the plan looks at the columns */
     if (st == OK && (j.type || j.o.spec.method)) st = quant_plan_open(&j.v.plan, j.in, &j.o, &e);
     if (st == OK && c->explain) return end(&j, explain(&j, &e), &e);
     if (st == OK) fill_view(&j);
@@ -414,7 +435,11 @@ static int run(struct cli *c)
         return end(&j, st, &e);
     }
     if (!c->quiet) plan_print(&j.v, to_stderr);
-    st = run_job(&j, &e);
+    struct quant_run r = how_to_run(&j);
+    st = quant_out_check(j.v.plan, j.out, &r, &e);
+    if (st == OK) st = calibrate(&j, &e);
+    if (st == OK && !j.solves) calibration_close(&j.calibration);
+    if (st == OK) st = run_job(&j, &e);
     if (st == OK) st = sum_files(&j, &e);
     if (st == OK) print_end(&j);
     if (st == OK && c->report) st = quant_report_write(c->report, j.v.plan, &j.v.totals, j.in, j.out, &e);
@@ -441,12 +466,13 @@ OPT_GROUP(quantize_group, "Quantize",
     { "pure", NULL, OPT_FLAG, OPT_AT(pure), .help = "one format for all tensors instead of the mix" },
     { "allow-requantize", NULL, OPT_FLAG, OPT_AT(allow_requantize), .help = "take tensors that are quantized already; loses quality" },
     { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|gptq|compat|absmax|zero-point",
-      .help = "how codes and scales are found; gptq needs --calibration; absmax and zero-point choose the format, no TYPE then" },
+      .help = "how codes and scales are found; gptq solves for a calibration text; absmax and zero-point choose the format, no TYPE then" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
-      .help = "a text that the model reads first: which columns matter, in place of --imatrix, and what gptq solves for" },
-    { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .def = "65536", .lo = 2048, .hi = 1e9,
-      .help = "of it, spread evenly over the text" },
+      .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },
+    { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .lo = 2048, .hi = 1e9,
+      .help = "of it, windows of 1024 spread evenly over the text (65536)" },
+    ROW_TEMPLATE,
     { "granularity", NULL, OPT_STR, OPT_AT(granularity), .value = "WHAT", .help = "absmax, zero-point: one scale per tensor, row or group:N (32)" },
     { "bits", NULL, OPT_INT, OPT_AT(bits), .value = "N", .def = "8", .lo = 4, .hi = 8,
       .help = "absmax, zero-point: 8 or 4; zero-point with 8 becomes F32 values, a larger file" },

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "src/cuanto.h"
+#include "tools/dataset.h"
 #include "tools/limits.h"
 
 /* ---- what it takes to run the result ---- */
@@ -189,15 +190,29 @@ static const char *plain(const char *s, char *buf, size_t cap)
     return buf;
 }
 
+/* What the model will read. */
+static void print_calibration(const struct calibration *k, print_fn put)
+{
+    char text[80];
+    const char *name = strcmp(k->text, dataset_default) ? plain(k->text, text, sizeof text) : "cuanto's own text";
+    long long held = (long long)calibration_n_held_out(k), n = (long long)k->n_windows;
+    put("calibrate %lld tokens of %s: %lld windows of %lld, and %lld to check with\n", (long long)k->n_rows, name, n - held, (long long)k->n_ctx, held);
+    if (k->n_lines > 0) put("          it has %lld rows, %lld of them conversations\n", (long long)k->n_lines, (long long)(k->n_chats + k->n_plain));
+    if (k->n_plain > 0) put("note      %lld conversations are read as plain text: the model has no chat template that takes them (--template)\n",
+                             (long long)k->n_plain);
+}
+
 static void print_importance(const struct plan_view *v, print_fn put)
 {
     const struct quant_options *o = quant_plan_options(v->plan);
     const struct importance *im = o->importance;
     char text[80];
-    if (!im) return;
+    if (v->calibration) print_calibration(v->calibration, put);
+    if (!im || v->calibration) return;
     put("importance: %lld tensors of %s", (long long)im->n, o->importance_name ? o->importance_name : "?");
     if (im->n_chunks > 0) put(", %lld %s", (long long)im->n_chunks, im->n_chunks == 1 ? "chunk" : "chunks");
-    if (im->n_datasets > 0) put(" of %s", plain(im->dataset[0], text, sizeof text));
+    if (im->n_datasets > 0 && (!o->importance_name || strcmp(im->dataset[0], o->importance_name)))
+        put(" of %s", plain(im->dataset[0], text, sizeof text));
     put("\n");
 }
 
@@ -280,6 +295,18 @@ static void json_item(struct json_out *o, const struct quant_item *it)
     json_end(o, '}');
 }
 
+static void json_calibration(struct json_out *o, const struct calibration *k)
+{
+    json_begin(o, "calibration", '{');
+    json_put_cstr(o, "text", k->text);
+    json_put_i64(o, "tokens", k->n_rows);
+    json_put_i64(o, "windows", k->n_windows);
+    json_put_i64(o, "held_out", calibration_n_held_out(k));
+    json_put_i64(o, "rows", k->n_lines);
+    json_put_i64(o, "conversations", k->n_chats + k->n_plain);
+    json_end(o, '}');
+}
+
 void plan_json(const struct plan_view *v, struct json_out *o)
 {
     const struct quant_totals *t = &v->totals;
@@ -296,6 +323,7 @@ void plan_json(const struct plan_view *v, struct json_out *o)
     else json_put_i64(o, "disk_free", (int64_t)v->room);
     if (t->seconds >= 0) json_put_f64(o, "seconds_predicted", t->seconds);
     else json_put_null(o, "seconds_predicted");
+    if (v->calibration) json_calibration(o, v->calibration);
     json_put_i64(o, "file_type", t->ftype);
     json_put_i64(o, "fallbacks", t->n_fallback);
     json_put_i64(o, "without_importance", t->n_without_importance);

@@ -1,6 +1,7 @@
 /* quant_plan - a plan of quantization shown to people and scripts: groups of tensors, sizes, memory, time, what fell back and why. */
 #pragma once
 #include "quant/quant.h"
+#include "tools/calibrate.h"
 #include "tools/cli.h"
 
 enum { RUN_CONTEXTS = 3 };
@@ -14,6 +15,7 @@ struct plan_view {
     const char *in, *out;       /* out NULL: not known */
     struct quant_totals totals;
     struct run_memory run;
+    const struct calibration *calibration; /* NULL: the model reads nothing first */
     uint64_t room;              /* free bytes where out goes, UINT64_MAX: not known */
 };
 /* plan_print - the table and what it comes to, line by line through put (out_printf, or one for stderr). */

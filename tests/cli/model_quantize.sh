@@ -89,13 +89,24 @@ cuanto quantize m-F32.gguf p.gguf Q8_0 -o from-o.gguf -q; echo "exit $?"
 echo "- what is it?"
 seq 1 100 | tr '\n' ' ' >text; cuanto importance $TINY_MODEL -f text -c 32 --chunks 2 --no-ppl -o i.gguf -q >/dev/null; cuanto inspect i.gguf | grep '^kind\|^runs'
 cuanto inspect $MIXTURE_MODEL | grep "^experts"
-echo "- solved"
+echo "- calibrated"
 for i in $(seq 60); do echo "Once upon a time $i there was a model that read line $i of its text, and then some."; done >t.txt
-cuanto quantize m-F32.gguf Q4_0 --method gptq; cuanto quantize m-F32.gguf Q4_0 --calibration t.txt --imatrix t.txt; echo "exit $?"
+cuanto quantize m-F32.gguf Q4_0 --calibration t.txt --imatrix t.txt; cuanto quantize m-F32.gguf Q4_0 --method gptq --imatrix t.txt; echo "exit $?"
+cuanto quantize m-F32.gguf Q4_0 --calibration-tokens 4096; cuanto quantize m-F32.gguf --method absmax --calibration t.txt; echo "exit $?"
+printf '{"prompt": "Who?", "completion": "Me."}\n{"text": "no more"\n' >bad.jsonl
+cuanto quantize m-F32.gguf k.gguf Q4_0 --calibration bad.jsonl -q; echo "exit $?"
+cuanto quantize m-F32.gguf a.gguf Q4_0 --calibration t.txt -q; echo "exit $?"
+cuanto quantize m-F32.gguf k.gguf IQ2_XXS --calibration default --dry-run | grep '^calibrate\|^ .*rows\|^importance'; ls k.gguf* 2>&1 | grep -c 'No such'
+cuanto quantize m-F32.gguf k.gguf Q4_0 --method gptq --calibration-tokens 4096 --dry-run 2>&1 >x | sed -n 1p; grep '^calibrate' x
+cuanto quantize $BARE_MODEL k.gguf Q4_0 --calibration default --calibration-tokens 4096 2>&1 | grep '^note'; cuanto inspect k.gguf --all | grep -o 'imatrix.dataset .*'
+for i in $(seq 300); do echo "{\"prompt\": \"Tell me of line $i, please, once upon a time\", \"completion\": \"Line $i says what line $i says.\"}"; done >t.jsonl
+cuanto quantize m-F32.gguf k.gguf Q4_0 --calibration t.jsonl -q --overwrite; echo "exit $?"
+cuanto importance m-F32.gguf -f t.jsonl -c 512 --chunks 8 --no-ppl -o k.im.gguf -q >x; cuanto quantize m-F32.gguf k.gguf Q4_0 --imatrix k.im.gguf --overwrite 2>&1 | grep '^importance'
+echo "- solved"
 head -5 t.txt >few.txt; cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration few.txt -q; echo "exit $?"
 cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -v 2>&1 | grep -c 'held-out error 0\.[0-9]* of the search'
 cuanto quantize m-F32.gguf solved1.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q -t 1 --verify; cmp solved.gguf solved1.gguf && echo 'same with one thread'
 cuanto quantize m-F32.gguf searched.gguf Q4_0 --calibration t.txt --calibration-tokens 4096 -q --overwrite
 cuanto compare m-F32.gguf searched.gguf solved.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.6 * c { print "nearer than the search" }'
 cuanto inspect solved.gguf --all 2>/dev/null | grep -c 'quantize.solver'
-cuanto quantize m-F32.gguf --method absmax --calibration t.txt; echo "exit $?"; cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
+cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
