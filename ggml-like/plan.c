@@ -422,7 +422,7 @@ static void run_thread(void *ctx, int ith, int nth)
 void plan_run(const struct plan_exec *x)
 {
     for (int i = 0; i < pool_threads(x->pool); i++) atomic_store_explicit(&x->share[i].at, 0, memory_order_relaxed);
-    pool_run(x->pool, run_thread, (void *)(uintptr_t)x);
+    pool_run_elastic(x->pool, run_thread, (void *)(uintptr_t)x); /* bits do not depend on nth */
 }
 
 size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float); }

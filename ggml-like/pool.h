@@ -12,8 +12,13 @@ status pool_open(struct pool **out, int n_threads, struct err *e) MUST_USE;
 void pool_close(struct pool *p); /* accepts NULL */
 int pool_threads(const struct pool *p);
 
-/* pool_run - fn(ctx, ith, nth) on every thread; returns when all are back. Not re-entrant. */
+/* pool_run - fn(ctx, ith, pool_threads) on every thread; returns when all are back. Not re-entrant. */
 void pool_run(struct pool *p, pool_fn fn, void *ctx);
+
+/* pool_run_elastic - the same with as many threads as pay, 1..pool_threads, fn's nth: for jobs of milliseconds that come again and again and whose result
+ * does not depend on nth. A thread whose core another process holds is late for every barrier by a time slice, 3 to 4 ms; where threads waited that way for
+ * more than 1/nth of the time the jobs took, one fewer is faster. From time to time one more is tried again. */
+void pool_run_elastic(struct pool *p, pool_fn fn, void *ctx);
 
 /* pool_barrier - inside pool_run only: nobody passes before all have arrived. Full memory fence. */
 void pool_barrier(struct pool *p);

@@ -100,6 +100,49 @@ TEST(pool_wakes_threads_that_fell_asleep)
     pool_close(r.pool);
 }
 
+/* Thread nth - 1 of more than one is late, as one is whose core is taken. */
+struct stolen {
+    bool late;
+    int nth, wrong;
+    _Atomic int ran;
+};
+
+static void stolen_job(void *ctx, int ith, int nth)
+{
+    struct stolen *s = ctx;
+    if (ith == 0) s->nth = nth;
+    atomic_fetch_add(&s->ran, 1);
+    nap(s->late && nth > 1 && ith == nth - 1 ? 5 : 1);
+}
+
+static bool comes_to(struct pool *p, struct stolen *s, int nth)
+{
+    for (int i = 0; i < 1000; i++) {
+        s->ran = 0;
+        pool_run_elastic(p, stolen_job, s);
+        s->wrong += s->ran != s->nth;
+        if (s->nth == nth) return true;
+    }
+    return false;
+}
+
+TEST(pool_leaves_out_threads_that_are_late)
+{
+    struct stolen s = { .late = true };
+    struct pool *p = NULL;
+    CHECK(pool_open(&p, 3, NULL) == OK);
+    if (!p) return;
+    CHECK(comes_to(p, &s, 3));
+    CHECK(comes_to(p, &s, 1));
+    s.late = false;
+    CHECK(comes_to(p, &s, 2)); /* tried again, and kept as it pays */
+    CHECK_MSG(s.wrong == 0, "%d jobs not run by their threads once", s.wrong);
+    s.ran = 0;
+    pool_run(p, stolen_job, &s);
+    CHECK(s.ran == 3);
+    pool_close(p);
+}
+
 static void cover(int64_t n, int64_t grain, int nth)
 {
     int64_t at = 0, smallest = INT64_MAX, largest = 0;
@@ -206,4 +249,4 @@ TEST(op_take_gives_each_item_once)
 
 SUITE(pool, T(pool_barrier_separates_rounds), T(pool_runs_each_job_once_on_every_thread), T(pool_wakes_threads_that_fell_asleep),
       T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure),
-      T(op_take_gives_each_item_once));
+      T(pool_leaves_out_threads_that_are_late), T(op_take_gives_each_item_once));
