@@ -484,6 +484,10 @@ static const struct attn_case attn_cases[] = {
     { 128, 96, 4, 100, 4, 40, GGUF_Q8_0, GGUF_F16, 0, true, 1 },  { 64, 64, 8, 128, 8, 0, GGUF_F16, GGUF_F16, 0, false, 3000 },
     { 192, 128, 6, 127, 6, 0, GGUF_F16, GGUF_Q8_0, 0, false, 1 }, { 64, 64, 14, 1100, 2, 0, GGUF_F16, GGUF_F16, 0, true, 1 },
     { 64, 96, 5, 130, 5, 0, GGUF_Q4_0, GGUF_BF16, 0, false, 1 }, { 64, 64, 64, 64, 1, 1, GGUF_F16, GGUF_F16, 0, false, 1 },
+    { 64, 64, 64, 300, 1, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 }, { 256, 256, 20, 150, 4, 33, GGUF_Q8_0, GGUF_Q8_0, 20, true, 2 },
+    { 96, 32, 1, 700, 1, 0, GGUF_Q8_0, GGUF_Q4_0, 0, false, 1 },  { 32, 96, 33, 129, 3, 40, GGUF_Q4_0, GGUF_Q8_0, 0, true, 1 },
+    { 128, 128, 7, 1, 7, 0, GGUF_Q4_0, GGUF_Q4_0, 0, false, 1 },  { 512, 512, 9, 130, 3, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },
+    { 64, 64, 64, 64, 1, 1, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },  { 64, 64, 24, 200, 8, 0, GGUF_Q4_0, GGUF_Q4_0, 0, true, 9, 0.02f },
 };
 
 /* Everything one case needs; K and V are heap blocks of exactly keys rows, so that a sanitizer sees any step outside. */
@@ -573,15 +577,31 @@ static void attn_run(const struct kernels *k, struct attn_data *d, const struct 
     for (int i = 0; i < 64; i++) CHECK(d->scratch[d->scratch_bytes + (size_t)i] == 0x5a);
 }
 
-/* softmax(q k) v of one row in double; returns max |v| */
-static double attn_exact(const struct attn_data *d, int r, double *out)
+static bool has_codes(const struct dtype *t) { return t->gguf_id == GGUF_Q8_0 || t->gguf_id == GGUF_Q4_0; }
+
+/* The step to which levels may round the elements of a query */
+static double query_step(const struct attn_args *a, int r)
+{
+    float top = 0;
+    for (int i = 0; i < a->head_dim; i++)
+        if (fabsf(a->q[r * a->q_stride + i]) > top) top = fabsf(a->q[r * a->q_stride + i]);
+    return has_codes(a->k_type) ? (double)top / 32767 : 0;
+}
+
+struct exact { double biggest, share; }; /* max |v|, the largest weight of a key */
+
+/* softmax(q k) v of one row in double, q in multiples of `step` if that is not 0 */
+static struct exact attn_exact(const struct attn_data *d, int r, double step, double *out)
 {
     const struct attn_args *a = &d->a;
-    double top = a->sink ? (double)a->sink[r] : -INFINITY, sum, biggest = 0.0, *s = malloc(sizeof *s * (size_t)(d->hi[r] + 1));
+    double top = a->sink ? (double)a->sink[r] : -INFINITY, sum, biggest = 0.0, largest = 0.0, *s = malloc(sizeof *s * (size_t)(d->hi[r] + 1));
     if (!s) abort();
     for (int j = d->lo[r]; j < d->hi[r]; j++) {
         double dot = 0.0;
-        for (int i = 0; i < a->head_dim; i++) dot += (double)a->q[r * a->q_stride + i] * (double)d->kf[j * a->head_dim + i];
+        for (int i = 0; i < a->head_dim; i++) {
+            double q = (double)a->q[r * a->q_stride + i];
+            dot += (step > 0 ? step * rint(q / step) : q) * (double)d->kf[j * a->head_dim + i];
+        }
         s[j] = (double)a->scale * dot;
         if (a->cap > 0.0f) s[j] = (double)a->cap * tanh(s[j] / (double)a->cap);
         if (a->slope) s[j] += (double)a->slope[r] * (double)(j + 1 - d->hi[r]);
@@ -591,7 +611,7 @@ static double attn_exact(const struct attn_data *d, int r, double *out)
     for (int i = 0; i < a->head_dim_v; i++) out[i] = 0.0;
     for (int j = d->lo[r]; j < d->hi[r]; j++) {
         double p = exp(s[j] - top);
-        sum += p;
+        sum += p, largest = fmax(largest, p);
         for (int i = 0; i < a->head_dim_v; i++) {
             double v = (double)d->vf[j * a->head_dim_v + i];
             out[i] += p * v;
@@ -600,7 +620,7 @@ static double attn_exact(const struct attn_data *d, int r, double *out)
     }
     for (int i = 0; i < a->head_dim_v; i++) out[i] = sum > 0.0 ? out[i] / sum : 0.0;
     free(s);
-    return biggest;
+    return (struct exact){ biggest, sum > 0.0 ? largest / sum : 0.0 };
 }
 
 LEVEL_TEST(attn_matches_double_softmax)
@@ -613,14 +633,22 @@ LEVEL_TEST(attn_matches_double_softmax)
         for (int64_t i = 0; i < n_out; i++) d.out[i] = from_bits(CANARY);
         attn_run(k, &d, &d.a);
         /* a logit of size g carries a rounding error of g * 2^-24 and more into its exponential */
-        double bound = 2e-5 * fmax(1.0, (double)attn_cases[c].gain / 4.0), worst = 0.0;
+        double bound = 2e-5 * fmax(1.0, (double)attn_cases[c].gain / 4.0), worst = 0.0, squares = 0.0;
         for (int r = 0; r < d.a.n_q; r++) {
-            double want[512], biggest = attn_exact(&d, r, want);
+            double want[512], rounded[512];
+            struct exact e = attn_exact(&d, r, 0, want);
+            attn_exact(&d, r, query_step(&d.a, r), rounded);
+            /* values of codes: half a step of the largest weight a key, which add up at random */
+            double more = has_codes(d.a.v_type) ? 4 * e.share / 32767 : 0;
             const float *row = d.out + r * d.a.out_stride;
-            for (int i = 0; i < d.a.head_dim_v; i++)
-                worst = fmax(worst, isnan(row[i]) ? INFINITY : fabs((double)row[i] - want[i]) / fmax(biggest, 1e-30));
+            for (int i = 0; i < d.a.head_dim_v; i++) {
+                double error = fmin(fabs((double)row[i] - want[i]), fabs((double)row[i] - rounded[i])) / fmax(e.biggest, 1e-30);
+                worst = fmax(worst, isnan(row[i]) ? INFINITY : error - more), squares += error * error;
+            }
             for (int i = d.a.head_dim_v; i < d.a.out_stride; i++) CHECK(bits_of(row[i]) == CANARY);
         }
+        double rms = sqrt(squares / (d.a.n_q * d.a.head_dim_v));
+        CHECK_MSG(rms <= bound, "case %d: rms error %g of max |v|, allowed %g", c, rms, bound);
         CHECK_MSG(worst <= bound, "case %d: error %g of max |v|, allowed %g", c, worst, bound);
         attn_data_free(&d);
     }
@@ -636,6 +664,7 @@ static void attn_rows(const struct kernels *k, struct attn_data *d, int first, i
     a.out = out;
     a.out_stride = a.head_dim_v;
     if (a.sink) a.sink += first;
+    if (a.slope) a.slope += first;
     attn_run(k, d, &a);
 }
 
@@ -668,6 +697,7 @@ LEVEL_TEST(attn_merged_from_parts_has_the_same_bits)
         { 64, 64, 9, 1300, 3, 0, GGUF_F16, GGUF_F16, 0, true, 1, 0 },   { 64, 96, 4, 1537, 2, 700, GGUF_F16, GGUF_F16, 0, false, 1, 0 },
         { 40, 24, 6, 9000, 6, 0, GGUF_Q8_0, GGUF_F16, 0, false, 1, 0 }, { 32, 32, 2, 1100, 2, 0, GGUF_F32, GGUF_F32, 20, false, 3, 0.01f },
         { 64, 64, 20, 530, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1, 0 },  { 64, 64, 3, 100, 3, 0, GGUF_F16, GGUF_F16, 0, true, 1, 0 },
+        { 64, 64, 9, 1300, 3, 0, GGUF_Q8_0, GGUF_Q8_0, 0, true, 1, 0 }, { 64, 96, 4, 1537, 2, 700, GGUF_Q4_0, GGUF_Q4_0, 0, false, 1, 0 },
     };
     uint64_t seed = 11;
     for (int c = 0; c < ARRAY_LEN(cases); c++) {
@@ -717,7 +747,7 @@ LEVEL_TEST(attn_ranges_may_be_empty_single_or_far_apart)
         for (int r = 0; r < n; r++) {
             double want[64];
             if (lo[r] >= hi[r]) memset(want, 0, sizeof want);
-            else attn_exact(&d, r, want);
+            else attn_exact(&d, r, 0, want);
             for (int i = 0; i < 64; i++) CHECK_NEAR(d.out[r * d.a.out_stride + i], want[i], 8e-5);
         }
         attn_data_free(&d);
@@ -725,27 +755,55 @@ LEVEL_TEST(attn_ranges_may_be_empty_single_or_far_apart)
 }
 
 /* A cache is never cleared: rows outside a row's range may hold NaN or infinity, needed by a neighbour or not. */
+static void check_outside(const struct kernels *k, int n, int type, uint64_t *seed)
+{
+    struct attn_case c = { 64, 64, n, 256, 1, 0, type, type, 0, false, 1 };
+    struct attn_data d;
+    attn_data_init(&d, &c, seed);
+    size_t row_bytes = d.a.k_row_bytes, block = (size_t)d.a.v_type->block_bytes;
+    float before[64], *row0 = d.out;
+    for (int r = 0; r < n; r++) d.lo[r] = 71, d.hi[r] = 149;
+    attn_run(k, &d, &d.a);
+    memcpy(before, row0, sizeof before);
+    for (int r = 1; r < n; r++) d.lo[r] = 70, d.hi[r] = 150;
+    for (size_t j = 0; j < 256; j++) {
+        if (j >= 71 && j < 149) continue;
+        memset(d.k + j * row_bytes, 0xff, row_bytes);                                                         /* NaN */
+        for (size_t i = 0; i < row_bytes; i += block) memcpy(d.v + j * row_bytes + i, "\0\x7c", 2); /* infinity: of a number or a scale */
+    }
+    attn_run(k, &d, &d.a);
+    CHECK(!memcmp(before, row0, sizeof before));
+    for (int r = 1; r < n; r++) CHECK(!isfinite(d.out[r * d.a.out_stride]));
+    attn_data_free(&d);
+}
+
 LEVEL_TEST(attn_keys_outside_a_row_cannot_reach_it)
 {
+    static const int types[] = { GGUF_F16, GGUF_Q8_0, GGUF_Q4_0 };
     uint64_t seed = 11;
-    for (int n = 2; n <= 32; n *= 4) {
-        struct attn_case c = { 64, 64, n, 256, 1, 0, GGUF_F16, GGUF_F16, 0, false, 1 };
+    for (int t = 0; t < ARRAY_LEN(types); t++)
+        for (int n = 2; n <= 32; n *= 4) check_outside(k, n, types[t], &seed);
+}
+
+/* Queries that are not numbers, and infinite values, where rows are quantized: seen by those alone whom they concern. */
+LEVEL_TEST(attn_codes_pass_on_what_is_not_finite)
+{
+    uint64_t seed = 13;
+    for (int n = 2; n <= 16; n += 14) {
+        struct attn_case c = { 64, 64, n, 100, n, 0, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 };
         struct attn_data d;
         attn_data_init(&d, &c, &seed);
-        for (int r = 0; r < n; r++) d.lo[r] = 70 + r % 2, d.hi[r] = 150 - r % 2;
-        float before[64], *row0 = d.out;
-        for (int r = 0; r < n; r++) d.lo[r] = 71, d.hi[r] = 149;
-        attn_run(k, &d, &d.a);
-        memcpy(before, row0, sizeof before);
-        for (int r = 1; r < n; r++) d.lo[r] = 70, d.hi[r] = 150;
-        for (int j = 0; j < 256; j++) {
-            if (j >= 71 && j < 149) continue;
-            memset(d.k + (size_t)j * 128, 0xff, 128);                                /* NaN */
-            for (int i = 0; i < 64; i++) memcpy(d.v + j * 128 + 2 * i, "\0\x7c", 2); /* infinity */
+        for (int i = 0; i < 2; i++) {
+            float bad = i ? NAN : INFINITY, old = d.q[5];
+            d.q[5] = bad;
+            attn_run(k, &d, &d.a);
+            CHECK(isnan(d.out[0]));
+            for (int r = 1; r < n; r++) CHECK(isfinite(d.out[r * d.a.out_stride]));
+            d.q[5] = old;
         }
+        memcpy(d.v + 10 * d.a.v_row_bytes, "\0\x7c", 2); /* the first block of one value */
         attn_run(k, &d, &d.a);
-        CHECK(!memcmp(before, row0, sizeof before));
-        for (int r = 1; r < n; r++) CHECK(!isfinite(d.out[r * d.a.out_stride]));
+        for (int r = 0; r < n; r++) CHECK(!isfinite(d.out[r * d.a.out_stride]) && isfinite(d.out[r * d.a.out_stride + 32]));
         attn_data_free(&d);
     }
 }
@@ -818,4 +876,4 @@ SUITE(kernels_vec, T(recur_matches_double_and_stays_in_its_columns), T(vec_eleme
       T(vec_conversions_of_all_lengths_stay_inside), T(vec_q8_0_packs_ties_and_extremes_as_the_format_does), T(attn_matches_double_softmax),
       T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_merged_from_parts_has_the_same_bits),
       T(attn_ranges_may_be_empty_single_or_far_apart),
-      T(attn_keys_outside_a_row_cannot_reach_it), T(attn_extreme_logits_stay_defined));
+      T(attn_keys_outside_a_row_cannot_reach_it), T(attn_codes_pass_on_what_is_not_finite), T(attn_extreme_logits_stay_defined));

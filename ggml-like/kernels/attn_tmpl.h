@@ -433,22 +433,40 @@ static void values_tiled(const struct attn_scratch *x, const struct attn_block *
     }
 }
 
-static void attn_one_block(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b)
+/* How the sides of the product are read: a query made ready; logits and values of one block */
+struct attn_side {
+    void (*query)(const struct attn_args *a, const struct attn_scratch *x, int r);
+    void (*logits)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
+    void (*values)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
+};
+
+static void scale_query(const struct attn_args *a, const struct attn_scratch *x, int r)
 {
-    int dim = a->head_dim, dim_v = a->head_dim_v, len = (dim + LANES - 1) / LANES * LANES;
+    float *q = x->q + (ptrdiff_t)r * x->q_len;
+    scale(q, a->q + r * a->q_stride, a->scale, a->head_dim);
+    for (int d = a->head_dim; d < x->q_len; d++) q[d] = 0.0f;
+}
+
+static void logits(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b)
+{
+    int dim = a->head_dim, len = (dim + LANES - 1) / LANES * LANES;
     struct key_rows keys = rows_at(k, a->k_type, a->k, a->k_row_bytes, dim, b, x->rows);
-    struct raw_rows next_v = raw_at(a->v, a->v_row_bytes, b->base);
-    struct raw_rows next_k = raw_at(a->k, a->k_row_bytes, b->base + ATTN_KEYS);
+    struct raw_rows next = raw_at(a->v, a->v_row_bytes, b->base);
     if (b->n <= DIRECT_K_ROWS) {
-        logits_direct(x, b, keys, len, next_v);
+        logits_direct(x, b, keys, len, next);
     } else {
         transpose_keys(x->tile, b, keys, len);
-        logits_tiled(x, b, len, next_v);
+        logits_tiled(x, b, len, next);
     }
-    softmax_rows(a, x, b);
-    struct key_rows values = rows_at(k, a->v_type, a->v, a->v_row_bytes, dim_v, b, x->rows);
-    if (b->n <= DIRECT_V_ROWS && dim_v % PAIR == 0) values_direct(x, b, values, dim_v, next_k);
-    else values_tiled(x, b, values, dim_v, next_k);
+}
+
+static void values_floats(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b)
+{
+    int dim = a->head_dim_v;
+    struct raw_rows next = raw_at(a->k, a->k_row_bytes, b->base + ATTN_KEYS);
+    struct key_rows values = rows_at(k, a->v_type, a->v, a->v_row_bytes, dim, b, x->rows);
+    if (b->n <= DIRECT_V_ROWS && dim % PAIR == 0) values_direct(x, b, values, dim, next);
+    else values_tiled(x, b, values, dim, next);
 }
 
 /* ---- parts ---- */
@@ -489,22 +507,21 @@ static void attn_merge(const struct attn_args *a, void *scratch)
     }
 }
 
-static void attn(const struct kernels *k, const struct attn_args *a, void *scratch)
+static void attn_over(const struct kernels *k, const struct attn_args *a, void *scratch, const struct attn_side *side)
 {
     struct attn_scratch x;
     attn_place(&x, scratch, a->head_dim, a->head_dim_v);
     int64_t base, end;
     attn_begin(&x, a, &base, &end);
-    for (int r = 0; r < a->n_q; r++) {
-        float *q = x.q + (ptrdiff_t)r * x.q_len;
-        scale(q, a->q + r * a->q_stride, a->scale, a->head_dim);
-        for (int d = a->head_dim; d < x.q_len; d++) q[d] = 0.0f;
-    }
+    for (int r = 0; r < a->n_q; r++) side->query(a, &x, r);
     for (; base < end; base += ATTN_KEYS) {
         struct attn_block b;
         for (int r = 0; base % ATTN_PART == 0 && r < a->n_q; r++)
             if (attn_part_ends(a, r, base)) merge_own(&x, r);
-        if (attn_block_at(&b, a, base)) attn_one_block(k, a, &x, &b);
+        if (!attn_block_at(&b, a, base)) continue;
+        side->logits(k, a, &x, &b);
+        softmax_rows(a, &x, &b);
+        side->values(k, a, &x, &b);
     }
     for (int r = 0; r < a->n_q; r++) {
         if (a->part) attn_keep(&x, a, r);

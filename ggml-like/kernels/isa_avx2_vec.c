@@ -72,7 +72,7 @@ static inline vf v_sums(const vf x[8])
     return v_add(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)), _mm256_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1)));
 }
 
-static inline void v_transpose(vf x[8])
+static inline __attribute__((always_inline)) void v_transpose(vf x[8])
 {
     vf t[8], u[8];
 #pragma GCC unroll 4
@@ -161,12 +161,52 @@ static inline double vd2_sum(vd2 s)
     return _mm_cvtsd_f64(_mm_add_sd(u, _mm_unpackhi_pd(u, u)));
 }
 
+typedef __m256i vi;
+static inline vi vi_zero(void) { return _mm256_setzero_si256(); }
+static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+static inline vi vi_load(const int16_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline void vi_store(int16_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, x); }
+static inline vf vi_to_f32(vi x) { return _mm256_cvtepi32_ps(x); }
+static inline vf v_codes(const void *p) { return _mm256_castsi256_ps(_mm256_cvtepi8_epi16(load128(p))); }
+
+static inline vi vi_dot(vi s, vi a, const int16_t *b)
+{
+    int32_t pair;
+    memcpy(&pair, b, sizeof pair);
+    return _mm256_add_epi32(s, _mm256_madd_epi16(a, _mm256_set1_epi32(pair)));
+}
+
+static inline void vi_pairs(vi t[2], const void *p, const void *q)
+{
+    __m256i a = _mm256_cvtepi8_epi16(load128(p)), b = _mm256_cvtepi8_epi16(load128(q));
+    t[0] = _mm256_unpacklo_epi16(a, b), t[1] = _mm256_unpackhi_epi16(a, b);
+}
+
+static inline void vi_in_order(vi s[2])
+{
+    vi a = s[0], b = s[1];
+    s[0] = _mm256_permute2x128_si256(a, b, 0x20), s[1] = _mm256_permute2x128_si256(a, b, 0x31);
+}
+
+static inline void centre_nibbles(void *to, const void *p)
+{
+    __m128i x = load128(p), low = _mm_set1_epi8(15), eight = _mm_set1_epi8(8);
+    store128(to, _mm_sub_epi8(_mm_and_si128(x, low), eight));
+    store128((char *)to + 16, _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(x, 4), low), eight));
+}
+
+static inline void v_store_words(int16_t *p, vf x)
+{
+    __m256i i = _mm256_cvtps_epi32(x);
+    store128(p, _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1)));
+}
+
 #include "ggml-like/kernels/vec_tmpl.h"
-#include "ggml-like/kernels/attn_tmpl.h"
+#include "ggml-like/kernels/attn_codes_tmpl.h"
 
 void kernels_init_avx2_vec(struct kernels *k)
 {
     set_vec_slots(k);
-    k->attn = attn;
+    k->attn = attn_any;
     k->attn_merge = attn_merge;
 }

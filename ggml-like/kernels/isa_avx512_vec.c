@@ -66,7 +66,7 @@ static inline vf fold_1(vf a, vf b) { return v_add(_mm512_shuffle_ps(a, b, 0x88)
 static inline vf fold_four(const vf *x) { return fold_4(fold_8(x[0], x[4]), fold_8(x[8], x[12])); }
 static inline vf v_sums(const vf x[16]) { return fold_1(fold_2(fold_four(x), fold_four(x + 1)), fold_2(fold_four(x + 2), fold_four(x + 3))); }
 
-static inline void v_transpose(vf x[16])
+static inline __attribute__((always_inline)) void v_transpose(vf x[16])
 {
     vf t[16], u[16];
 #pragma GCC unroll 8
@@ -151,12 +151,49 @@ static inline double vd2_sum(vd2 s)
     return _mm_cvtsd_f64(_mm_add_sd(u, _mm_unpackhi_pd(u, u)));
 }
 
+typedef __m512i vi;
+static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
+static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+static inline vi vi_load(const int16_t *p) { return _mm512_loadu_si512(p); }
+static inline void vi_store(int16_t *p, vi x) { _mm512_storeu_si512(p, x); }
+static inline vf vi_to_f32(vi x) { return _mm512_cvtepi32_ps(x); }
+static inline vf v_codes(const void *p) { return _mm512_castsi512_ps(_mm512_cvtepi8_epi16(load256(p))); }
+
+static inline vi vi_dot(vi s, vi a, const int16_t *b)
+{
+    int32_t pair;
+    memcpy(&pair, b, sizeof pair);
+    return _mm512_dpwssd_epi32(s, a, _mm512_set1_epi32(pair));
+}
+
+static inline void vi_pairs(vi t[2], const void *p, const void *q)
+{
+    __m512i a = _mm512_cvtepi8_epi16(load256(p)), b = _mm512_cvtepi8_epi16(load256(q));
+    t[0] = _mm512_unpacklo_epi16(a, b), t[1] = _mm512_unpackhi_epi16(a, b);
+}
+
+static inline void vi_in_order(vi s[2])
+{
+    __m512i lo = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23), hi = _mm512_add_epi32(lo, _mm512_set1_epi32(8));
+    vi a = s[0], b = s[1];
+    s[0] = _mm512_permutex2var_epi32(a, lo, b), s[1] = _mm512_permutex2var_epi32(a, hi, b);
+}
+
+static inline void centre_nibbles(void *to, const void *p)
+{
+    __m128i x = _mm_loadu_si128((const __m128i *)p);
+    __m256i both = _mm256_set_m128i(_mm_srli_epi16(x, 4), x);
+    store256(to, _mm256_sub_epi8(_mm256_and_si256(both, _mm256_set1_epi8(15)), _mm256_set1_epi8(8)));
+}
+
+static inline void v_store_words(int16_t *p, vf x) { store256(p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))); }
+
 #include "ggml-like/kernels/vec_tmpl.h"
-#include "ggml-like/kernels/attn_tmpl.h"
+#include "ggml-like/kernels/attn_codes_tmpl.h"
 
 void kernels_init_avx512_vec(struct kernels *k)
 {
     set_vec_slots(k);
-    k->attn = attn;
+    k->attn = attn_any;
     k->attn_merge = attn_merge;
 }

@@ -113,6 +113,12 @@ static inline double vd2_sum(vd2 s) { return vaddvq_f64(vaddq_f64(s.a, s.b)); }
 #include "ggml-like/kernels/vec_tmpl.h"
 #include "ggml-like/kernels/attn_tmpl.h"
 
+/* In integers nothing is gained: two multiplications of words widen into four sums each, as many as four floats take. */
+static void attn(const struct kernels *k, const struct attn_args *a, void *scratch)
+{
+    attn_over(k, a, scratch, &(struct attn_side){ scale_query, logits, values_floats });
+}
+
 void kernels_init_neon_vec(struct kernels *k)
 {
     set_vec_slots(k);

@@ -101,7 +101,10 @@ struct act_row {
  *   q   f32 [n_q][head_dim]; row r at q + r * q_stride      out f32 [n_q][head_dim_v]; row r at out + r * out_stride
  *   k   rows of k_type, row j at k + j * k_row_bytes         v likewise; rows hold head_dim / head_dim_v elements
  *   logit = scale * q.k, then cap * tanh(logit / cap) when cap > 0, then + slope[r] * (j - hi[r] + 1)
- * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: any format whose block divides the row. */
+ * head_dim, head_dim_v % 8 == 0, <= HEAD_DIM_MAX; n_q <= ATTN_ROWS. k_type, v_type: any format whose block divides the row.
+ * Of q8_0 and q4_0 levels may multiply the codes by words. Keys: q in multiples of max|q| / 32767. Values: a weight times a scale in multiples of 1 / 32767
+ * of the largest weight times the largest scale that the row sees of ATTN_KEYS keys and 32 dims. A row with what is not finite in q, or in a scale that
+ * it sees, gets what is not finite. */
 enum { ATTN_ROWS = 64, ATTN_KEYS = 64, HEAD_DIM_MAX = 1024, ATTN_PART = 512, ATTN_PARTS = 16 };
 struct attn_args {
     int head_dim, head_dim_v, n_q;
