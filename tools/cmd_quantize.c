@@ -397,6 +397,9 @@ static void fill_view(struct job *j)
     quant_plan_totals(j->v.plan, c->dry_run || !c->quiet ? &r : NULL, j->out, &j->v.totals);
     uint64_t weights = 0;
     for (int64_t i = 0; i < quant_plan_n(j->v.plan); i++) weights += quant_plan_item(j->v.plan, i)->bytes_to;
+    struct err ignored = { 0 };
+    if (j->calibration.model && (c->dry_run || !c->quiet)) /* what it does not know, the plan says */
+        (void)!quant_predict(&j->calibration, j->v.plan, j->solves, c->isa, &j->v.cost, &ignored);
     if (c->dry_run || c->json || !c->quiet) run_memory(&j->v.run, quant_plan_gguf(j->v.plan), j->in, weights);
 }
 

@@ -1,6 +1,7 @@
 /* quant_plan - see quant_plan.h. Tensors of all layers with one name and one fate are one row. */
 #include "tools/quant_plan.h"
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "src/cuanto.h"
@@ -236,18 +237,33 @@ static void print_notes(const struct plan_view *v, print_fn put)
         size_text(quant_plan_part_bytes(v->plan, largest_i), part));
 }
 
-void plan_print(const struct plan_view *v, print_fn put)
+/* Memory and time of everything that is to be done. */
+static void print_needs(const struct plan_view *v, print_fn put)
 {
     const struct quant_totals *t = &v->totals;
     char a[32], b[32], c[32];
+    put("needs     %s of memory, %s of disk", size_text(t->ram + v->cost.bytes, a), size_text(t->bytes_to, b));
+    put(v->room == UINT64_MAX ? "\n" : " (%s free)\n", size_text(v->room, c));
+    if (v->cost.mapped > 0) put("          and the model itself, mapped from its file: %s\n", size_text(v->cost.mapped, a));
+    if (t->seconds < 0) return;
+    double read = v->calibration ? v->cost.calibrate : 0, solve = fmax(v->cost.solve, 0);
+    if (read < 0) put("time      of the calibration not known; then about %s", duration_text(t->seconds, a));
+    else put("time      about %s", duration_text(t->seconds + read + solve, a));
+    if (read > 0) put(": %s to read the text", duration_text(read, a));
+    if (solve > 0) put(", %s to solve", duration_text(solve, a));
+    put(", %d threads, %s\n", t->n_threads, t->isa);
+}
+
+void plan_print(const struct plan_view *v, print_fn put)
+{
+    const struct quant_totals *t = &v->totals;
+    char a[32], b[32];
     if (v->out) put("%s -> %s\n", v->in, v->out);
     print_importance(v, put);
     print_table(v, put);
     put("file      %s -> %s, %.2f -> %.2f bits per weight", size_text(t->bytes_from, a), size_text(t->bytes_to, b), t->bpw_from, t->bpw_to);
     put(t->n_files > 1 ? ", %d files\n" : "\n", t->n_files);
-    put("needs     %s of memory, %s of disk", size_text(t->ram, a), size_text(t->bytes_to, b));
-    put(v->room == UINT64_MAX ? "\n" : " (%s free)\n", size_text(v->room, c));
-    if (t->seconds >= 0) put("time      about %s, %d threads, %s\n", duration_text(t->seconds, a), t->n_threads, t->isa);
+    print_needs(v, put);
     put("to run    ");
     if (v->run.n == 0) put("memory unknown: the file does not say how large its attention is\n");
     for (int i = 0; i < v->run.n; i++) {
@@ -295,8 +311,9 @@ static void json_item(struct json_out *o, const struct quant_item *it)
     json_end(o, '}');
 }
 
-static void json_calibration(struct json_out *o, const struct calibration *k)
+static void json_calibration(struct json_out *o, const struct plan_view *v)
 {
+    const struct calibration *k = v->calibration;
     json_begin(o, "calibration", '{');
     json_put_cstr(o, "text", k->text);
     json_put_i64(o, "tokens", k->n_rows);
@@ -304,6 +321,10 @@ static void json_calibration(struct json_out *o, const struct calibration *k)
     json_put_i64(o, "held_out", calibration_n_held_out(k));
     json_put_i64(o, "rows", k->n_lines);
     json_put_i64(o, "conversations", k->n_chats + k->n_plain);
+    json_put_i64(o, "ram_bytes", (int64_t)v->cost.bytes);
+    json_put_i64(o, "mapped_bytes", (int64_t)v->cost.mapped);
+    if (v->cost.calibrate >= 0) json_put_f64(o, "seconds_predicted", v->cost.calibrate);
+    if (v->cost.solve >= 0) json_put_f64(o, "solve_seconds_predicted", v->cost.solve);
     json_end(o, '}');
 }
 
@@ -323,7 +344,7 @@ void plan_json(const struct plan_view *v, struct json_out *o)
     else json_put_i64(o, "disk_free", (int64_t)v->room);
     if (t->seconds >= 0) json_put_f64(o, "seconds_predicted", t->seconds);
     else json_put_null(o, "seconds_predicted");
-    if (v->calibration) json_calibration(o, v->calibration);
+    if (v->calibration) json_calibration(o, v);
     json_put_i64(o, "file_type", t->ftype);
     json_put_i64(o, "fallbacks", t->n_fallback);
     json_put_i64(o, "without_importance", t->n_without_importance);

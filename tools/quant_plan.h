@@ -3,6 +3,7 @@
 #include "quant/quant.h"
 #include "tools/calibrate.h"
 #include "tools/cli.h"
+#include "tools/quant_predict.h"
 
 enum { RUN_CONTEXTS = 3 };
 /* What the result takes to run: weights, KV cache (F16) and the engine's scratch at a few contexts, none longer than the model was trained for. path: the
@@ -16,6 +17,7 @@ struct plan_view {
     struct quant_totals totals;
     struct run_memory run;
     const struct calibration *calibration; /* NULL: the model reads nothing first */
+    struct quant_cost cost;     /* of it */
     uint64_t room;              /* free bytes where out goes, UINT64_MAX: not known */
 };
 /* plan_print - the table and what it comes to, line by line through put (out_printf, or one for stderr). */

@@ -8,7 +8,7 @@
 #include "ggml-like/pool.h"
 #include "tools/opt.h"
 
-enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = 256 };
+enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = QUANT_SOLVE_SAMPLE };
 
 /* ---- Hessians of one input ---- */
 
@@ -157,7 +157,7 @@ struct group {
 };
 
 /* Formats of eight bits and more have nothing to gain that a Hessian could show. */
-static bool is_solved(const struct quant_item *it)
+bool quant_solve_takes(const struct quant_item *it)
 {
     struct grid g;
     return !it->kept && it->n_mat == 1 && it->n_outliers == 0 && it->cols % METRIC_PANEL == 0 && it->to->group_len > 0 && it->to->gguf_id != GGUF_Q8_0 &&
@@ -174,7 +174,7 @@ static int64_t item_of(struct quant_plan *p, const char *name)
 static void group_add(struct quant_solve *q, struct group *g, const struct tensor *w)
 {
     int64_t i = item_of(q->plan, w->name);
-    if (i >= 0 && is_solved(quant_plan_item(q->plan, i))) g->w[g->n] = w, g->item[g->n++] = i;
+    if (i >= 0 && quant_solve_takes(quant_plan_item(q->plan, i))) g->w[g->n] = w, g->item[g->n++] = i;
 }
 
 static status group_solve(struct quant_solve *q, struct group *g, const struct input *in, struct quant_output *out, struct err *e)

@@ -5,6 +5,10 @@
 #include "quant/solve.h"
 #include "tools/calibrate.h"
 
+enum { QUANT_SOLVE_SAMPLE = 256 }; /* rows of each matrix that are searched and solved first: which is better on held-out windows? */
+/* quant_solve_takes - the solver makes this tensor, if the model shows it its input. */
+bool quant_solve_takes(const struct quant_item *it);
+
 struct quant_solve {
     const struct cli *c;
     struct calibration *k;
