@@ -170,6 +170,24 @@ status journal_mark(struct journal *jr, int64_t c, uint64_t hash, struct err *e)
     return put_at(jr, &hash, sizeof hash, HEAD_BYTES + (size_t)c * sizeof hash, e);
 }
 
+struct note { struct solved s; uint64_t hash; };
+
+static size_t note_at(const struct journal *jr, int64_t item) { return HEAD_BYTES + (size_t)jr->n * sizeof *jr->done + (size_t)item * sizeof(struct note); }
+
+status journal_note(struct journal *jr, int64_t item, const struct solved *s, struct err *e)
+{
+    struct note n = { *s, chunk_hash(s, sizeof *s) };
+    return put_at(jr, &n, sizeof n, note_at(jr, item), e);
+}
+
+bool journal_noted(const struct journal *jr, int64_t item, struct solved *s)
+{
+    struct note n;
+    if (get_at(jr, &n, sizeof n, note_at(jr, item)) < sizeof n || n.hash != chunk_hash(&n.s, sizeof n.s)) return false;
+    *s = n.s;
+    return true;
+}
+
 status journal_commit(struct journal *jr, struct err *e)
 {
     uint64_t one = 1;

@@ -331,6 +331,7 @@ status quant_output_get(struct quant_output *o, int64_t i, void *bytes, bool *ha
         *have = x->journal.done[c] != 0;
         if (*have) TRY(get_bytes(x, c, &k, (uint8_t *)bytes + (k.offset - w->offset), have, e));
     }
+    if (*have) *have = journal_noted(&x->journal, i, &x->p->item[i].solved); /* a number of the header would be missing */
     w->solved = *have;
     return OK;
 }
@@ -350,6 +351,32 @@ status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, st
     }
     w->solved = true;
     return flush(x, e);
+}
+
+status quant_output_note(struct quant_output *o, int64_t i, const struct solved *s, struct err *e)
+{
+    struct run *x = (struct run *)o;
+    x->p->item[i].solved = *s;
+    return journal_note(&x->journal, i, s, e);
+}
+
+double quant_held_out(const struct quant_plan *p)
+{
+    double sum = 0, n = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        const double *h = p->item[i].solved.held_out;
+        if (h[0] > 0) sum += h[1] / h[0], n++;
+    }
+    return n > 0 ? sum / n : 0;
+}
+
+/* The header was written before there was an error to tell; its place is there. */
+static status tell_held_out(struct run *x, struct err *e)
+{
+    struct gguf_header *h = &x->p->file[0];
+    float error = (float)quant_held_out(x->p);
+    if (error == 0 || !plan_set_held_out(h, error)) return OK;
+    return file_write_at(&x->part[0], h->data, h->n, 0, e);
 }
 
 /* ---- files ---- */
@@ -539,6 +566,7 @@ static status verify(struct run *x, struct err *e)
 static status finish(struct run *x, const char *out, struct err *e)
 {
     for (int i = 0; i < x->p->n_files; i++) TRY(file_resize(&x->part[i], x->p->file[i].size, e));
+    TRY(tell_held_out(x, e));
     TRY(flush(x, e));
     if (x->r->verify) TRY(verify(x, e));
     if (!x->r->overwrite) TRY(look_at_finals(x->p, out, e)); /* hours may have passed */

@@ -301,6 +301,16 @@ static void put_importance(struct gguf_writer *w, const struct quant_plan *p)
     if (im->n_chunks > 0 && im->n_chunks <= UINT32_MAX) gguf_put_i64(w, "quantize.imatrix.chunks_count", KV_U32, im->n_chunks);
 }
 
+static const char key_held_out[] = "quantize.held_out_error";
+
+bool plan_set_held_out(struct gguf_header *h, float error)
+{
+    uint8_t *at = memmem(h->data, h->n, key_held_out, sizeof key_held_out - 1);
+    if (!at || (size_t)(h->data + h->n - at) < sizeof key_held_out - 1 + 8) return false;
+    memcpy(at + sizeof key_held_out - 1 + 4 /* its type */, &error, sizeof error);
+    return true;
+}
+
 static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
 {
     const struct quant_options *o = &p->o;
@@ -314,7 +324,10 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         if (o->spec.granularity == PER_GROUP) snprintf(text, sizeof text, "%d bits, per group of %lld", o->spec.bits, (long long)o->spec.group);
         put_text(w, "quantize.method", text);
     } else if (o->spec.method && o->spec.method != quantizers[0]) put_text(w, "quantize.method", o->spec.method->name);
-    if (o->solver) put_text(w, "quantize.solver", o->solver);
+    if (o->solver) {
+        put_text(w, "quantize.solver", o->solver);
+        gguf_put_f32(w, key_held_out, 0); /* known at the end: plan_set_held_out */
+    }
     if (o->pure) gguf_put_i64(w, "quantize.pure", KV_BOOL, 1);
     if (o->keep_outliers) gguf_put_f32(w, "quantize.outlier_threshold", o->outlier_threshold);
     if (o->output_type) put_text(w, "quantize.output_type", o->output_type);

@@ -59,6 +59,8 @@ struct quant_plan {
  * plan_lay_chunks. ERR_USAGE: the threshold, nothing that could have outliers, an input that has companions already; errors of chunk_load. */
 status plan_keep_columns(struct quant_plan *p, struct err *e) MUST_USE;
 void plan_lay_chunks(struct quant_plan *p);
+/* plan_set_held_out - the value of quantize.held_out_error in a header; false: it has none. */
+bool plan_set_held_out(struct gguf_header *h, float error);
 
 /* ---- chunk.c ---- */
 
@@ -117,6 +119,9 @@ void job_of(const struct quant_plan *p, struct job *j);
  * another process has it. */
 status journal_open(struct journal *jr, const char *out, const struct job *j, int64_t n, bool fresh, struct err *e) MUST_USE;
 status journal_mark(struct journal *jr, int64_t c, uint64_t hash, struct err *e) MUST_USE; /* any thread */
+/* journal_note, journal_noted - a record for each item behind the words, with a hash of its own: a torn one is none. */
+status journal_note(struct journal *jr, int64_t item, const struct solved *s, struct err *e) MUST_USE;
+bool journal_noted(const struct journal *jr, int64_t item, struct solved *s);
 status journal_commit(struct journal *jr, struct err *e) MUST_USE;
 status journal_flush(struct journal *jr, struct err *e) MUST_USE;
 void journal_close(struct journal *jr, bool remove_it); /* accepts a zeroed one with fd -1 */

@@ -29,6 +29,11 @@ struct quant_options {
     const char *program;           /* "cuanto 1.2", for the metadata and the fingerprint of a resume; may be NULL */
 };
 
+/* What a solver says of a tensor that it made: the error on what it solved for after each of its stages, and the error on data that it did not see, of the
+ * search and of what was taken. In units of its own, the same within a tensor. */
+enum { SOLVED_STAGES = 4 };
+struct solved { double stage[SOLVED_STAGES], held_out[2]; };
+
 /* One tensor of the plan. */
 struct quant_item {
     const struct tensor *src;      /* of the input file */
@@ -44,6 +49,7 @@ struct quant_item {
     char why[96];                  /* "mix", "rule 1: attn_v=q6_k", "kept: 1-D", "Q5_0 instead of Q4_K: rows of 896 are no multiple of 256" */
     struct quant_stats stats;      /* filled by the run; of a sample of rows unless full_stats. Kept tensors: zeros */
     double seconds;                /* of all threads together */
+    struct solved solved;          /* zeros: no solver made it */
 };
 struct quant_plan;
 struct quant_totals {
@@ -102,6 +108,11 @@ struct quant_run {
  * are not made again. quant_output_put - they are on disk when it returns. For items that are neither kept nor have outliers. Within solve only. */
 status quant_output_get(struct quant_output *o, int64_t i, void *bytes, bool *have, struct err *e) MUST_USE;
 status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, struct err *e) MUST_USE;
+/* quant_output_note - before quant_output_put: what to remember of item i, in quant_item.solved, too. Comes back with quant_output_get. */
+status quant_output_note(struct quant_output *o, int64_t i, const struct solved *s, struct err *e) MUST_USE;
+/* quant_held_out - of the items that a solver made: error on held-out data over the search's, each tensor counting once. 0: there are none. The file has it
+ * as quantize.held_out_error. */
+double quant_held_out(const struct quant_plan *p);
 /* quant_plan_totals - for_run, unless NULL: also predicts the time, by quantizing a few rows of each format (about a second) and writing some MiB
  * to an unnamed file where `out` will be. */
 void quant_plan_totals(struct quant_plan *p, const struct quant_run *for_run, const char *out, struct quant_totals *t);

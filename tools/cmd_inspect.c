@@ -361,6 +361,39 @@ static const char *kind_of(const struct inspection *in)
     return NULL;
 }
 
+/* A key's text, made fit for a terminal; "" without it. */
+static const char *key_text(const struct gguf *g, const char *key, char *buf, size_t cap)
+{
+    struct str s = { "", 0 };
+    struct err ignored = { 0 };
+    gguf_get_str(g, key, &s, &ignored);
+    return clean(s, buf, cap);
+}
+
+/* How the file was made, as far as it tells: the keys of quantize. */
+static void print_recipe(const struct gguf *g)
+{
+    char recipe[64], method[64], program[64], text[128], file[128], solver[128];
+    const struct gguf_kv *chunks = gguf_find(g, "quantize.imatrix.chunks_count");
+    struct err ignored = { 0 };
+    float error = 0;
+    key_text(g, "quantize.recipe", recipe, sizeof recipe);
+    key_text(g, "quantize.method", method, sizeof method);
+    key_text(g, "quantize.imatrix.dataset", text, sizeof text);
+    key_text(g, "quantize.imatrix.file", file, sizeof file);
+    if (*recipe)
+        out_printf("quantized      %s%s%s by %s\n", recipe, *method ? ", method " : "", method, key_text(g, "quantize.program", program, sizeof program));
+    if (*file) {
+        out_printf("importance     of %s", *text ? text : file);
+        if (chunks && chunks->kind == KV_U32) out_printf(", %lld chunks", (long long)gguf_arr_i64(chunks, 0));
+        out_printf(*text && strcmp(text, file) ? ", from %s\n" : "\n", file);
+    }
+    if (!*key_text(g, "quantize.solver", solver, sizeof solver)) return;
+    out_printf("solved         for %s", solver);
+    gguf_get_f32(g, "quantize.held_out_error", &error, &ignored);
+    out_printf(error > 0 ? "; error on the held-out text %.3f of the search's\n" : "\n", (double)error);
+}
+
 static void print_text(const struct inspection *in)
 {
     char text[128], size[32];
@@ -376,6 +409,7 @@ static void print_text(const struct inspection *in)
     out_printf("parameters     %.2f %s\n", p < 1e9 ? p * 1e-6 : p * 1e-9, p < 1e9 ? "M" : "B");
     out_printf("weights        %s in %lld tensors, %.2f bits per weight\n", size_text(in->bytes, size), (long long)in->g.n_tensors,
                p > 0 ? 8 * (double)in->bytes / p : 0.0);
+    print_recipe(&in->g);
     if (in->n_ctx >= 0) out_printf("context        %lld\n", (long long)in->n_ctx);
     if (in->n_layer >= 0) {
         out_printf("layers         %lld", (long long)in->n_layer);

@@ -239,7 +239,8 @@ static status open_calibration(struct job *j, struct err *e)
     j->o.importance_name = c->calibration;
     j->solves = j->o.spec.method == &quantizer_gptq;
     if (!j->solves) return OK;
-    snprintf(j->solver, sizeof j->solver, "%lld tokens (%016llx)", (long long)j->calibration.n_rows, (unsigned long long)j->calibration.hash);
+    snprintf(j->solver, sizeof j->solver, "%lld tokens in %lld windows, %lld held out (%016llx)", (long long)j->calibration.n_rows,
+             (long long)j->calibration.n_windows, (long long)calibration_n_held_out(&j->calibration), (unsigned long long)j->calibration.hash);
     j->o.solver = j->solver;
     return OK;
 }
@@ -354,6 +355,19 @@ static bool print_json(const struct job *j, bool done)
     return report_out(&o);
 }
 
+/* Those of earlier runs too. */
+static void tell_solved(const struct job *j)
+{
+    int n = 0, better = 0;
+    for (int64_t i = 0; i < quant_plan_n(j->v.plan); i++) {
+        const double *h = quant_plan_item(j->v.plan, i)->solved.held_out;
+        n += h[0] > 0, better += h[1] < h[0];
+    }
+    if (n > 0)
+        fprintf(stderr, "solved: better than the search for %d of %d tensors; error on text that was not solved for %.3f of the search's\n", better, n,
+                quant_held_out(j->v.plan));
+}
+
 static void print_end(const struct job *j)
 {
     char size[32], time[32], error[32], path[PATH_MAX];
@@ -361,6 +375,7 @@ static void print_end(const struct job *j)
     for (int i = 0; j->sha && !j->c->json && i < t->n_files; i++)
         if (quant_out_name(j->v.plan, j->out, i, path, sizeof path)) out_printf("%s  %s\n", j->sha[i], path);
     if (j->c->quiet || !quant_out_name(j->v.plan, j->out, 0, path, sizeof path)) return;
+    tell_solved(j);
     fprintf(stderr, "%s%s: %s, %.2f bits per weight, weighted relative error %s, %s, %.0f MiB/s%s\n", path, t->n_files > 1 ? " and more" : "",
             size_text(t->bytes_to, size), t->bpw_to, error_text(j->error, j->sampled, error), duration_text(j->seconds, time),
             (double)j->bytes_made / (1 << 20) / fmax(j->seconds, 1e-9),
@@ -430,7 +445,7 @@ static int run(struct cli *c)
     cli_signals_at_once(before);
     if (st != OK) return end(&j, st, &e);
     if (c->dry_run) {
-        if (c->report) st = quant_plan_sample(j.v.plan, &e);
+        if (c->report) st = quant_plan_sample(j.v.plan, &e); /* of --calibration all columns count alike: nothing was read */
         if (st == OK && c->report) st = quant_report_write(c->report, j.v.plan, &j.v.totals, j.in, j.out, &e);
         if (st != OK) return end(&j, st, &e);
         if (c->json) print_json(&j, false);

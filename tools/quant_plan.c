@@ -197,7 +197,8 @@ static void print_calibration(const struct calibration *k, print_fn put)
     char text[80];
     const char *name = strcmp(k->text, dataset_default) ? plain(k->text, text, sizeof text) : "cuanto's own text";
     long long held = (long long)calibration_n_held_out(k), n = (long long)k->n_windows;
-    put("calibrate %lld tokens of %s: %lld windows of %lld, and %lld to check with\n", (long long)k->n_rows, name, n - held, (long long)k->n_ctx, held);
+    put("calibrate %lld tokens of %s: %lld window%s of %lld, and %lld to check with\n", (long long)k->n_rows, name, n - held, n - held == 1 ? "" : "s",
+        (long long)k->n_ctx, held);
     if (k->n_lines > 0) put("          it has %lld rows, %lld of them conversations\n", (long long)k->n_lines, (long long)(k->n_chats + k->n_plain));
     if (k->n_plain > 0) put("note      %lld conversations are read as plain text: the model has no chat template that takes them (--template)\n",
                              (long long)k->n_plain);

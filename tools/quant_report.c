@@ -377,14 +377,14 @@ static bool report_md_all(const struct report *r, struct buffer *b)
              ok;
         ok = buffer_put(b, " %s |\n", md_name(it->why, name)) && ok;
     }
-    return ok;
+    return report_solved_md(r, b) && ok;
 }
 
 static bool report_csv_all(const struct report *r, struct buffer *b)
 {
     bool ok = buffer_put(b, "tensor,layer,role,from,to,rows,cols,matrices,bytes_from,bytes_to,bpw,n,rmse,relative,weighted,cosine,snr_db,"
                             "max_error,max_abs,lo,hi,"
-                            "outliers,outlier_columns,importance,seconds,why\n");
+                            "outliers,outlier_columns,importance,seconds,feedback,descent,held_out,why\n");
     for (int64_t i = 0; i < r->n_rows; i++) {
         const struct report_row *row = &r->row[i];
         const struct quant_item *it = row->it;
@@ -396,6 +396,9 @@ static bool report_csv_all(const struct report *r, struct buffer *b)
                         stats_cosine(s), s->e2 > 0 ? stats_snr(s) : 0, (double)s->max_err, (double)s->max_abs, (double)s->lo, (double)s->hi,
                         (long long)s->outliers, (long long)it->n_outliers, it->has_importance, it->seconds) &&
              ok;
+        if (report_is_solved(it))
+            ok = buffer_put(b, "%.6g,%.6g,%.6g,", report_stage(it, 1), report_stage(it, SOLVED_STAGES - 1), report_held_out(it)) && ok;
+        else ok = buffer_put(b, ",,,") && ok;
         ok = buffer_csv(b, it->why) && buffer_put(b, "\n") && ok;
     }
     return ok;
@@ -437,6 +440,7 @@ static void json_tensor(struct json_out *o, const struct report_row *row)
     json_put_cstr(o, "why", it->why);
     json_put_f64(o, "seconds", it->seconds);
     json_errors(o, &it->stats, row->weighted);
+    report_solved_json(it, o);
     json_put_f64(o, "lo", (double)it->stats.lo), json_put_f64(o, "hi", (double)it->stats.hi);
     json_hist(o, "histogram", it->stats.hist);
     json_hist(o, "error_histogram", it->stats.err_hist);
@@ -452,6 +456,7 @@ static bool report_json_all(const struct report *r, struct buffer *b)
     json_put_i64(&o, "bytes_from", (int64_t)r->totals->bytes_from), json_put_i64(&o, "bytes_to", (int64_t)r->totals->bytes_to);
     json_put_f64(&o, "bpw_from", r->totals->bpw_from), json_put_f64(&o, "bpw_to", r->totals->bpw_to);
     json_put_f64(&o, "weighted", r->overall), json_put_f64(&o, "weighted_median", r->median);
+    if (quant_held_out(r->plan) > 0) json_put_f64(&o, "held_out", quant_held_out(r->plan));
     json_put_bool(&o, "sampled", r->sampled);
     json_begin(&o, "advice", '[');
     for (const char *p = r->advice.p ? r->advice.p : ""; *p;) {

@@ -1,6 +1,7 @@
 /* quant_report - what a quantization did, as a file to read, to load into a table, or to look at: which tensors hurt and what to change.
  * Reads the plan's items after quant_file; knows no model. */
 #pragma once
+#include "ggml-like/json.h"
 #include "quant/quant.h"
 #include "tools/buffer.h"
 
@@ -48,3 +49,10 @@ struct report {
 };
 double stats_snr(const struct quant_stats *s); /* dB; infinity without error */
 bool report_html(const struct report *r, struct buffer *out) MUST_USE;
+/* What a solver did; nothing where none did. Errors over those of the search. */
+bool report_is_solved(const struct quant_item *it);
+double report_stage(const struct quant_item *it, int i);
+double report_held_out(const struct quant_item *it);
+bool report_solved_md(const struct report *r, struct buffer *b) MUST_USE;
+bool report_solved_html(const struct report *r, struct buffer *b) MUST_USE;
+void report_solved_json(const struct quant_item *it, struct json_out *o);

@@ -99,6 +99,7 @@ static bool head(const struct report *r, struct buffer *b)
     ok = card(b, "relative error, all weights", "%s", error_text(r->overall, r->sampled, error)) && ok;
     ok = card(b, "error of the middle tensor", "%.3g %%", 100 * r->median) && ok;
     if (r->n_rows) ok = card(b, "error of the worst tensor", "%.3g %%", 100 * r->row[0].weighted) && ok;
+    if (quant_held_out(r->plan) > 0) ok = card(b, "error on unseen text, over the search's", "%.2f", quant_held_out(r->plan)) && ok;
     if (t->n_outliers) ok = card(b, "outlier columns in F16; cuanto only", "%lld in %d", (long long)t->n_outliers, t->n_outlier_matrices) && ok;
     ok = card(b, "tensors quantized, kept", "%lld, %lld", (long long)r->n_rows, (long long)(quant_plan_n(r->plan) - r->n_rows)) && ok;
     return buffer_put(b,
@@ -316,6 +317,6 @@ static bool tensors(const struct report *r, struct buffer *b)
 
 bool report_html(const struct report *r, struct buffer *b)
 {
-    return head(r, b) && advice(r, b) && heat_map(r, b) && types(r, b) && sizes(r, b) && histograms(r, b) && tensors(r, b) &&
+    return head(r, b) && advice(r, b) && heat_map(r, b) && types(r, b) && report_solved_html(r, b) && sizes(r, b) && histograms(r, b) && tensors(r, b) &&
            buffer_put(b, "<p class=dim>Written by cuanto quantize --report.</p></html>\n");
 }

@@ -8,6 +8,7 @@
 #include "ggml-like/pool.h"
 #include "tools/opt.h"
 
+_Static_assert((int)SOLVED_STAGES == (int)SOLVE_STAGES, "quant.h remembers all stages");
 enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = QUANT_SOLVE_SAMPLE };
 
 /* ---- Hessians of one input ---- */
@@ -69,6 +70,8 @@ struct matrix {
     uint8_t *scratch;                  /* [n_threads] */
     size_t scratch_bytes;
     double (*error)[2];                /* [chunks of the sample] on held-out windows */
+    double (*loss)[SOLVE_STAGES];      /* the same on what is solved for, after each stage */
+    struct solved solved;
     int64_t n_rows;                    /* of this pass: SAMPLE_ROWS at most, or all */
     _Atomic int64_t next;
     bool sampling;
@@ -85,11 +88,14 @@ static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint
         return;
     }
     struct solver s = m->solver;
+    double loss[CHUNK_ROWS][SOLVE_STAGES];
     for (int i = 0; i < 2; i++) {
         s.stage = i ? m->solver.stage : SOLVE_SEARCH;
-        solve_rows(&s, m->qk, x, n, m->sample[i] + (size_t)row * to, NULL, scratch);
+        solve_rows(&s, m->qk, x, n, m->sample[i] + (size_t)row * to, i ? loss : NULL, scratch);
         m->error[row / CHUNK_ROWS][i] = solve_error(&s, m->qk, m->held, x, m->sample[i] + (size_t)row * to, n, scratch);
     }
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < SOLVE_STAGES; k++) m->loss[row / CHUNK_ROWS][k] += loss[i][k];
 }
 
 static void solve_thread(void *ctx, int ith, int nth)
@@ -129,15 +135,19 @@ static status solve_matrix(struct quant_solve *q, struct matrix *m, struct pool 
     m->sample[0] = arena_zalloc(&a, (size_t)n, row);
     m->sample[1] = arena_zalloc(&a, (size_t)n, row);
     m->error = arena_zalloc(&a, SAMPLE_ROWS / CHUNK_ROWS, sizeof *m->error);
-    status st = m->x && m->scratch && m->sample[0] && m->sample[1] && m->error ? OK : err_oom(e, "solver", m->scratch_bytes * (size_t)threads);
+    m->loss = arena_zalloc(&a, SAMPLE_ROWS / CHUNK_ROWS, sizeof *m->loss);
+    status st = m->x && m->scratch && m->sample[0] && m->sample[1] && m->error && m->loss ? OK : err_oom(e, "solver", m->scratch_bytes * (size_t)threads);
     if (st == OK) {
         pass(m, p, true);
-        for (int64_t i = 0; i < (n + CHUNK_ROWS - 1) / CHUNK_ROWS; i++)
+        for (int64_t i = 0; i < (n + CHUNK_ROWS - 1) / CHUNK_ROWS; i++) {
             for (int s = 0; s < 2; s++) error[s] += m->error[i][s];
+            for (int s = 0; s < SOLVE_STAGES; s++) m->solved.stage[s] += m->loss[i][s];
+        }
         bool better = error[1] < error[0];
         if (!better) m->solver.stage = SOLVE_SEARCH;
         pass(m, p, false);
         q->before += 1, q->after += better ? error[1] / error[0] : 1;
+        m->solved.held_out[0] = error[0], m->solved.held_out[1] = better ? error[1] : error[0];
         if (better) q->n_solved++;
         else q->n_kept++;
         tell(q, m->item, error);
@@ -197,6 +207,7 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
         st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
         if (st == OK) st = solve_matrix(q, &m, p, e);
+        if (st == OK) st = quant_output_note(out, g->item[i], &m.solved, e);
         if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, e);
         if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     }

@@ -108,5 +108,10 @@ cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration t.txt --
 cuanto quantize m-F32.gguf solved1.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q -t 1 --verify; cmp solved.gguf solved1.gguf && echo 'same with one thread'
 cuanto quantize m-F32.gguf searched.gguf Q4_0 --calibration t.txt --calibration-tokens 4096 -q --overwrite
 cuanto compare m-F32.gguf searched.gguf solved.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.6 * c { print "nearer than the search" }'
-cuanto inspect solved.gguf --all 2>/dev/null | grep -c 'quantize.solver'
+cuanto inspect solved.gguf | sed -n 's/^\(quantized .*\) by cuanto .*/\1/p; s/([0-9a-f]\{16\})/(HASH)/; s/ 0\.[0-9]* of the search/ LESS of the search/; /^importance\|^solved/p'
+for end in html json csv md; do cuanto quantize m-F32.gguf r.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 2048 -q --overwrite --report s.$end; done
+grep -c '^| blk.*| Q4_0 | 0.[0-9]* | 0.[0-9]* | [01].[0-9]* |$' s.md; grep -c '"held_out": [0-9]' s.json; grep -c '<h2>Solved' s.html; grep -c '^.blk.*,0.[0-9]*,0.[0-9]*,[01].[0-9]*,.base.$' s.csv
+cuanto quantize m-F32.gguf k.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 --dry-run --json | grep -c '"tokens": 4096\|"solve_seconds_predicted": [0-9]\|"ram_bytes": [1-9]'
+(trap '' XFSZ; ulimit -f 60; cuanto quantize m-F32.gguf kept.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q; echo "exit $?"); ls kept.gguf*
+cuanto quantize m-F32.gguf kept.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q --resume; cmp kept.gguf solved.gguf && echo 'same after a full disk'
 cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
