@@ -32,6 +32,8 @@ static void print_option(const struct cli *defaults, const struct opt *o)
     opt_text(defaults, o, value, sizeof value);
     if (o->kind != OPT_FLAG && o->kind != OPT_LIST && *value && strcmp(value, "0") != 0) out_printf(" [%s]", value);
     if (o->choices) out_printf(" (%s)", o->choices);
+    for (int i = 0; !strcmp(o->name, "isa") && i < isa_count; i++) /* its choices are those of this build */
+        out_printf("%s%s%s", i ? "|" : " (", isa_table[i].name, i + 1 < isa_count ? "" : ")");
     out_printf("\n");
 }
 

@@ -31,7 +31,7 @@ struct job {
     struct plan_view v;
     struct bar bar;
     bool told_before, sampled;     /* sampled: errors are those of some rows of each chunk */
-    double start, seconds, error;
+    double start, solved_at, seconds, error; /* solved_at: when the solver had ended, 0 without one */
     size_t bytes_made;             /* of the input, by this run: an earlier one may have done the rest */
     char (*sha)[65];               /* [n_files], NULL: not asked for */
 };
@@ -275,7 +275,10 @@ static bool progress(void *ctx, const struct quant_progress *p)
 {
     struct job *j = ctx;
     char extra[120], error[32];
-    if (!j->told_before && p->bytes_before > 0 && !j->c->quiet)
+    if (!j->told_before && j->solves) { /* the solver had its own bar, and its time tells nothing about what is left */
+        j->solved_at = now_seconds();
+        bar_begin(&j->bar, j->c, "quantize", "MiB", j->bar.total);
+    } else if (!j->told_before && p->bytes_before > 0 && !j->c->quiet)
         fprintf(stderr, "continuing: %d %% was done\n", (int)((double)p->bytes_before * 100 / (double)p->bytes_total));
     j->told_before = true;
     if (p->finished && j->c->verbose && !j->c->quiet && !p->verifying) tell_item(j, p);
@@ -376,10 +379,11 @@ static void print_end(const struct job *j)
         if (quant_out_name(j->v.plan, j->out, i, path, sizeof path)) out_printf("%s  %s\n", j->sha[i], path);
     if (j->c->quiet || !quant_out_name(j->v.plan, j->out, 0, path, sizeof path)) return;
     tell_solved(j);
-    fprintf(stderr, "%s%s: %s, %.2f bits per weight, weighted relative error %s, %s, %.0f MiB/s%s\n", path, t->n_files > 1 ? " and more" : "",
-            size_text(t->bytes_to, size), t->bpw_to, error_text(j->error, j->sampled, error), duration_text(j->seconds, time),
-            (double)j->bytes_made / (1 << 20) / fmax(j->seconds, 1e-9),
-            j->c->verify ? ", verified" : "");
+    fprintf(stderr, "%s%s: %s, %.2f bits per weight, weighted relative error %s, %s", path, t->n_files > 1 ? " and more" : "",
+            size_text(t->bytes_to, size), t->bpw_to, error_text(j->error, j->sampled, error), duration_text(j->seconds, time));
+    if (j->solves) fprintf(stderr, ", %s of it to solve", duration_text(fmax(j->solved_at - j->start, 0), time));
+    else fprintf(stderr, ", %.0f MiB/s", (double)j->bytes_made / (1 << 20) / fmax(j->seconds, 1e-9));
+    fputs(j->c->verify ? ", verified\n" : "\n", stderr);
 }
 
 /* What to type next. */
@@ -509,7 +513,7 @@ OPT_GROUP(quantize_group, "Quantize",
     { "sha256", NULL, OPT_FLAG, OPT_AT(sha256), .help = "print the SHA-256 of the result" });
 OPT_GROUP(quantize_cpu, "CPU",
     { "threads", "-t", OPT_INT, OPT_AT(threads), .value = "N", .lo = 0, .hi = 500, .help = "threads; 0: one per physical core" },
-    { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "NAME", .help = "use no SIMD level above this one; the result is the same" });
+    { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "LEVEL", .help = "strongest instruction set to use; the result is the same" });
 
 static const struct opt_group *const groups[] = { &quantize_group, &quantize_cpu, &opts_common, NULL };
 

@@ -32,7 +32,7 @@ OPT_GROUP(opts_cpu, "CPU",
     { "batch", "-b --batch-size", OPT_INT, OPT_AT(batch), .value = "N", .hi = 65536, .help = "prompt tokens in one pass; 0: automatic" },
     { "precise", NULL, OPT_FLAG, OPT_AT(precise),
       .help = "prompts beyond 64 tokens with 15-bit activations, too: 1.3 to 1.5 times the time, a hundredth of the error" },
-    { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "LEVEL", .help = "strongest instruction set to use (scalar, avx2, ...); default: all" });
+    { "isa", NULL, OPT_STR, OPT_AT(isa), .value = "LEVEL", .help = "strongest instruction set to use; default: all" });
 
 OPT_GROUP(opts_sampling, "Sampling",
     { "temp", "--temperature", OPT_FLOAT, OPT_AT(sampling.temperature), .value = "T", .hi = 1000, .help = "randomness; 0: always the likeliest token" },

@@ -34,7 +34,8 @@ struct predicting {
     struct hessian hessian;    /* of the input at work */
     double forward, shown;     /* seconds of one window and layer: passing, and showing all inputs with their products */
     double factors;            /* seconds of one layer */
-    size_t layer_bytes, widest;
+    int64_t n_solved;          /* layers that have something to solve */
+    size_t widest;
 };
 
 /* ---- one window ---- */
@@ -137,18 +138,38 @@ static status try_layer(struct predicting *p, int il, bool solves, struct err *e
     return OK;
 }
 
-/* Some layers, from the beginning and the middle. A layer that cannot be run alone (it reads an earlier one's cache) is left out, but for the first. */
+static bool of_layer(const char *name, int64_t il)
+{
+    long long at = -1;
+    return sscanf(name, "blk.%lld.", &at) == 1 && at == il;
+}
+
+static bool layer_taken(const struct predicting *p, int64_t il)
+{
+    for (int64_t i = 0; i < quant_plan_n(p->plan); i++)
+        if (of_layer(quant_plan_item(p->plan, i)->src->name, il) && quant_solve_takes(quant_plan_item(p->plan, i))) return true;
+    return false;
+}
+
+/* Some layers, from the beginning and the middle of those that are solved. One that cannot be run alone (it reads an earlier one's cache) is left out. */
 static status try_layers(struct predicting *p, bool solves, int64_t n_layer, struct err *e)
 {
     int tried = 0;
+    struct err why = { 0 };
     const struct layers_run embed = { .il = LAYERS_EMBED, .n = 1, .y = p->k->x };
     TRY(layers_run(p->k->layers, &embed, e));
-    for (int i = 0; i < LAYERS_TRIED && i < n_layer; i++) {
-        struct err why = { 0 };
-        status st = try_layer(p, (int)(i * n_layer / LAYERS_TRIED), solves, &why);
-        if (st == OK) tried++;
-        else if (st == ERR_MEMORY || i == 0) return err_set(e, st, "%s", why.text);
+    for (int64_t il = 0; il < n_layer; il++) p->n_solved += solves && layer_taken(p, il);
+    int64_t at = 0, n = p->n_solved > 0 ? p->n_solved : n_layer;
+    for (int64_t il = 0; il < n_layer; il++) {
+        if (p->n_solved > 0 && !layer_taken(p, il)) continue;
+        bool wanted = at * LAYERS_TRIED / n >= tried; /* the first of each share */
+        at++;
+        if (!wanted || tried == LAYERS_TRIED) continue;
+        status st = try_layer(p, (int)il, solves, &why);
+        if (st == ERR_MEMORY) return err_set(e, st, "%s", why.text);
+        tried += st == OK;
     }
+    if (tried == 0) return err_set(e, ERR_RUNTIME, "no layer can be run alone: %s", why.text);
     p->forward /= tried, p->shown /= tried, p->factors /= tried;
     return OK;
 }
@@ -242,12 +263,6 @@ static status time_rows(struct predicting *p, double *seconds, struct err *e)
 
 /* ---- memory ---- */
 
-static bool of_layer(const char *name, int64_t il)
-{
-    long long at = -1;
-    return sscanf(name, "blk.%lld.", &at) == 1 && at == il;
-}
-
 /* Two Hessians and the metric of the widest input, the tensors of one layer that are solved and wait to be stepped over. */
 static size_t solver_bytes(struct predicting *p, int64_t n_layer)
 {
@@ -292,7 +307,7 @@ status quant_predict(struct calibration *k, struct quant_plan *plan, bool solves
     if (st == OK) {
         double layers = (double)info.n_layer, windows = (double)k->n_windows;
         out->calibrate = layers * windows * p->forward;
-        if (solves) out->solve = layers * (windows * (p->forward + p->shown) + p->factors) + rows;
+        if (solves) out->solve = layers * windows * p->forward + (double)p->n_solved * (windows * p->shown + p->factors) + rows;
         out->bytes = k->x_bytes + layers_bytes(k->layers) + (solves ? solver_bytes(p, info.n_layer) : 0);
         out->mapped = gguf_bytes(model_gguf(k->model));
     }

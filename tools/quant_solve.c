@@ -115,9 +115,10 @@ static void pass(struct matrix *m, struct pool *p, bool sampling)
     pool_run(p, solve_thread, m);
 }
 
-static void tell(const struct quant_solve *q, const struct quant_item *it, const double error[2])
+static void tell(struct quant_solve *q, const struct quant_item *it, const double error[2])
 {
     if (!q->c->verbose || q->c->quiet) return;
+    bar_end(&q->bar);
     fprintf(stderr, "%-32s %-8s held-out error %.3f of the search's%s\n", it->src->name, it->to->gguf_name, error[0] > 0 ? error[1] / error[0] : 1.0,
             error[1] < error[0] ? "" : ": searched");
 }
@@ -209,6 +210,7 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
         if (st == OK) st = solve_matrix(q, &m, p, e);
         if (st == OK) st = quant_output_note(out, g->item[i], &m.solved, e);
         if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, e);
+        if (st == OK) bar_update(&q->bar, ++q->n_done, it->src->name);
         if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     }
     metric_close(&metric);
@@ -224,6 +226,7 @@ static status group_run(struct quant_solve *q, struct group *g, const struct qua
         if (!(g->bytes[i] = mem_alloc(n))) return err_oom(e, "a solved tensor", n);
         TRY(quant_output_get(out, g->item[i], g->bytes[i], &g->have[i], e));
         all &= g->have[i];
+        q->n_done += g->have[i], q->bar.before += g->have[i];
     }
     if (!all) {
         struct input in;
@@ -267,27 +270,31 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
     return st;
 }
 
+static int64_t count_tensors(const struct quant_solve *q)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < quant_plan_n(q->plan); i++) n += quant_solve_takes(quant_plan_item(q->plan, i));
+    return n;
+}
+
 status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
 {
     struct quant_solve *q = ctx;
     struct quant_kernels qk;
     struct cpu_info cpu;
     struct model_info info;
-    struct bar bar;
     double start = now_seconds();
     cpu_detect(&cpu);
     uint64_t features = cpu.features;
     if (q->c->isa) TRY(isa_features(q->c->isa, &cpu, &features, e));
     quant_kernels_init(&qk, features);
     model_info(q->k->model, &info);
-    bar_begin(&bar, q->c, "solve", "layers", info.n_layer);
+    bar_begin(&q->bar, q->c, "solve", "tensors", count_tensors(q));
+    bar_update(&q->bar, 0, NULL);
     status st = calibration_start(q->k, e);
-    while (st == OK && q->k->il < info.n_layer) {
-        bar_update(&bar, q->k->il, NULL);
-        st = part_run(q, &qk, true, out, e);
-    }
+    while (st == OK && q->k->il < info.n_layer) st = part_run(q, &qk, true, out, e);
     if (st == OK && gguf_tensor(model_gguf(q->k->model), "output.weight")) st = part_run(q, &qk, false, out, e);
-    bar_end(&bar);
+    bar_end(&q->bar);
     q->seconds = now_seconds() - start;
     return st;
 }

@@ -15,6 +15,8 @@ struct quant_solve {
     struct quant_plan *plan;
     double before, after;     /* error on held-out windows of all tensors: searched, solved; each tensor's own share of its search counts once */
     int n_solved, n_kept;     /* kept: the search was no worse on held-out windows */
+    struct bar bar;
+    int64_t n_done;           /* tensors, those of an earlier run too */
     double seconds;
 };
 /* quant_solve_run - for quant_run.solve, ctx a struct quant_solve. Tensors that an earlier run put are taken over. */
