@@ -171,7 +171,8 @@ struct group {
 bool quant_solve_takes(const struct quant_item *it)
 {
     struct grid g;
-    return !it->kept && it->n_mat == 1 && it->n_outliers == 0 && it->cols % METRIC_PANEL == 0 && it->to->group_len > 0 && it->to->gguf_id != GGUF_Q8_0 &&
+    if (it->kept || !strcmp(it->src->name, "token_embd.weight")) return false;
+    return it->n_mat == 1 && it->n_outliers == 0 && it->cols % METRIC_PANEL == 0 && it->to->group_len > 0 && it->to->gguf_id != GGUF_Q8_0 &&
            grid_make(&g, it->to, NULL) == OK;
 }
 

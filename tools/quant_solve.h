@@ -6,7 +6,7 @@
 #include "tools/calibrate.h"
 
 enum { QUANT_SOLVE_SAMPLE = 256 }; /* rows of each matrix that are searched and solved first: which is better on held-out windows? */
-/* quant_solve_takes - the solver makes this tensor, if the model shows it its input. */
+/* quant_solve_takes - the solver makes this tensor: its format can be solved for, and it is multiplied by, not only looked up. */
 bool quant_solve_takes(const struct quant_item *it);
 
 struct quant_solve {
