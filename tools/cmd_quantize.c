@@ -308,6 +308,7 @@ static status run_job(struct job *j, struct err *e)
     struct quant_run r = how_to_run(j);
     int64_t total = 0;
     if (j->solves) {
+        if (c->resume && !c->quiet && quant_resumable(j->v.plan, j->out)) fprintf(stderr, "continuing: tensors that were solved are taken over\n");
         j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan };
         r.solve = quant_solve_run, r.solve_ctx = &j->solve;
     }

@@ -150,14 +150,21 @@ static status add_rows(struct reading *r, const char *path, const char *text, si
     return r->d->n_rows > 0 ? OK : err_set(e, ERR_FORMAT, "%.100s: no rows", path);
 }
 
+/* White space aside, does the text begin with these characters? */
+static bool begins(const char *text, size_t n, const char *with)
+{
+    size_t at = 0;
+    for (; *with; with++, at++) {
+        while (at < n && text[at] && strchr(" \t\r\n", text[at])) at++;
+        if (at == n || text[at] != *with) return false;
+    }
+    return true;
+}
+
 static bool is_rows(const char *path, const char *text, size_t n)
 {
-    size_t m = strlen(path), at = 0;
-    if (m > 6 && !strcasecmp(path + m - 6, ".jsonl")) return true;
-    while (at < n && strchr(" \t\r\n", text[at]) && text[at]) at++;
-    if (at == n || text[at++] != '{') return false;
-    while (at < n && text[at] == ' ') at++;
-    return at < n && text[at] == '"';
+    size_t m = strlen(path);
+    return (m > 6 && !strcasecmp(path + m - 6, ".jsonl")) || begins(text, n, "{\"");
 }
 
 /* ---- whole ---- */
@@ -186,7 +193,9 @@ status dataset_read(struct dataset *d, const char *path, const struct tokenizer 
     if (!r.lenient) TRY(file_text(path, TEXT_MAX, &owned, &text.n, e));
     if (!r.lenient) text.p = owned;
     status st = OK;
-    if (is_rows(r.lenient ? ".jsonl" : path, text.p, text.n)) {
+    if (begins(text.p, text.n, "[{\""))
+        st = err_set(e, ERR_FORMAT, "%.100s: a JSON list; what is read are its members, one on each line: jq -c '.[]' %.60s", path, path_base(path));
+    else if (is_rows(r.lenient ? ".jsonl" : path, text.p, text.n)) {
         st = open_prompt(&r, file_template, template_name, e);
         if (st == OK) st = add_rows(&r, path, text.p, text.n, e);
         prompt_close(&r.prompt);
