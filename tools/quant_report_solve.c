@@ -45,7 +45,8 @@ bool report_solved_html(const struct report *r, struct buffer *b)
 {
     if (count(r) == 0) return true;
     bool ok = buffer_put(b, "<h2>Solved</h2><p class=dim>Error after each stage over the search's, on the calibration text (a sample of rows). "
-                            "Held out: on windows that the solver did not see; 1: it was not better there, and the search's result was taken.</p><div class=scroll><table>"
+                            "Held out: on windows that the solver did not see; 1: it was not better there, and the search's result was "
+                            "taken.</p><div class=scroll><table>"
                             "<tr><th>tensor<th class=l>type<th>feedback<th>descent<th>held out</tr>\n");
     ok = buffer_put(b, "<tr><td>mean of %lld<td class=l><td>%.3f<td>%.3f<td>%.3f</tr>\n", (long long)count(r), mean_stage(r, 1),
                     mean_stage(r, LAST), quant_held_out(r->plan)) && ok;
