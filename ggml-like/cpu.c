@@ -55,7 +55,7 @@ static const struct cpuid_bit cpuid_bits[] = {
 };
 
 #if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: these levels made of other instructions */
-enum { EMULATED = CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI };
+enum { EMULATED = CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16 };
 #else
 enum { EMULATED = 0 };
 #endif
@@ -119,6 +119,7 @@ const struct isa isa_table[] = {
     { "avxvnni", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX_VNNI, kernels_init_avxvnni },
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
     { "avx512vbmi", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI, kernels_init_avx512vbmi },
+    { "avx512bf16", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16, kernels_init_avx512bf16 },
 #elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
     { "neon", CPU_NEON, kernels_init_neon },
     { "dotprod", CPU_NEON | CPU_DOTPROD, kernels_init_dotprod },

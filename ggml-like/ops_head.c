@@ -12,7 +12,7 @@ val op_head_matmul(struct plan *p, val w, val x)
     bool by_rows = op_by_rows(p, rows);
     assert(op_shape(p, x)->ne[0] == n_head * k);
     val q = x;
-    if (!by_rows || form != ACT_F32) {
+    if (!by_rows || !act_is_float(form)) {
         size_t bytes = (size_t)(n_head * plan_room(p, rows)) * act_row_bytes(k);
         if (!by_rows) bytes = act_panel_bytes(p->k, k, n_head * tiles_of(p, plan_room(p, rows)) * nt, form);
         q = plan_temp_bytes(p, bytes);

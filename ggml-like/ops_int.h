@@ -53,8 +53,7 @@ static inline int64_t op_row_chunk(const struct op_run *r, const struct tensor *
 static inline bool op_by_rows(const struct plan *p, int64_t rows) { return rows == 1 || p->single; }
 static inline enum act_form op_act_form(const struct plan *p, const struct dtype *t)
 {
-    enum act_form form = act_form_fast(p->k, t);
-    return form == ACT_8 && p->precise ? ACT_15 : form;
+    return p->precise ? act_form_precise(t) : act_form_fast(p->k, t);
 }
 val op_quantized(struct plan *p, val x, enum act_form form);
 

@@ -8,14 +8,14 @@
 val op_quantized(struct plan *p, val x, enum act_form form)
 {
     const struct tensor *t = op_shape(p, x);
-    bool row = op_by_rows(p, t->ne[1]), f32 = form == ACT_F32;
-    if (row && f32) return x;
+    bool row = op_by_rows(p, t->ne[1]);
+    if (row && act_is_float(form)) return x;
     if (row) form = ACT_8; /* one form for all */
-    if (!f32 && p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
+    if (p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
     int64_t room = plan_room(p, t->ne[1]);
     val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : act_panel_bytes(p->k, t->ne[0], room, form));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.form = form;
-    if (!f32) p->val[x].quant[form] = q;
+    p->val[x].quant[form] = q;
     return q;
 }
 
@@ -85,7 +85,7 @@ struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, en
 
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m)
 {
-    (q->form == ACT_F32 ? r->k->pack_tile_f32 : r->k->quant_tile)(r->k, q, tile, x, m);
+    kernels_fill(r->k, q->form)(r->k, q, tile, x, m);
 }
 
 void op_run_quant(const struct op_run *r, const struct op *op)
@@ -145,14 +145,13 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
     panel_place(&p, r->scratch, PANEL_K);
     float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
     int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
-    void (*mul)(const struct kernels *, const struct panel *, const struct act_panel *, int64_t, int64_t, int, float *, int64_t, bool) =
-        x->form == ACT_F32 ? k->tile_f32 : k->tile;
+    kernels_tile_fn *mul = kernels_tile(k, x->form);
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
         size_t from = next.bytes * (size_t)k0 / (size_t)w->ne[0], to = next.bytes * (size_t)(k0 + nk) / (size_t)w->ne[0];
         p.next = next.at + from;
         p.next_bytes = to - from;
-        k->panel_build(k, &p, w->type, x->form, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
+        kernels_panel(k, x->form)(k, &p, w->type, x->form, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;

@@ -196,7 +196,7 @@ static val routed_quant(struct plan *p, val x, val route, enum act_form form)
     int64_t k = t->ne[0], n_expert = op_shape(p, route)->ne[0], rows = op_shape(p, route)->ne[1], n_used = p->val[route].per_row;
     bool sorted = p->val[x].sorted;
     bool by_rows = op_by_rows(p, rows);
-    if (by_rows && form == ACT_F32) return x;
+    if (by_rows && act_is_float(form)) return x;
     if (by_rows) form = ACT_8;
     if (by_rows && !sorted) return op_quantized(p, x, form);
     for (int32_t i = p->n_op - 1; i >= 0 && i > p->n_op - 16; i--)

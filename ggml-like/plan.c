@@ -100,7 +100,9 @@ static val new_value(struct plan *p, struct value v)
     assert(p->n_val < p->cap_val); /* plan_reserve comes first */
     v.last = -1;
     if (!v.per_row) v.per_row = 1;
-    v.quant[0] = v.quant[1] = v.extra = v.index = v.down = VAL_NONE;
+    _Static_assert(ARRAY_LEN(v.quant) == ACT_FORMS, "one for each form");
+    for (int i = 0; i < ARRAY_LEN(v.quant); i++) v.quant[i] = VAL_NONE;
+    v.extra = v.index = v.down = VAL_NONE;
     p->val[p->n_val] = v;
     return p->n_val++;
 }

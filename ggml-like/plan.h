@@ -88,7 +88,7 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
     bool sorted;           /* rows stand in the order of a route: by expert */
-    val quant[2];          /* the quantized forms of this value, ACT_8 and ACT_15, once some matmul asked for them */
+    val quant[4];          /* the forms of this value that matmuls read, by enum act_form (kernels.h), once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
     val index, down;       /* extras: what is multiplied: the n columns `index` (I32) of the input, or scale * (down [n][columns] times the input) */
     float scale;

@@ -300,7 +300,7 @@ static struct acts acts_new(const struct kernels *k, int64_t cols, int n, enum a
 static void acts_fill(struct acts *a, const struct kernels *k)
 {
     for (int64_t t = 0, nt = k->tile_tokens; t < a->p.n_tokens; t += nt)
-        (a->p.form == ACT_F32 ? k->pack_tile_f32 : k->quant_tile)(k, &a->p, t / nt, a->x + t, (int)min_i64(nt, a->p.n_tokens - t));
+        kernels_fill(k, a->p.form)(k, &a->p, t / nt, a->x + t, (int)min_i64(nt, a->p.n_tokens - t));
 }
 
 static void acts_end(struct acts *a) { buf_end(&a->mem), buf_end(&a->xmem); }
@@ -445,6 +445,60 @@ TEST(pack_tile_f32_interleaves_tokens)
     }
 }
 
+/* BF16 of a value, or the zero that it may become */
+static bool same_half(uint16_t got, uint16_t want) { return got == want || (!(want & 0x7f80) && !(got & 0x7fff)); }
+
+TEST(pack_tile_bf16_interleaves_pairs)
+{
+    struct level l;
+    uint64_t seed = 5;
+    EACH_LEVEL(l) {
+        if (!NEW(l, pack_tile_bf16)) continue;
+        test_begin("pack_tile_bf16_interleaves_pairs %s", l.name);
+        int nt = l.k.tile_tokens;
+        for (int n = 1; n <= 2 * nt + 1; n++)
+            for (int shape = 0; shape < SHAPES; shape++) {
+                int64_t cols = 1 + 5 * n + 31 * shape;
+                struct acts a = acts_new(&l.k, cols, n, ACT_BF16, shape, &seed);
+                acts_fill(&a, &l.k);
+                for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
+                    for (int64_t i = 0; i < (cols + 1) / 2 * 2; i++) {
+                        uint16_t got = act_pairs_at(&a.p, nt, t / nt, i / 2 * 2)[t % nt * 2 + i % 2], want = t < n && i < cols ? f32_to_bf16(a.x[t][i]) : 0;
+                        CHECK_MSG(same_half(got, want), "token %d column %d: %04x is not %04x", t, (int)i, got, want);
+                    }
+                acts_end(&a);
+            }
+    }
+}
+
+/* What is not a number, or too large for BF16, shows in the products of its token. */
+TEST(bf16_tiles_show_what_is_not_finite)
+{
+    enum { COLS = 64 };
+    static const float bad[] = { NAN, INFINITY, -INFINITY, FLT_MAX };
+    struct level l;
+    uint64_t seed = 16;
+    const struct dtype *t = dtype_by_id(GGUF_BF16);
+    EACH_LEVEL(l) {
+        test_begin("bf16_tiles_show_what_is_not_finite %s", l.name);
+        struct weights w = weights_new(t, PANEL_ROWS, COLS, RANDOM, &seed);
+        struct buf mem = buf_new(panel_bytes(COLS));
+        struct panel p;
+        panel_place(&p, mem.data, COLS);
+        l.k.panel_bf16(&l.k, &p, t, ACT_BF16, w.w, w.row_bytes, PANEL_ROWS, 0, COLS);
+        for (int i = 0; i < ARRAY_LEN(bad) * COLS; i++) {
+            float y[TILE_TOKENS_MAX * PANEL_ROWS];
+            struct acts x = acts_new(&l.k, COLS, 2, ACT_BF16, GAUSS, &seed);
+            ((float *)(void *)x.xmem.data)[i % COLS] = bad[i / COLS];
+            acts_fill(&x, &l.k);
+            l.k.tile_bf16(&l.k, &p, &x.p, 0, 0, 2, y, PANEL_ROWS, false);
+            for (int r = 0; r < PANEL_ROWS; r++) CHECK(!isfinite(y[r]) && isfinite(y[PANEL_ROWS + r]));
+            acts_end(&x);
+        }
+        buf_end(&mem), buf_end(&w.mem);
+    }
+}
+
 /* ---- panels ---- */
 
 static bool near_all(const float *a, const float *b, int64_t n, double tol)
@@ -452,6 +506,26 @@ static bool near_all(const float *a, const float *b, int64_t n, double tol)
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)a[i] - b[i]) <= tol * fabs((double)b[i]) + 1e-36)) return false;
     return true;
+}
+
+static void check_panel_bf16(const struct level *l, const struct dtype *t, int rows, int64_t k0, int64_t nk, enum pattern p, uint64_t *seed)
+{
+    struct weights w = weights_new(t, rows, k0 + nk, p, seed);
+    struct buf a = buf_new(panel_bytes(nk)), b = buf_new(panel_bytes(nk));
+    struct panel got, want;
+    panel_place(&got, a.data, nk), panel_place(&want, b.data, nk);
+    got.next = w.w, got.next_bytes = (size_t)(rows - 1) * 61;
+    l->k.panel_bf16(&l->k, &got, t, ACT_BF16, w.w, w.row_bytes, rows, k0, nk);
+    l->ref.panel_bf16(&l->ref, &want, t, ACT_BF16, w.w, w.row_bytes, rows, k0, nk);
+    CHECK(got.nk == nk && got.form == ACT_BF16 && got.group == 0 && want.form == ACT_BF16);
+    for (int64_t i = 0; i < (nk + 1) / 2 * 2; i++)
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            int64_t at = (i / 2 * PANEL_ROWS + r) * 2 + i % 2;
+            float x = 0;
+            if (r < rows && i < nk) t->to_f32(w.w + (size_t)r * w.row_bytes + (size_t)((k0 + i) * t->block_bytes), &x, 1);
+            CHECK(want.bf16[at] == f32_to_bf16(x) && same_half(got.bf16[at], want.bf16[at]));
+        }
+    buf_end(&a), buf_end(&b), buf_end(&w.mem);
 }
 
 static void check_panel(const struct level *l, const struct dtype *t, int rows, int64_t k0, int64_t nk, enum pattern p, uint64_t *seed)
@@ -462,8 +536,9 @@ static void check_panel(const struct level *l, const struct dtype *t, int rows, 
     struct panel got, want;
     panel_place(&got, a.data, nk), panel_place(&want, b.data, nk);
     got.next = w.w, got.next_bytes = (size_t)(rows - 1) * 61; /* asked for, not read: any bytes, none */
-    l->k.panel_build(&l->k, &got, t, act_form_fast(&l->k, t), w.w, w.row_bytes, rows, k0, nk);
-    l->ref.panel_build(&l->ref, &want, t, act_form_fast(&l->k, t), w.w, w.row_bytes, rows, k0, nk);
+    enum act_form form = t->group_len ? act_form_fast(&l->k, t) : ACT_F32;
+    l->k.panel_build(&l->k, &got, t, form, w.w, w.row_bytes, rows, k0, nk);
+    l->ref.panel_build(&l->ref, &want, t, form, w.w, w.row_bytes, rows, k0, nk);
     CHECK(got.nk == nk && got.form == want.form && got.group == t->group_len && got.code_max == t->code_max && got.has_min == want.has_min);
     if (t->group_len == 0) {
         CHECK(!memcmp(got.f32, want.f32, (size_t)nk * PANEL_ROWS * sizeof(float)));
@@ -492,6 +567,13 @@ TEST(panel_build_equals_plain_c)
     uint64_t seed = 6;
     EACH_LEVEL(l)
         for (int i = 0; i < dtype_count; i++) {
+            bool pairs = dtypes[i]->group_len == 0 && NEW(l, panel_bf16);
+            if (pairs) test_begin("panel_build_equals_plain_c %s %s bf16", l.name, dtypes[i]->name);
+            for (int j = 0; pairs && j < ARRAY_LEN(shapes) * PATTERNS; j++) {
+                int s = j / PATTERNS, odd = j % 3;
+                check_panel_bf16(&l, dtypes[i], shapes[s].rows, shapes[s].k0, shapes[s].nk - odd, (enum pattern)(j % PATTERNS), &seed);
+            }
+            for (int64_t nk = 1; pairs && nk < 70; nk++) check_panel_bf16(&l, dtypes[i], 1 + (int)nk % PANEL_ROWS, 3, nk, RANDOM, &seed);
             if (!NEW(l, panel_build)) continue;
             test_begin("panel_build_equals_plain_c %s %s", l.name, dtypes[i]->name);
             for (int j = 0; j < ARRAY_LEN(shapes); j++)
@@ -587,22 +669,27 @@ static double tile_exact(const struct dtype *t, const struct tile_row *w, const 
     return y;
 }
 
-static double tile_exact_f32(const struct dtype *t, const uint8_t *w, const float *x, const struct tile_case *c, double *terms)
+/* *lost: what becomes zero when factors and sums below 2^-126 do */
+static double tile_exact_floats(const struct dtype *t, const uint8_t *w, const float *x, const struct tile_case *c, enum act_form form, double *terms,
+                                double *lost)
 {
     double y = 0;
-    *terms = 0;
+    *terms = *lost = 0;
     for (int64_t i = c->k0; i < c->k0 + c->nk; i++) {
-        float v;
+        float v, a = x[i];
         t->to_f32(w + i * t->block_bytes, &v, 1);
-        y += (double)v * x[i], *terms += fabs((double)v * x[i]);
+        if (form == ACT_BF16) v = bf16_to_f32(f32_to_bf16(v)), a = bf16_to_f32(f32_to_bf16(a));
+        double term = (double)v * a;
+        y += term, *terms += fabs(term);
+        if (form == ACT_BF16) *lost += 2 * 0x1p-126 + (fabsf(v) < 0x1p-126f || fabsf(a) < 0x1p-126f ? fabs(term) : 0);
     }
     return y;
 }
 
-static void check_value(const struct tile_case *c, enum act_form form, const char *what, double got, double exact, double terms)
+static void check_value(const struct tile_case *c, enum act_form form, const char *what, double got, double exact, double terms, double lost)
 {
     if (c->add) exact += 0.25, terms += 0.25;
-    double tol = 2e-6 * terms + 1e-36;
+    double tol = 2e-6 * terms + lost + 1e-36;
     CHECK_MSG(fabs(got - exact) <= tol, "nk %d n %d form %d %s: %.9g is not %.9g +- %g", (int)c->nk, c->n, form, what, got, exact, tol);
 }
 
@@ -610,7 +697,7 @@ static void check_value(const struct tile_case *c, enum act_form form, const cha
 static void check_product(const struct kernels *k, const struct dtype *t, const struct weights *w, struct acts *x, const struct tile_case *c,
                           const char *what)
 {
-    bool f32 = t->group_len == 0;
+    bool floats = act_is_float(x->p.form);
     int nt = k->tile_tokens, at = 1;
     int64_t stride = PANEL_ROWS + 3;
     struct buf mem = buf_new(panel_bytes(c->nk)), out = buf_new((size_t)((c->n - 1) * stride + PANEL_ROWS) * sizeof(float));
@@ -618,24 +705,25 @@ static void check_product(const struct kernels *k, const struct dtype *t, const 
     acts_fill(x, k);
     panel_place(&panel, mem.data, c->nk);
     panel.next = w->w, panel.next_bytes = w->row_bytes * PANEL_ROWS;
-    k->panel_build(k, &panel, t, x->p.form, w->w, w->row_bytes, PANEL_ROWS, c->k0, c->nk);
+    kernels_panel(k, x->p.form)(k, &panel, t, x->p.form, w->w, w->row_bytes, PANEL_ROWS, c->k0, c->nk);
     float *y = (float *)(void *)out.data;
     for (int i = 0; c->add && i < c->n; i++)
         for (int r = 0; r < PANEL_ROWS; r++) y[i * stride + r] = 0.25f;
-    (f32 ? k->tile_f32 : k->tile)(k, &panel, &x->p, at, c->k0, c->n, y, stride, c->add);
+    kernels_tile(k, x->p.form)(k, &panel, &x->p, at, c->k0, c->n, y, stride, c->add);
     struct tile_row *row = malloc(sizeof *row);
     struct tile_token *token = malloc(sizeof *token * (size_t)c->n);
     if (!row || !token) abort();
-    for (int i = 0; i < c->n && !f32; i++) {
+    for (int i = 0; i < c->n && !floats; i++) {
         tile_token(&token[i], x->x[nt + i], c);
         k->act_read(k, &x->p, at, i, c->k0, c->nk, token[i].v);
     }
     for (int r = 0; r < PANEL_ROWS; r++) {
         const uint8_t *bytes = w->w + (size_t)r * w->row_bytes;
-        if (!f32) tile_row(row, t, bytes, c);
+        if (!floats) tile_row(row, t, bytes, c);
         for (int i = 0; i < c->n; i++) {
-            double terms, exact = f32 ? tile_exact_f32(t, bytes, x->x[nt + i], c, &terms) : tile_exact(t, row, &token[i], c, &terms);
-            check_value(c, x->p.form, what, y[i * stride + r], exact, terms);
+            double terms, lost = 0, exact = floats ? tile_exact_floats(t, bytes, x->x[nt + i], c, x->p.form, &terms, &lost)
+                                                   : tile_exact(t, row, &token[i], c, &terms);
+            check_value(c, x->p.form, what, y[i * stride + r], exact, terms, lost);
         }
     }
     for (int i = 0; i + 1 < c->n; i++) {
@@ -648,7 +736,8 @@ static void check_product(const struct kernels *k, const struct dtype *t, const 
 
 static void check_tile(const struct level *l, const struct dtype *t, const struct tile_case *c, enum pattern p, int shape, uint64_t *seed)
 {
-    for (enum act_form form = act_form_fast(&l->k, t); form <= (t->group_len ? ACT_15 : ACT_F32); form++) {
+    for (enum act_form form = t->group_len ? act_form_fast(&l->k, t) : ACT_BF16; form <= act_form_precise(t); form++) {
+        if (form == ACT_BF16 ? !NEW(*l, tile_bf16) && !NEW(*l, panel_bf16) : form == ACT_F32 && !NEW(*l, tile_f32)) continue;
         struct acts x = acts_new(&l->k, c->cols, l->k.tile_tokens + c->n, form, shape, seed);
         struct weights w = weights_new(t, PANEL_ROWS, (c->cols + t->block_len - 1) / t->block_len * t->block_len, p, seed);
         char what[64];
@@ -679,7 +768,7 @@ TEST(tile_is_exact_up_to_float_rounding)
     uint64_t seed = 8;
     EACH_LEVEL(l)
         for (int i = 0; i < dtype_count; i++) {
-            if (dtypes[i]->unpack ? !NEW(l, tile) && !NEW(l, tile_planes) : !NEW(l, tile_f32)) continue;
+            if (dtypes[i]->unpack ? !NEW(l, tile) && !NEW(l, tile_planes) : !NEW(l, tile_f32) && !NEW(l, tile_bf16)) continue;
             test_begin("tile_is_exact_up_to_float_rounding %s %s", l.name, dtypes[i]->name);
             check_tiles(&l, dtypes[i], &seed);
         }
@@ -730,7 +819,6 @@ TEST(tile_tokens_do_not_see_each_other)
         for (int i = 0; i < dtype_count; i++) {
             const struct dtype *t = dtypes[i];
             test_begin("tile_tokens_do_not_see_each_other %s %s", l.name, t->name);
-            bool f32 = !t->unpack;
             int nt = l.k.tile_tokens;
             struct acts x = acts_new(&l.k, 256, nt, act_form_fast(&l.k, t), GAUSS, &seed);
             acts_fill(&x, &l.k);
@@ -738,11 +826,11 @@ TEST(tile_tokens_do_not_see_each_other)
             struct buf mem = buf_new(panel_bytes(256));
             struct panel p;
             panel_place(&p, mem.data, 256);
-            l.k.panel_build(&l.k, &p, t, x.p.form, w.w, w.row_bytes, PANEL_ROWS, 0, 256);
+            kernels_panel(&l.k, x.p.form)(&l.k, &p, t, x.p.form, w.w, w.row_bytes, PANEL_ROWS, 0, 256);
             float all[TILE_TOKENS_MAX * PANEL_ROWS], some[TILE_TOKENS_MAX * PANEL_ROWS];
-            (f32 ? l.k.tile_f32 : l.k.tile)(&l.k, &p, &x.p, 0, 0, nt, all, PANEL_ROWS, false);
+            kernels_tile(&l.k, x.p.form)(&l.k, &p, &x.p, 0, 0, nt, all, PANEL_ROWS, false);
             for (int n = 1; n < nt; n++) {
-                (f32 ? l.k.tile_f32 : l.k.tile)(&l.k, &p, &x.p, 0, 0, n, some, PANEL_ROWS, false);
+                kernels_tile(&l.k, x.p.form)(&l.k, &p, &x.p, 0, 0, n, some, PANEL_ROWS, false);
                 CHECK(!memcmp(all, some, (size_t)(n * PANEL_ROWS) * sizeof(float)));
             }
             acts_end(&x), buf_end(&mem), buf_end(&w.mem);
@@ -832,11 +920,11 @@ static void read_dots(const struct level *l, const struct dtype *t, const struct
 static void read_panels(const struct level *l, const struct dtype *t, const struct fenced *f)
 {
     struct panel p;
-    for (enum act_form form = act_form_fast(&l->k, t); f->rows <= PANEL_ROWS && form <= (t->group_len ? ACT_15 : ACT_F32); form++)
+    for (enum act_form form = act_form_fast(&l->k, t); f->rows <= PANEL_ROWS && form <= act_form_precise(t); form++)
         for (int64_t k0 = 0; k0 < f->k; k0 += PANEL_K) {
             panel_place(&p, f->panel, PANEL_K);
             p.next = f->w, p.next_bytes = f->row_bytes * (size_t)f->rows;
-            l->k.panel_build(&l->k, &p, t, form, f->w, f->row_bytes, f->rows, k0, min_i64(PANEL_K, f->k - k0));
+            kernels_panel(&l->k, form)(&l->k, &p, t, form, f->w, f->row_bytes, f->rows, k0, min_i64(PANEL_K, f->k - k0));
         }
 }
 
@@ -888,7 +976,7 @@ TEST(nothing_outside_the_rows_is_read)
         for (int i = 0; i < dtype_count; i++) {
             const struct dtype *t = dtypes[i];
             test_begin("nothing_outside_the_rows_is_read %s %s", l.name, t->name);
-            if (!NEW(l, rowdot[t->gguf_id]) && !NEW(l, panel_build)) continue;
+            if (!NEW(l, rowdot[t->gguf_id]) && !NEW(l, panel_build) && !NEW(l, panel_bf16)) continue;
             for (int j = 0; j < ARRAY_LEN(ks); j++)
                 for (int r = j % 2; r < ARRAY_LEN(rows); r += ks[j] > 512 ? 2 : 1) {
                     int64_t k = t->unpack ? ks[j] : ks[j] - (int64_t)(test_rand(&seed) % 32);
@@ -931,7 +1019,8 @@ TEST(sizes_are_multiples_of_a_cache_line)
     for (int64_t n = 1; n < 5000; n += 331) {
         CHECK(panel_bytes(n) % 64 == 0 && act_row_bytes(n) % 64 == 0);
         CHECK(act_panel_bytes(&k, n, n, ACT_F32) % 64 == 0);
-        for (enum act_form f = 0; f < ACT_F32; f++) CHECK(act_panel_bytes(&k, (n + 31) / 32 * 32, n, f) % 64 == 0);
+        for (enum act_form f = 0; f < ACT_FORMS; f++) CHECK(act_panel_bytes(&k, (n + 31) / 32 * 32, n, f) % 64 == 0);
+        CHECK(act_panel_bytes(&k, n, n, ACT_BF16) % 64 == 0);
     }
     CHECK(act_panel_bytes(&k, (int64_t)1 << 31, 1 << 20, ACT_F32) / sizeof(float) >= (size_t)1 << 51); /* no wrap at the stated bounds */
 }
@@ -939,7 +1028,8 @@ TEST(sizes_are_multiples_of_a_cache_line)
 SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), T(rowdot_is_exact_up_to_float_rounding),
       T(rowdot_error_beside_a_spike),
       T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
-      T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(panel_build_equals_plain_c),
+      T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(pack_tile_bf16_interleaves_pairs),
+      T(bf16_tiles_show_what_is_not_finite), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),
       T(tile_tokens_do_not_see_each_other), T(large_scales_stay_exact), T(nothing_outside_the_rows_is_read), T(asymmetric_activations_have_half_the_error),
       T(sizes_are_multiples_of_a_cache_line));

@@ -30,7 +30,7 @@ struct bench_data {
     uint8_t *w;               /* CACHE_BYTES of blocks */
     float *x, *y;             /* 16 rows of K; N_MAX tokens of 16 rows */
     struct act_row row;
-    struct act_panel act[ACT_F32 + 1];  /* int8, f32 */
+    struct act_panel act[ACT_FORMS];
     void *panel;
 };
 
@@ -59,9 +59,10 @@ static status make_data(struct bench_data *d, const struct kernels *k, struct er
     d->x = arena_zalloc(&d->a, TILE_TOKENS_MAX * K, sizeof *d->x);
     d->y = arena_zalloc(&d->a, N_MAX * PANEL_ROWS, sizeof *d->y);
     d->panel = arena_zalloc(&d->a, 1, panel_bytes(PANEL_K));
-    void *row = arena_zalloc(&d->a, 1, act_row_bytes(K)), *act[ACT_F32 + 1];
-    for (enum act_form f = 0; f <= ACT_F32; f++) act[f] = arena_zalloc(&d->a, 1, act_panel_bytes(k, K, N_MAX, f));
-    if (!d->w || !d->x || !d->y || !d->panel || !row || !act[ACT_8] || !act[ACT_15] || !act[ACT_F32])
+    void *row = arena_zalloc(&d->a, 1, act_row_bytes(K)), *act[ACT_FORMS];
+    bool all = true;
+    for (enum act_form f = 0; f < ACT_FORMS; f++) all &= (act[f] = arena_zalloc(&d->a, 1, act_panel_bytes(k, K, N_MAX, f))) != NULL;
+    if (!d->w || !d->x || !d->y || !d->panel || !row || !all)
         return err_oom(e, "kernels", act_panel_bytes(k, K, N_MAX, ACT_F32));
     for (int i = 0; i < TILE_TOKENS_MAX * K; i++) {
         s ^= s << 13, s ^= s >> 7, s ^= s << 17;
@@ -71,10 +72,10 @@ static status make_data(struct bench_data *d, const struct kernels *k, struct er
     k->quant_row(&d->row, d->x, K);
     d->row.f32 = d->x;
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = d->x + i * K;
-    for (enum act_form f = 0; f <= ACT_F32; f++) {
+    for (enum act_form f = 0; f < ACT_FORMS; f++) {
         act_panel_place(k, &d->act[f], act[f], K, N_MAX, f);
         for (int tile = 0; tile * k->tile_tokens < N_MAX; tile++)
-            (f == ACT_F32 ? k->pack_tile_f32 : k->quant_tile)(k, &d->act[f], tile, rows, k->tile_tokens);
+            kernels_fill(k, f)(k, &d->act[f], tile, rows, k->tile_tokens);
     }
     return OK;
 }
@@ -104,15 +105,16 @@ static void dot_round(struct loop *l) /* n rows */
 static void panel_round(struct loop *l)
 {
     size_t row = dtype_row_bytes(l->t, K);
-    l->k->panel_build(l->k, &l->p, l->t, act_form_fast(l->k, l->t), l->d->w, row, PANEL_ROWS, 0, K);
+    enum act_form form = act_form_fast(l->k, l->t);
+    kernels_panel(l->k, form)(l->k, &l->p, l->t, form, l->d->w, row, PANEL_ROWS, 0, K);
 }
 
 static void tile_round(struct loop *l) /* n tokens */
 {
     enum act_form form = act_form_fast(l->k, l->t);
     for (int i = 0; i < l->n; i += l->k->tile_tokens)
-        (form == ACT_F32 ? l->k->tile_f32 : l->k->tile)(l->k, &l->p, &l->d->act[form], i / l->k->tile_tokens, 0, (int)min_i64(l->k->tile_tokens, l->n - i),
-                                            l->d->y + i * PANEL_ROWS, PANEL_ROWS, false);
+        kernels_tile(l->k, form)(l->k, &l->p, &l->d->act[form], i / l->k->tile_tokens, 0, (int)min_i64(l->k->tile_tokens, l->n - i),
+                                 l->d->y + i * PANEL_ROWS, PANEL_ROWS, false);
 }
 
 static void both_round(struct loop *l)
@@ -154,7 +156,13 @@ static double of_reading(double *limit, double rate)
     return 100 * rate / *limit;
 }
 
-static void kernels_md(struct bench *b, struct kernel_rates *r, int n, double peak, double f32_peak)
+/* Tiles of one kind have one peak: all of integers, of BF16, of floats. */
+static enum act_form tile_kind(const struct bench *b, const struct kernel_rates *r)
+{
+    return r->t->unpack ? ACT_8 : act_form_fast(engine_kernels(b->r.engine), r->t);
+}
+
+static void kernels_md(struct bench *b, struct kernel_rates *r, int n, const double peak[ACT_FORMS])
 {
     struct limits *l = &b->limits;
     char all[16];
@@ -170,7 +178,7 @@ static void kernels_md(struct bench *b, struct kernel_rates *r, int n, double pe
                    r->memory_gbps[0], of_reading(&l->read_gbps_1, r->memory_gbps[0]), r->memory_gbps[1], of_reading(&l->read_gbps_n, r->memory_gbps[1]),
                    r->panel_cycles, r->tile_gmacs, r->tile_gmacs / l->clock_ghz);
         for (int j = 0; j < N_COUNTS; j++) out_printf(" %6.1f |", r->n_gmacs[j]);
-        out_printf(" %5.1f %% |\n", 100 * r->n_gmacs[N_COUNTS - 1] / (r->t->unpack ? peak : f32_peak));
+        out_printf(" %5.1f %% |\n", 100 * r->n_gmacs[N_COUNTS - 1] / peak[tile_kind(b, r)]);
     }
     out_flush();
     if (b->c->quiet) return;
@@ -180,7 +188,7 @@ static void kernels_md(struct bench *b, struct kernel_rates *r, int n, double pe
             l->n_threads);
 }
 
-static void kernels_fields(struct bench *b, const struct kernel_rates *r, double peak, double f32_peak)
+static void kernels_fields(struct bench *b, const struct kernel_rates *r, const double peak[ACT_FORMS])
 {
     struct limits *l = &b->limits;
     struct field f[32];
@@ -200,7 +208,7 @@ static void kernels_fields(struct bench *b, const struct kernel_rates *r, double
         { "percent_of_read_n", FIELD_REAL, .f = of_reading(&l->read_gbps_n, r->memory_gbps[1]) },
         { "panel_cycles_256", FIELD_REAL, .f = r->panel_cycles },
         { "tile_gmacs", FIELD_REAL, .f = r->tile_gmacs },
-        { "tile_percent_of_peak", FIELD_REAL, .f = 100 * r->tile_gmacs / (r->t->unpack ? peak : f32_peak) },
+        { "tile_percent_of_peak", FIELD_REAL, .f = 100 * r->tile_gmacs / peak[tile_kind(b, r)] },
     };
     int n = ARRAY_LEN(rows);
     memcpy(f, rows, sizeof rows);
@@ -276,15 +284,15 @@ status bench_kernels(struct bench *b, struct err *e)
     TRY(runtime_open(&b->r, b->c, 0, e));
     status st = run_kernels(b, r, &n, &d, e);
     arena_free(&d.a);
-    double peak = b->limits.int8_gmacs_1, f32_peak = b->limits.f32_gflops_1 / 2;
+    double peak[ACT_FORMS] = { [ACT_8] = b->limits.int8_gmacs_1, [ACT_BF16] = b->limits.bf16_gmacs_1, [ACT_F32] = b->limits.f32_gflops_1 / 2 };
     for (int i = 0; i < n; i++) { /* the fastest tile of this run is the peak */
-        double *p = r[i].t->unpack ? &peak : &f32_peak;
+        double *p = &peak[tile_kind(b, &r[i])];
         if (r[i].tile_gmacs > *p) *p = r[i].tile_gmacs;
         for (int j = 0; j < N_COUNTS; j++)
             if (r[i].n_gmacs[j] > *p) *p = r[i].n_gmacs[j];
     }
-    if (st == OK && b->format == REPORT_MD) kernels_md(b, r, n, peak, f32_peak);
-    for (int i = 0; st == OK && b->format != REPORT_MD && i < n; i++) kernels_fields(b, &r[i], peak, f32_peak);
+    if (st == OK && b->format == REPORT_MD) kernels_md(b, r, n, peak);
+    for (int i = 0; st == OK && b->format != REPORT_MD && i < n; i++) kernels_fields(b, &r[i], peak);
     if (st == OK) bench_limits(b, 0);
     runtime_close(&b->r);
     return st;

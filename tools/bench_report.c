@@ -126,7 +126,8 @@ static void limits_json(const struct bench *b, struct json_out *o)
     const struct limits *l = &b->limits;
     const struct field f[] = {
         { "read_gbps_1", FIELD_REAL, .f = l->read_gbps_1 },     { "read_gbps_n", FIELD_REAL, .f = l->read_gbps_n },
-        { "int8_gmacs_1", FIELD_REAL, .f = l->int8_gmacs_1 },   { "f32_gflops_1", FIELD_REAL, .f = l->f32_gflops_1 },
+        { "int8_gmacs_1", FIELD_REAL, .f = l->int8_gmacs_1 },   { "bf16_gmacs_1", FIELD_REAL, .f = l->bf16_gmacs_1 },
+        { "f32_gflops_1", FIELD_REAL, .f = l->f32_gflops_1 },
         { "dot_gmacs_1", FIELD_REAL, .f = l->dot_gmacs_1 },     { "clock_ghz", FIELD_REAL, .f = l->clock_ghz },
         { "barrier_ns", FIELD_REAL, .f = l->barrier_ns },
         { "fresh_gbps", FIELD_REAL, .f = l->fresh_gbps },       { "fault_ns", FIELD_REAL, .f = l->fault_ns > 0 ? l->fault_ns : NAN },
@@ -248,6 +249,7 @@ void bench_limits(const struct bench *b, int first)
     for (int i = 0; i < l->n_reads; i++) fprintf(stderr, "%s %d", i ? " /" : "", l->read_threads[i]);
     fprintf(stderr, " over %s of weights\n  one thread:", size_text(l->read_bytes, size));
     if (l->int8_gmacs_1 > 0) fprintf(stderr, " int8 tile %.0f GMAC/s (%.0f a cycle),", l->int8_gmacs_1, l->int8_gmacs_1 / l->clock_ghz);
+    if (l->bf16_gmacs_1 > 0) fprintf(stderr, " bf16 tile %.0f GMAC/s (%.0f a cycle),", l->bf16_gmacs_1, l->bf16_gmacs_1 / l->clock_ghz);
     fprintf(stderr, " f32 tile %.0f GFLOP/s (%.0f MAC a cycle)", l->f32_gflops_1, l->f32_gflops_1 / 2 / l->clock_ghz);
     if (l->dot_gmacs_1 > 0) fprintf(stderr, ", row-dot %.1f GMAC/s (%.1f a cycle)", l->dot_gmacs_1, l->dot_gmacs_1 / l->clock_ghz);
     fputs("\n", stderr);

@@ -196,10 +196,7 @@ static const struct tensor *weight_of(const struct model *m, int type)
     return NULL;
 }
 
-typedef void (*tile_fn)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens,
-                        float *y, int64_t y_stride, bool add);
-
-static double best_tile(const struct kernels *k, tile_fn tile, const struct panel *p, const struct act_panel *x, float *y)
+static double best_tile(const struct kernels *k, kernels_tile_fn *tile, const struct panel *p, const struct act_panel *x, float *y)
 {
     double best = 0, begin = now_seconds(), t0 = begin;
     do {
@@ -216,7 +213,7 @@ static status measure_tiles(struct limits *l, struct engine *en, const struct mo
 {
     const struct kernels *k = engine_kernels(en);
     size_t panel_size = panel_bytes(TILE_K), act_size = 0;
-    for (enum act_form f = ACT_8; f <= ACT_F32; f++)
+    for (enum act_form f = 0; f < ACT_FORMS; f++)
         if (act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, f) > act_size) act_size = act_panel_bytes(k, TILE_K, TILE_TOKENS_MAX, f);
     void *panel_buf = arena_zalloc(a, 1, panel_size), *act_buf = arena_zalloc(a, 1, act_size);
     float *x = arena_zalloc(a, TILE_K, sizeof *x), *y = arena_zalloc(a, TILE_TOKENS_MAX * PANEL_ROWS, sizeof *y);
@@ -228,14 +225,17 @@ static status measure_tiles(struct limits *l, struct engine *en, const struct mo
     for (int i = 0; i < TILE_TOKENS_MAX; i++) rows[i] = x;
     for (int i = 0; i < DTYPE_IDS; i++) {
         const struct tensor *w = macs_of(info, i, true) ? weight_of(engine_model(en), i) : NULL;
-        if (!w || !w->type->unpack || w->ne[0] < TILE_K || TILE_K % w->type->block_len != 0) continue;
+        enum act_form form = w ? act_form_fast(k, w->type) : ACT_F32;
+        if (form == ACT_F32 || w->ne[0] < TILE_K || TILE_K % w->type->block_len != 0) continue;
         panel_place(&p, panel_buf, TILE_K);
-        k->panel_build(k, &p, w->type, act_form_fast(k, w->type), w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
-        act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, act_form_fast(k, w->type));
-        k->quant_tile(k, &act, 0, rows, k->tile_tokens);
-        l->tile_gmacs[i] = best_tile(k, k->tile, &p, &act, y);
+        kernels_panel(k, form)(k, &p, w->type, form, w->data, w->nb[1], PANEL_ROWS, 0, TILE_K);
+        act_panel_place(k, &act, act_buf, TILE_K, k->tile_tokens, form);
+        kernels_fill(k, form)(k, &act, 0, rows, k->tile_tokens);
+        l->tile_gmacs[i] = best_tile(k, kernels_tile(k, form), &p, &act, y);
     }
-    l->int8_gmacs_1 = l->tile_gmacs[most_macs(info, false)];
+    int most = most_macs(info, false);
+    if (most != GGUF_BF16) l->int8_gmacs_1 = l->tile_gmacs[most];
+    l->bf16_gmacs_1 = l->tile_gmacs[GGUF_BF16];
     enum { F32_K = TILE_K / 4 }; /* four bytes each: the same share of the cache */
     panel_place(&p, panel_buf, F32_K);
     for (int i = 0; i < F32_K * PANEL_ROWS; i++) p.f32[i] = (float)(i % 13 - 6) / 6;
@@ -443,7 +443,7 @@ void limits_raise(struct limits *l, const struct load *w)
     double by = multiply_seconds(l, w) / (w->best_seconds * l->n_threads);
     if (!(by > 1)) return;
     for (int i = 0; i < DTYPE_IDS; i++) l->tile_gmacs[i] *= by, l->dot_gmacs[i] *= by; /* which of them was measured too low, nobody knows */
-    l->int8_gmacs_1 *= by, l->f32_gflops_1 *= by, l->dot_gmacs_1 *= by;
+    l->int8_gmacs_1 *= by, l->bf16_gmacs_1 *= by, l->f32_gflops_1 *= by, l->dot_gmacs_1 *= by;
 }
 
 struct share limits_share(const struct limits *l, const struct load *w)

@@ -11,6 +11,7 @@ struct limits {
     double tile_gmacs[DTYPE_IDS];    /* 10^9 multiply-adds per second of one thread through the tile, by type of weights; 0: not measured */
     double dot_gmacs[DTYPE_IDS];     /* one token times rows, in the second cache */
     double int8_gmacs_1;             /* tile_gmacs of the type that multiplies most in the layers, if not float; 0 otherwise */
+    double bf16_gmacs_1;             /* the same of BF16, on levels that multiply pairs of it; 0: none, or no such weights */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
     double dot_gmacs_1;              /* dot_gmacs of the type that multiplies most in a token, head included */
     double barrier_ns;

@@ -2,11 +2,7 @@
 /* isa_avx512_tile - the tiles of 16 rows x 1..12 tokens. One register is 4 columns of 16 rows; vpdpbusd multiplies them by 4 activations of a
  * token, u8 x s8 summed in int32 without saturation, so one body serves every quantized format. 12 integer and 12 float sums, the weights
  * and the scales fill the 32 registers. Per 16 columns, 16 rows and token: 4 dot products and 3 FMAs (4 with mins) on two ports. */
-#include "ggml-like/kernels/avx512_blocks.h"
-#include "ggml-like/kernels/levels.h"
-#include <assert.h>
-
-enum { NT = AVX512_TILE_TOKENS };
+#include "ggml-like/kernels/avx512_tiles.h"
 
 /* The int32 sums start at the bits of 1.5 * 2^23. Read as a float, such a sum is 1.5 * 2^23 + dot exactly, as |dot| < 2^22 (16 columns,
  * 255 * 128 each), so scale * dot is one FMA without conversion: an eighth of the tile. scale * 1.5 * 2^23 must be exact for that, which
@@ -16,7 +12,6 @@ static const float integer_one = 0x1.8p23f;
 enum { LONG_SCALE = 3 }; /* mantissa bits that a scale of 22 bits leaves zero */
 
 INLINE __m512i broadcast_u32(const uint8_t *p) { return _mm512_set1_epi32((int)load_u32(p)); }
-INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
 
 /* dot[t] = bits of integer_one (or 0) + codes x activations over 16 columns */
 INLINE void group_dot(__m512i dot[NT], const int8_t *w, const uint8_t *a, bool convert, int nt)
@@ -54,12 +49,6 @@ UNROLL
 INLINE void pair_sums(float both[16], const float *sum)
 {
     _mm512_store_ps(both, _mm512_add_ps(load_ps(sum), _mm512_maskz_loadu_ps((1 << NT) - 1, sum + NT)));
-}
-
-INLINE void tile_store(const __m512 acc[NT], float *y, int64_t y_stride, bool add, int n)
-{
-UNROLL
-    for (int t = 0; t < n; t++, y += y_stride) _mm512_storeu_ps(y, add ? _mm512_add_ps(load_ps(y), acc[t]) : acc[t]);
 }
 
 /* Computes nt tokens and writes n of them. False, and nothing written, when a scale is too long for the sums not to be converted. */
@@ -105,10 +94,6 @@ typedef bool tile_fn(const struct panel *p, struct act_tile x, float *y, int64_t
     {                                                                                                               \
         return tile_body(p, x, y, y_stride, add, convert ? n : nt, convert, group, has_min, nt);                    \
     }
-/* X(..., number of tokens) */
-#define EACH_NT(X, ...)                                                                                             \
-    X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6)     \
-    X(__VA_ARGS__, 7) X(__VA_ARGS__, 8) X(__VA_ARGS__, 9) X(__VA_ARGS__, 10) X(__VA_ARGS__, 11) X(__VA_ARGS__, 12)
 #define TILE_NT(group, has_min, nt) TILE(tile_##group##_##has_min##_##nt, false, group, has_min, nt)
 #define TILE_NT_NAME(group, has_min, nt) tile_##group##_##has_min##_##nt,
 EACH_NT(TILE_NT, 32, 0) EACH_NT(TILE_NT, 32, 1) EACH_NT(TILE_NT, 16, 0) EACH_NT(TILE_NT, 16, 1)

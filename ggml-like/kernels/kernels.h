@@ -21,7 +21,9 @@
  *   The panel decouples the tile from the file format: one tile body serves all quantized formats. How a level lays out panels and tiles is
  *   its own affair: only its own slots read them. Two layouts exist: planes (levels.h), and the blocks of AVX2 (avx2_tiles.h).
  *
- * Float weights: the same walk with f32 panels and tile_f32.
+ * Float weights: the same walk with f32 panels and tile_f32; or, where a level multiplies pairs of BF16 (has_bf16), weights and activations rounded
+ *   to BF16, summed in f32. BF16 weights are that already, and rounding the activations is what such files are made for (and what llama.cpp does).
+ *   F16 weights stay with f32: as BF16 they lose 3 bits, and as two halves of BF16 they take the two multiplications that f32 takes.
  *
  * All pointers are 64-byte aligned unless a slot says otherwise, d and sum32 of an act_row to 32 bytes (a part of a row may begin at any
  * ACT_ROW_SPAN). Scales of weights below 2^96 in magnitude: integer sums meet them before the activations' own scale (a larger one, which no half
@@ -39,8 +41,9 @@ enum {
 };
 
 /* What activations become. ACT_8: a byte each. ACT_15: about 15 bits, for at most twice the time: precise passes, and what 8-bit codes need where
- * a level cannot multiply them by bytes without loss. ACT_F32: as they are, for float weights. */
-enum act_form { ACT_8, ACT_15, ACT_F32 };
+ * a level cannot multiply them by bytes without loss. For float weights: ACT_F32 as they are, ACT_BF16 rounded to 8 bits and an exponent. */
+enum act_form { ACT_8, ACT_15, ACT_BF16, ACT_F32, ACT_FORMS };
+static inline bool act_is_float(enum act_form form) { return form >= ACT_BF16; }
 
 /* Weights of up to 16 rows x nk columns, for activations of one form. Buffers are the caller's (panel_bytes, panel_place). Rows past n_rows are
  * zero. Planes:
@@ -50,6 +53,8 @@ enum act_form { ACT_8, ACT_15, ACT_F32 };
  *   min   f32   [nk/group][16]    M, for centred codes (min + scale * code_bias); valid when has_min. Formats without min in the file but
  *                                 with code_bias 0..: has_min is false exactly when M would be 0 everywhere.
  *   f32   f32   [nk][16]          float formats, on every level: uses the memory of `code`; the other arrays are unused
+ *   bf16  u16   [nk/2][16][2]     the same for ACT_BF16: pairs of columns, the last of an odd number beside a zero. Rows of a transposed matrix are
+ *                                 columns of the file: two of its rows side by side make such pairs
  * A level with blocks keeps them in the memory from `code` on. */
 struct panel {
     int64_t nk;
@@ -60,13 +65,14 @@ struct panel {
     int8_t *code;
     float *scale, *csum, *min;
     float *f32;
+    uint16_t *bf16;
     const uint8_t *next; /* set by the caller: bytes that will be read soon, in one piece: panel_build asks memory for the first half of them as it */
     size_t next_bytes;   /* goes, tile for the second (0: nothing). In step with the work: a burst waits, since few lines can be under way */
 };
 
-/* Activations of n_tokens x k (k % 32 == 0 unless ACT_F32) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last
+/* Activations of n_tokens x k (k % 32 == 0 unless a form of floats) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last
  * tile hold zeros. Tile i starts at data + i * tile_bytes.
- *   ACT_F32: float [k][NT] on every level */
+ *   ACT_F32: float [k][NT] on every level     ACT_BF16: u16 [k/2][NT][2] on every level, pairs as in a panel */
 struct act_panel {
     int64_t k, n_tokens;
     enum act_form form;
@@ -144,11 +150,19 @@ struct recur_args {
 
 struct act_tile; /* levels.h */
 struct act_wide;
+struct kernels;
+
+typedef void kernels_panel_fn(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
+                              int n_rows, int64_t k0, int64_t nk);
+typedef void kernels_fill_fn(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
+typedef void kernels_tile_fn(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens,
+                             float *y, int64_t y_stride, bool add);
 
 struct kernels {
     const char *name;     /* strongest ISA level in use */
     int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
     int code_max_8;       /* formats with larger codes are multiplied by ACT_15 activations only */
+    bool has_bf16;        /* BF16 weights read ACT_BF16 activations in fast passes; no level sets it yet */
 
     /* ---- vectors: n >= 0 elements, any alignment, y may equal x exactly (no partial overlap) ---- */
     /* sum of x[i] * y[i] in f32 with a fixed order that depends on n only */
@@ -196,28 +210,27 @@ struct kernels {
     /* bytes of a tile of ACT_8 or ACT_15 activations with `cols` columns, a multiple of 64 */
     size_t (*act_tile_bytes)(const struct kernels *k, enum act_form form, int64_t cols);
     /* fills `p` from n_rows (1..16) file rows: row i at w + i * row_bytes, columns k0 .. k0 + nk of it (k0 multiple of the block length,
-     * nk % 32 == 0 for quantized, nk <= PANEL_K), to be multiplied by activations of `form` (code_max <= code_max_8 for ACT_8; any for floats).
-     * Sets nk, form, group, code_max, has_min. */
-    void (*panel_build)(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
-                        int n_rows, int64_t k0, int64_t nk);
+     * nk % 32 == 0 for quantized, nk <= PANEL_K), to be multiplied by activations of `form` (code_max <= code_max_8 for ACT_8; any but ACT_BF16 for
+     * floats). Sets nk, form, group, code_max, has_min. panel_bf16: the same of float formats for ACT_BF16. Call kernels_panel. */
+    kernels_panel_fn *panel_build, *panel_bf16;
     /* writes tile `tile` of p, of ACT_8 or ACT_15, from its tokens: x[i] for i < n (n <= NT) are rows of p->k floats; tokens i >= n become zeros.
      * The error of a value is at most half a step:
      *   ACT_8:  (max - min) / 254 over its 16 columns (which 16 of 32 is the level's choice) + 2^-14 max|x| over its 256
      *   ACT_15: max|x| / 32500 over its 256 columns
      * and at most 1e-33 besides. Elements that are not finite become anything finite and do not disturb the others beyond their 16 columns; with
      * ACT_8, and ACT_15 of two parts, so do those beyond 2^127. The sums of x, for mins, keep what is not finite: such a token shows it. x unaligned. */
-    void (*quant_tile)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
-    void (*pack_tile_f32)(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
+    kernels_fill_fn *quant_tile;
+    /* the same of ACT_F32, and of ACT_BF16: to nearest even; magnitudes below 2^-126 may become zeros, NaN stays one. Call kernels_fill */
+    kernels_fill_fn *pack_tile_f32, *pack_tile_bf16;
     /* v[t][k0 .. k0 + n] of token t of a tile, exactly: what tile() multiplies. k0 and n multiples of 32. For tests and for what rounding left. */
     void (*act_read)(const struct kernels *k, const struct act_panel *p, int64_t tile, int t, int64_t k0, int64_t n, double *v);
     /* y[t * y_stride + r] (+)= panel x tile, for t < n_tokens (1..NT), r < 16. Columns k0 .. k0 + p->nk of the activations (k0 % 256 == 0), whose
      * form is the panel's. add = false overwrites. y has room for 16 floats per token. y unaligned. Float result within 2e-6 * sum |terms| of
      * exact (the terms of the third equation above), where 128 * D * S * sum c counts as a term for codes beyond 6 bits (some levels multiply
      * them by a - 128). */
-    void (*tile)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
-                 int n_tokens, float *y, int64_t y_stride, bool add);
-    void (*tile_f32)(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0,
-                     int n_tokens, float *y, int64_t y_stride, bool add);
+    kernels_tile_fn *tile;
+    /* the same of ACT_F32, and of ACT_BF16, where factors, sums and y below 2^-126 may count as zeros. Call kernels_tile */
+    kernels_tile_fn *tile_f32, *tile_bf16;
     /* levels with planes only (kernels_use_planes): `cols` columns of ACT_8 activations, and a panel times those */
     void (*quant_planes)(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n);
     void (*tile_planes)(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride,
@@ -241,10 +254,23 @@ static inline void kernels_dots(const struct kernels *k, const struct dtype *t, 
     else for (int64_t i = 0; i < n; i++) y[i] = k->rowdot[t->gguf_id](w + (size_t)i * stride, x, cols);
 }
 
-/* The form in which weights of this type read activations when 8 bits of them are enough. */
+/* The form in which weights of this type read activations when 8 bits of them are enough, and the one of precise passes. */
 static inline enum act_form act_form_fast(const struct kernels *k, const struct dtype *t)
 {
-    return t->group_len == 0 ? ACT_F32 : t->code_max > k->code_max_8 ? ACT_15 : ACT_8;
+    if (t->group_len == 0) return t->gguf_id == GGUF_BF16 && k->has_bf16 ? ACT_BF16 : ACT_F32;
+    return t->code_max > k->code_max_8 ? ACT_15 : ACT_8;
+}
+static inline enum act_form act_form_precise(const struct dtype *t) { return t->group_len == 0 ? ACT_F32 : ACT_15; }
+
+/* The slots of a form. */
+static inline kernels_panel_fn *kernels_panel(const struct kernels *k, enum act_form form) { return form == ACT_BF16 ? k->panel_bf16 : k->panel_build; }
+static inline kernels_fill_fn *kernels_fill(const struct kernels *k, enum act_form form)
+{
+    return form == ACT_F32 ? k->pack_tile_f32 : form == ACT_BF16 ? k->pack_tile_bf16 : k->quant_tile;
+}
+static inline kernels_tile_fn *kernels_tile(const struct kernels *k, enum act_form form)
+{
+    return form == ACT_F32 ? k->tile_f32 : form == ACT_BF16 ? k->tile_bf16 : k->tile;
 }
 
 /* Sizes and carving of the buffers above (kernels/layout.c). All sizes are multiples of 64. The arithmetic cannot overflow for
@@ -266,6 +292,7 @@ void kernels_init_avx2(struct kernels *k);
 void kernels_init_avxvnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_avx512vbmi(struct kernels *k);
+void kernels_init_avx512bf16(struct kernels *k);
 void kernels_init_neon(struct kernels *k);
 void kernels_init_dotprod(struct kernels *k);
 void kernels_init_i8mm(struct kernels *k);

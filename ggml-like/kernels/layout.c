@@ -15,7 +15,7 @@ void panel_place(struct panel *p, void *buf, int64_t nk)
 {
     size_t blocks = blocks_of_32(nk), block_floats = PANEL_ROWS;
     uint8_t *at = buf;
-    *p = (struct panel){ .nk = nk, .code = buf, .f32 = buf };
+    *p = (struct panel){ .nk = nk, .code = buf, .f32 = buf, .bf16 = buf };
     at += blocks * 32 * PANEL_ROWS;
     p->scale = (float *)at;
     p->csum = p->scale + 2 * blocks * block_floats;
@@ -24,7 +24,9 @@ void panel_place(struct panel *p, void *buf, int64_t nk)
 
 static size_t tile_bytes(const struct kernels *k, int64_t cols, enum act_form form)
 {
-    return form == ACT_F32 ? aligned((size_t)k->tile_tokens * (size_t)cols * sizeof(float)) : k->act_tile_bytes(k, form, cols);
+    if (!act_is_float(form)) return k->act_tile_bytes(k, form, cols);
+    size_t row = form == ACT_F32 ? (size_t)cols * sizeof(float) : ((size_t)cols + 1) / 2 * 2 * sizeof(uint16_t);
+    return aligned((size_t)k->tile_tokens * row);
 }
 
 size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, enum act_form form)

@@ -88,6 +88,12 @@ static inline float *act_floats_at(const struct act_panel *x, int64_t nt, int64_
     return (float *)(void *)(x->data + (size_t)tile * x->tile_bytes) + k0 * nt;
 }
 
+/* Column k0 (even) of a tile of ACT_BF16. */
+static inline uint16_t *act_pairs_at(const struct act_panel *x, int64_t nt, int64_t tile, int64_t k0)
+{
+    return (uint16_t *)(void *)(x->data + (size_t)tile * x->tile_bytes) + k0 * nt;
+}
+
 /* panel_shape - what panel_build says about the panel before it fills it. */
 static inline void panel_shape(struct panel *p, const struct dtype *t, enum act_form form, int64_t nk)
 {
@@ -104,7 +110,7 @@ struct stream { const uint8_t *at, *due; size_t step; /* bytes for 32 columns */
 
 static inline struct stream panel_stream(const struct panel *p, bool second)
 {
-    size_t half = p->group ? p->next_bytes / 2 : p->next_bytes; /* tiles of floats ask for nothing */
+    size_t half = p->form == ACT_F32 ? p->next_bytes : p->next_bytes / 2; /* tiles of floats ask for nothing */
     const uint8_t *at = second ? p->next + half : p->next;
     return (struct stream){ at, at, p->next_bytes ? half * 32 / (size_t)p->nk + 1 : 0 };
 }

@@ -140,6 +140,31 @@ static void panel_build(const struct kernels *k, struct panel *p, const struct d
     else panel_codes(k, p, t, first, row_bytes, n_rows);
 }
 
+/* BF16 of n columns of a row, and a zero after an odd number. */
+static int64_t pairs_of(const struct kernels *k, const float *x, uint16_t *to, int64_t n)
+{
+    k->from_f32(dtype_by_id(GGUF_BF16), x, to, n);
+    to[n] = 0;
+    return (n + 1) / 2;
+}
+
+static void panel_bf16(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
+                       int n_rows, int64_t k0, int64_t nk)
+{
+    float chunk[FLOAT_CHUNK];
+    uint16_t half[FLOAT_CHUNK + 1];
+    const uint8_t *first = (const uint8_t *)w + dtype_row_bytes(t, k0);
+    panel_shape(p, t, form, nk);
+    memset(p->bf16, 0, (size_t)(nk + 1) / 2 * PANEL_ROWS * 2 * sizeof *p->bf16);
+    for (int r = 0; r < n_rows; r++)
+        for (int64_t at = 0; at < nk; at += FLOAT_CHUNK) {
+            int64_t n = min_i64(FLOAT_CHUNK, nk - at);
+            k->to_f32(t, first + (size_t)r * row_bytes + (size_t)at * (size_t)t->block_bytes, chunk, n);
+            int64_t pairs = pairs_of(k, chunk, half, n);
+            for (int64_t i = 0; i < pairs; i++) memcpy(p->bf16 + ((at / 2 + i) * PANEL_ROWS + r) * 2, half + 2 * i, 2 * sizeof *half);
+        }
+}
+
 /* ---- activations of a tile ---- */
 
 /* 16 columns of one token */
@@ -189,6 +214,18 @@ static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t 
         for (int t = 0; t < k->tile_tokens; t++) *to++ = t < n ? x[t][i] : 0.0f;
 }
 
+static void pack_tile_bf16(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
+{
+    int64_t nt = k->tile_tokens;
+    uint16_t half[FLOAT_CHUNK + 1], *to = act_pairs_at(p, nt, tile, 0);
+    memset(to, 0, (size_t)(p->k + 1) / 2 * (size_t)nt * 2 * sizeof *to);
+    for (int t = 0; t < n; t++)
+        for (int64_t at = 0; at < p->k; at += FLOAT_CHUNK) {
+            int64_t pairs = pairs_of(k, x[t] + at, half, min_i64(FLOAT_CHUNK, p->k - at));
+            for (int64_t i = 0; i < pairs; i++) memcpy(to + ((at / 2 + i) * nt + t) * 2, half + 2 * i, 2 * sizeof *half);
+        }
+}
+
 /* ---- tiles ---- */
 
 /* 16 columns of one row and one token; g counts groups of 16 in the panel, x starts at that group and token */
@@ -227,6 +264,20 @@ static void tile_f32(const struct kernels *k, const struct panel *p, const struc
         }
 }
 
+static void tile_bf16(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens,
+                      float *y, int64_t y_stride, bool add)
+{
+    int64_t nt = k->tile_tokens;
+    const uint16_t *from = act_pairs_at(x, nt, at, k0);
+    for (int t = 0; t < n_tokens; t++)
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            float sum = 0.0f;
+            for (int64_t i = 0; i < p->nk; i++)
+                sum += bf16_to_f32(p->bf16[(i / 2 * PANEL_ROWS + r) * 2 + i % 2]) * bf16_to_f32(from[(i / 2 * nt + t) * 2 + i % 2]);
+            y[t * y_stride + r] = add ? y[t * y_stride + r] + sum : sum;
+        }
+}
+
 void kernels_init_ref_matmul(struct kernels *k)
 {
     k->tile_tokens = REF_TILE_TOKENS;
@@ -237,9 +288,12 @@ void kernels_init_ref_matmul(struct kernels *k)
         k->unpack[id] = dtypes[i]->unpack;
     }
     k->panel_build = panel_build;
+    k->panel_bf16 = panel_bf16;
     kernels_use_planes(k);
     k->quant_planes = quant_planes;
     k->pack_tile_f32 = pack_tile_f32;
+    k->pack_tile_bf16 = pack_tile_bf16;
     k->tile_planes = tile_planes;
     k->tile_f32 = tile_f32;
+    k->tile_bf16 = tile_bf16;
 }

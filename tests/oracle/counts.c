@@ -10,11 +10,11 @@
 
 enum { K = 2048, ROWS = 16, TOKENS = 24, HEAD = 128, KEYS = 192 };
 
-static _Alignas(64) uint8_t blocks[ROWS * K * 8], row_buf[1 << 17], panel_buf[1 << 18], act_buf[ACT_F32 + 1][1 << 20], scratch[1 << 21], kv[2][KEYS * HEAD * 4];
+static _Alignas(64) uint8_t blocks[ROWS * K * 8], row_buf[1 << 17], panel_buf[1 << 18], act_buf[ACT_FORMS][1 << 20], scratch[1 << 21], kv[2][KEYS * HEAD * 4];
 static _Alignas(64) float x[TOKENS * K], y[TOKENS * K], q[ATTN_ROWS * HEAD];
 static struct kernels k, plain;
 static struct panel panel;
-static struct act_panel act[ACT_F32 + 1];
+static struct act_panel act[ACT_FORMS];
 static struct act_row row;
 static uint64_t state = 0x9e3779b97f4a7c15u;
 static volatile float sink;
@@ -54,31 +54,32 @@ static void matmul_kernels(const struct dtype *t)
     for (int i = 0; i < ROWS; i++) sink = k.rowdot[t->gguf_id](blocks + (size_t)i * bytes, &row, K);
     end("rowdot", t->name);
     begin();
-    k.panel_build(&k, &panel, t, form, blocks, bytes, ROWS, 0, K);
+    kernels_panel(&k, form)(&k, &panel, t, form, blocks, bytes, ROWS, 0, K);
     end("panel", t->name);
     begin();
     for (int i = 0; i < TOKENS; i += k.tile_tokens)
-        (form == ACT_F32 ? k.tile_f32 : k.tile)(&k, &panel, &act[form], i / k.tile_tokens, 0, TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens,
-                                                y + i * PANEL_ROWS, PANEL_ROWS, false);
+        kernels_tile(&k, form)(&k, &panel, &act[form], i / k.tile_tokens, 0, TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens,
+                               y + i * PANEL_ROWS, PANEL_ROWS, false);
     end("tile", t->name);
 }
 
 static void activations(void)
 {
-    static const char *const names[] = { [ACT_8] = "quant_tile", [ACT_15] = "quant_tile_15", [ACT_F32] = "pack_tile_f32" };
+    static const char *const names[] = { [ACT_8] = "quant_tile", [ACT_15] = "quant_tile_15", [ACT_BF16] = "pack_tile_bf16", [ACT_F32] = "pack_tile_f32" };
     const float *rows[TILE_TOKENS_MAX];
     act_row_place(&row, row_buf, K);
     begin();
     k.quant_row(&row, x, K);
     end("quant_row", "");
     row.f32 = x;
-    for (enum act_form f = ACT_8; f <= ACT_F32; f++) {
+    for (enum act_form f = 0; f < ACT_FORMS; f++) {
+        if (f == ACT_BF16 && !k.has_bf16) continue;
         act_panel_place(&k, &act[f], act_buf[f], K, TOKENS, f);
         begin();
         for (int i = 0; i < TOKENS; i += k.tile_tokens) {
             int n = TOKENS - i < k.tile_tokens ? TOKENS - i : k.tile_tokens;
             for (int j = 0; j < n; j++) rows[j] = x + (i + j) * K;
-            (f == ACT_F32 ? k.pack_tile_f32 : k.quant_tile)(&k, &act[f], i / k.tile_tokens, rows, n);
+            kernels_fill(&k, f)(&k, &act[f], i / k.tile_tokens, rows, n);
         }
         end(names[f], "");
     }

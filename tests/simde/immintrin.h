@@ -113,6 +113,42 @@ static inline __m512d shim_cvtps_pd(__m256 v)
     return r;
 }
 
+/* As the CPU does it: products of odd columns first, each sum rounded, no denormals. */
+static inline float shim_no_denormal(float x) { return x < 0x1p-126f && x > -0x1p-126f ? 0.0f : x; }
+
+static inline float shim_of_bf16(uint16_t h)
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return shim_no_denormal(x);
+}
+
+static inline __m512 shim_dpbf16_ps(__m512 sum, __m512i a, __m512i b)
+{
+    uint16_t x[32], y[32];
+    float s[16];
+    memcpy(x, &a, sizeof x), memcpy(y, &b, sizeof y), memcpy(s, &sum, sizeof s);
+    for (int i = 0; i < 16; i++)
+        for (int j = 1; j >= 0; j--) s[i] = shim_no_denormal(s[i] + shim_of_bf16(x[2 * i + j]) * shim_of_bf16(y[2 * i + j]));
+    memcpy(&sum, s, sizeof sum);
+    return sum;
+}
+
+static inline __m512i shim_cvtne2ps_pbh(__m512 high, __m512 low)
+{
+    uint16_t h[32];
+    uint32_t x[32];
+    __m512i r;
+    memcpy(x, &low, sizeof low), memcpy(x + 16, &high, sizeof high);
+    for (int i = 0; i < 32; i++) {
+        uint32_t rest = x[i] & 0x7fffffff, up = x[i] + 0x7fff + (x[i] >> 16 & 1);
+        h[i] = (uint16_t)((rest > 0x7f800000 ? x[i] | 0x400000 : rest < 0x800000 ? x[i] & 0x80000000 : up) >> 16);
+    }
+    memcpy(&r, h, sizeof r);
+    return r;
+}
+
 /* SIMDe keeps three bits of the fraction */
 static inline __m512 shim_round_to_zero(__m512 v)
 {
@@ -123,6 +159,11 @@ static inline __m512 shim_round_to_zero(__m512 v)
     return v;
 }
 
+#define __m512bh __m512i
+#undef _mm512_dpbf16_ps
+#define _mm512_dpbf16_ps shim_dpbf16_ps
+#undef _mm512_cvtne2ps_pbh
+#define _mm512_cvtne2ps_pbh shim_cvtne2ps_pbh
 #undef _mm512_roundscale_ps
 #define _mm512_roundscale_ps(v, how) ((how) == (_MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC) ? shim_round_to_zero(v) : _mm512_setzero_ps())
 #undef _mm512_cvtps_ph
