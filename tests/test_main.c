@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #define SUITES(X) \
+    X(allocate) \
     X(archs) \
     X(arena) \
     X(base) \
