@@ -30,8 +30,8 @@ static void options_text(const struct quant_plan *p, char *text, size_t cap)
 {
     const struct quant_options *o = &p->o;
     uint64_t h = 0;
-    size_t n = (size_t)snprintf(text, cap, "%s", p->recipe ? p->recipe->name : o->spec.method->name);
-    if (!p->recipe)
+    size_t n = (size_t)snprintf(text, cap, "%.100s", plan_recipe(p));
+    if (!p->recipe && !o->chosen)
         n += (size_t)snprintf(text + n, cap - n, " %d bits granularity %d:%lld", o->spec.bits, (int)o->spec.granularity, (long long)o->spec.group);
     else if (o->spec.method && o->spec.method != quantizers[0]) n += (size_t)snprintf(text + n, cap - n, " %s", o->spec.method->name);
     if (o->solver) n += (size_t)snprintf(text + n, cap - n, " %.100s", o->solver);

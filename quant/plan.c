@@ -108,6 +108,11 @@ static bool wanted(struct deciding *d, const struct tensor *t, struct quant_item
         snprintf(it->why, sizeof it->why, "%s", out->method->name);
         return true;
     }
+    if (p->o.chosen) {
+        out->to = dtype_by_id(p->o.chosen[t - p->g.tensor]);
+        snprintf(it->why, sizeof it->why, "allocated");
+        return true;
+    }
     const struct dtype *base = dtype_by_id(p->recipe->base);
     bool mix = is_quantized(base) && !p->o.pure;
     int id = mix ? recipe_type(p->recipe, &p->model, &d->count, t) : p->recipe->base;
@@ -204,6 +209,11 @@ static status prepare_rules(struct deciding *d, struct err *e)
         if (o->type) return err_set(e, ERR_USAGE, "--method %s chooses the format itself: leave out %.30s", o->spec.method->name, o->type);
         if (!(d->target = o->spec.method->target(&o->spec, e)))
             return err_set(e, ERR_USAGE, "--method %s: no format holds its result", o->spec.method->name);
+    } else if (o->chosen) {
+        if (o->type) return err_set(e, ERR_USAGE, "formats for a size or a loss, and the type %.30s: leave out one of them", o->type);
+        for (int64_t i = 0; i < p->n; i++)
+            if (!dtype_by_id(o->chosen[i]) || !p->qk.rows[o->chosen[i]])
+                return err_set(e, ERR_USAGE, "%s: %s is not made by this build", p->g.tensor[i].name, dtype_id_text(o->chosen[i]));
     } else {
         if (!o->type) return err_set(e, ERR_USAGE, "no type: Q4_K_M, Q6_K, Q8_0, ...");
         if (!(p->recipe = recipe_by_name(o->type))) return err_set(e, ERR_USAGE, "unknown type '%.40s'", o->type);
@@ -311,14 +321,20 @@ bool plan_set_held_out(struct gguf_header *h, float error)
     return true;
 }
 
+const char *plan_recipe(const struct quant_plan *p)
+{
+    return p->recipe ? p->recipe->name : p->o.chosen ? p->o.recipe : p->o.spec.method->name;
+}
+
 static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
 {
     const struct quant_options *o = &p->o;
     char text[160];
     struct str rules[64];
     if (o->program) put_text(w, "quantize.program", o->program);
-    put_text(w, "quantize.recipe", p->recipe ? p->recipe->name : o->spec.method->name);
-    if (!p->recipe) {
+    put_text(w, "quantize.recipe", plan_recipe(p));
+    if (o->chosen && o->measurement) put_text(w, "quantize.measurement", o->measurement);
+    if (!p->recipe && !o->chosen) {
         static const char *const names[] = { [PER_TENSOR] = "tensor", [PER_ROW] = "row", [PER_GROUP] = "group" };
         snprintf(text, sizeof text, "%d bits, per %s", o->spec.bits, names[o->spec.granularity]);
         if (o->spec.granularity == PER_GROUP) snprintf(text, sizeof text, "%d bits, per group of %lld", o->spec.bits, (long long)o->spec.group);
@@ -394,10 +410,22 @@ static status lay_file(struct quant_plan *p, int file, struct err *e)
     return OK;
 }
 
+/* The plain recipe of the format that most bytes have. */
+static int dominant_type(const struct quant_plan *p)
+{
+    size_t bytes[DTYPE_IDS] = { 0 };
+    int most = 0;
+    for (int64_t i = 0; i < p->n; i++) bytes[p->item[i].to->gguf_id] += p->item[i].bytes_to;
+    for (int r = 0; r < recipe_count; r++)
+        if (bytes[recipes[r].base] > bytes[recipes[most].base]) most = r;
+    return recipes[most].ftype;
+}
+
 /* The number for general.file_type: the mix's, or that of a plain recipe with the method's format. */
 static int file_type(const struct quant_plan *p)
 {
     if (p->recipe) return p->recipe->ftype;
+    if (p->o.chosen) return dominant_type(p);
     for (int64_t i = 0; i < p->n; i++)
         for (int r = 0; r < recipe_count; r++)
             if (p->work[i].method == p->o.spec.method && recipes[r].base == p->item[i].to->gguf_id) return recipes[r].ftype;

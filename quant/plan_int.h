@@ -61,6 +61,7 @@ status plan_keep_columns(struct quant_plan *p, struct err *e) MUST_USE;
 void plan_lay_chunks(struct quant_plan *p);
 /* plan_set_held_out - the value of quantize.held_out_error in a header; false: it has none. */
 bool plan_set_held_out(struct gguf_header *h, float error);
+const char *plan_recipe(const struct quant_plan *p); /* what the plan follows: a mix, what was asked of the allocator, or a method */
 
 /* ---- chunk.c ---- */
 

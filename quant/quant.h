@@ -15,6 +15,8 @@ struct quant_options {
     struct quant_spec spec;        /* method NULL = search */
     const struct importance *importance; /* or NULL */
     const char *importance_name;   /* path, for the metadata */
+    const int *chosen;             /* in place of type: the GGUF id for each tensor of the input, or NULL. Rules and the two types below come before it */
+    const char *recipe, *measurement; /* with it, for the metadata: what was asked for; what the choice rests on (or NULL) */
     const char *const *rules; int n_rules;  /* "REGEX=TYPE" (POSIX extended, matched anywhere in the tensor name), first match wins; TYPE may be "keep" */
     const char *output_type, *embd_type;    /* head and token embeddings, NULL = the mix decides; "keep" = as in the input */
     bool pure;                     /* one format for all: no mix */
@@ -135,4 +137,6 @@ extern const int recipe_count;
 /* recipe_of_file - the mix that general.file_type names. NULL: none, unknown, guessed by whoever wrote the file, or its weights say otherwise (less than a
  * quarter of what is neither embeddings nor head has the mix's base format or the one that takes its place for short rows). */
 const struct recipe *recipe_of_file(const struct gguf *g);
+/* recipe_needs_importance - a format that must not be made of this tensor without importance. r: a mix, or NULL. */
+bool recipe_needs_importance(const struct recipe *r, const char *tensor, int id);
 const struct recipe *recipe_by_name(const char *name); /* without case; aliases of llama-quantize too (Q4_K = Q4_K_M) */

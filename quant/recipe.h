@@ -24,6 +24,5 @@ bool recipe_quantizes(const struct recipe_model *m, const struct tensor *t, cons
 int recipe_type(const struct recipe *r, const struct recipe_model *m, struct recipe_count *n, const struct tensor *t);
 /* recipe_fallback - the format that takes the place of `id` for rows of `cols`; id itself when it fits. */
 int recipe_fallback(int id, int64_t cols);
-bool recipe_needs_importance(const struct recipe *r, const char *tensor, int id);
 bool recipe_is_head(const char *tensor);
 bool recipe_is_embd(const char *tensor);

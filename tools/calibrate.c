@@ -34,7 +34,7 @@ static status lay_windows(struct calibration *k, const struct cli *c, const int3
     }
     if (st == OK) st = layers_windows(k->layers, tokens, len, k->n_windows, e);
     if (st == OK) k->hash = hash_tokens(tokens, k->n_rows);
-    mem_free(tokens);
+    k->tokens = tokens;
     mem_free(len);
     return st;
 }
@@ -80,9 +80,10 @@ int64_t calibration_n_held_out(const struct calibration *k)
 void calibration_close(struct calibration *k)
 {
     if (k->x) mem_unmap(k->x, k->x_bytes);
+    mem_free(k->tokens);
     layers_close(k->layers);
     model_close(k->model);
-    k->x = NULL, k->layers = NULL, k->model = NULL;
+    k->x = NULL, k->tokens = NULL, k->layers = NULL, k->model = NULL;
 }
 
 static status run_part(struct calibration *k, struct layers_run r, struct err *e)

@@ -13,6 +13,7 @@ struct calibration {
     int64_t n_windows, n_ctx, n_rows; /* windows of n_ctx tokens; rows: tokens of all */
     float *x;                         /* [n_rows][n_embd] hidden states of where the model stands */
     size_t x_bytes;
+    int32_t *tokens;                  /* [n_rows] */
     int il;                           /* the part whose input x is; LAYERS_EMBED: nothing yet */
     uint64_t hash;                    /* of the tokens */
     int64_t n_lines, n_chats, n_plain; /* of JSON lines: rows; conversations by the template; without one */

@@ -50,7 +50,9 @@ struct cli {
     /* quantizing */
     const char *imatrix, *method, *granularity, *explain, *report, *split_size, *output_type, *embd_type, *keep_outliers;
     const char *rule[64]; int n_rule;               /* "REGEX=TYPE" */
-    int64_t bits, calibration_tokens;
+    const char *size, *fit, *measure, *allow_types; /* in place of a type, with bpw and max_kld */
+    float bpw, max_kld;
+    int64_t bits, calibration_tokens, measure_tokens;
     bool dry_run, resume, verify, pure, compat, allow_requantize, overwrite, sha256;
     /* converting */
     const char *dtype, *name;

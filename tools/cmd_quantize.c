@@ -12,6 +12,7 @@
 #include "tools/dataset.h"
 #include "tools/explain.h"
 #include "tools/opt.h"
+#include "tools/quant_allocate.h"
 #include "tools/quant_plan.h"
 #include "tools/quant_report.h"
 #include "tools/quant_solve.h"
@@ -26,6 +27,7 @@ struct job {
     struct importance im;
     struct calibration calibration;  /* of --calibration */
     struct quant_solve solve;
+    struct quant_allocation allocation; /* of --bpw and the like */
     bool solves, calibrated;       /* --method gptq; the importance is there */
     char solver[96];
     struct plan_view v;
@@ -132,6 +134,7 @@ static status default_out(struct job *j, struct err *e)
     }
     const struct recipe *r = j->type ? recipe_by_name(j->type) : NULL;
     if (j->type) snprintf(label, sizeof label, "%.60s", r ? r->name : j->type);
+    else if (allocates(j->c)) snprintf(label, sizeof label, "%s", j->allocation.label);
     else snprintf(label, sizeof label, "%.40s-%d", j->c->method, (int)j->c->bits);
     if (snprintf(j->out, sizeof j->out, "%.*s-%s.gguf", (int)n, j->in, label) < (int)sizeof j->out) return OK;
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->in);
@@ -158,8 +161,9 @@ static status take_words(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
     TRY(parse_method(c, &j->o.spec, e));
+    if (allocates(c)) TRY(allocation_begin(&j->allocation, c, &j->o, e));
     int n = c->n_args;
-    if (!chooses_type(&j->o.spec) && !(c->explain && n == 0)) {
+    if (!chooses_type(&j->o.spec) && !allocates(c) && !(c->explain && n == 0)) {
         if (n == 0) return err_set(e, ERR_USAGE, "what type? cuanto quantize IN [OUT] TYPE, such as Q4_K_M; cuanto help quantize lists them");
         j->type = c->args[--n];
         if (!recipe_by_name(j->type)) return bad_words(j, e);
@@ -167,6 +171,9 @@ static status take_words(struct job *j, struct err *e)
     for (int i = 0; chooses_type(&j->o.spec) && i < n; i++)
         if (recipe_by_name(c->args[i]))
             return err_set(e, ERR_USAGE, "--method %s chooses the format itself and takes no TYPE: leave out %.40s", j->o.spec.method->name, c->args[i]);
+    for (int i = 0; allocates(c) && i < n; i++)
+        if (recipe_by_name(c->args[i]))
+            return err_set(e, ERR_USAGE, "%s: each tensor gets its own type: leave out %.40s", j->allocation.recipe, c->args[i]);
     if (c->output && n > 0) return err_set(e, ERR_USAGE, "-o %.60s: the output is given twice, '%.60s' too", c->output, c->args[n - 1]);
     if (n > 1) return err_set(e, ERR_USAGE, "'%.60s': one word too many: cuanto quantize IN [OUT] TYPE", c->args[n - 1]);
     TRY(model_find(c->model, j->in, sizeof j->in, e));
@@ -385,6 +392,9 @@ static void print_end(const struct job *j)
     if (j->solves) fprintf(stderr, ", %s of it to solve", duration_text(fmax(j->solved_at - j->start, 0), time));
     else fprintf(stderr, ", %.0f MiB/s", (double)j->bytes_made / (1 << 20) / fmax(j->seconds, 1e-9));
     fputs(j->c->verify ? ", verified\n" : "\n", stderr);
+    if (allocates(j->c) && j->allocation.held && !j->allocation.tried)
+        fprintf(stderr, "KL divergence from the original %.4g on %lld held-out tokens, %.4g predicted\n", j->allocation.measured,
+                (long long)(j->allocation.n_windows * j->allocation.n_ctx), j->allocation.predicted);
 }
 
 /* What to type next. */
@@ -403,6 +413,7 @@ static int end(struct job *j, status st, const struct err *e)
     int code = st == OK ? OK : cli_fail(e, next);
     quant_plan_close(j->v.plan);
     calibration_close(&j->calibration);
+    allocation_close(&j->allocation);
     mem_free(j->sha);
     importance_close(&j->im);
     return st == OK ? out_status() : code;
@@ -423,6 +434,12 @@ static void fill_view(struct job *j)
     if (c->dry_run || c->json || !c->quiet) run_memory(&j->v.run, quant_plan_gguf(j->v.plan), j->in, weights);
 }
 
+static void show_plan(const struct job *j, print_fn put)
+{
+    plan_print(&j->v, put);
+    if (allocates(j->c)) allocation_print(&j->allocation, put);
+}
+
 /* Shows tensors and writes nothing. Without a type there is no plan: then the techniques alone are shown. */
 static status explain(struct job *j, struct err *e)
 {
@@ -432,6 +449,17 @@ static status explain(struct job *j, struct err *e)
     status st = explain_tensors(&g, NULL, j->c->explain, &j->o, e);
     gguf_close(&g);
     return st;
+}
+
+static status reads(void *ctx, struct err *e) { return calibrate(ctx, e); }
+
+/* A type for each tensor, in place of the mix. */
+static status allocate(struct job *j, struct err *e)
+{
+    const struct quant_run r = how_to_run(j);
+    const struct allocation_job a = { .c = j->c, .in = j->in, .out = j->out, .o = &j->o, .k = j->calibration.model ? &j->calibration : NULL, .run = &r,
+                                      .look = j->c->dry_run, .calibrate = reads, .ctx = j };
+    return allocation_make(&j->allocation, &a, e);
 }
 
 static int run(struct cli *c)
@@ -444,7 +472,8 @@ static int run(struct cli *c)
     if (st == OK) st = take_options(&j, &e);
     if (st == OK) st = open_calibration(&j, &e);
     if (st == OK && c->keep_outliers && !c->dry_run) st = calibrate(&j, &e); /* the plan looks at the columns */
-    if (st == OK && (j.type || j.o.spec.method)) st = quant_plan_open(&j.v.plan, j.in, &j.o, &e);
+    if (st == OK && allocates(c)) st = allocate(&j, &e);
+    if (st == OK && (j.type || j.o.spec.method || j.o.chosen)) st = quant_plan_open(&j.v.plan, j.in, &j.o, &e);
     if (st == OK && c->explain) return end(&j, explain(&j, &e), &e);
     if (st == OK) fill_view(&j);
     cli_signals_at_once(before);
@@ -454,15 +483,16 @@ static int run(struct cli *c)
         if (st == OK && c->report) st = quant_report_write(c->report, j.v.plan, &j.v.totals, j.in, j.out, &e);
         if (st != OK) return end(&j, st, &e);
         if (c->json) print_json(&j, false);
-        else plan_print(&j.v, out_printf);
+        else show_plan(&j, out_printf);
         return end(&j, st, &e);
     }
-    if (!c->quiet) plan_print(&j.v, to_stderr);
+    if (!c->quiet) show_plan(&j, to_stderr);
     struct quant_run r = how_to_run(&j);
     st = quant_out_check(j.v.plan, j.out, &r, &e);
     if (st == OK) st = calibrate(&j, &e);
     if (st == OK && !j.solves) calibration_close(&j.calibration);
     if (st == OK) st = run_job(&j, &e);
+    if (st == OK && allocates(c) && j.v.totals.n_files == 1) st = allocation_check(&j.allocation, c, j.in, j.out, &e);
     if (st == OK) st = sum_files(&j, &e);
     if (st == OK) print_end(&j);
     if (st == OK && c->report) st = quant_report_write(c->report, j.v.plan, &j.v.totals, j.in, j.out, &e);
@@ -482,6 +512,16 @@ static void list_choices(void)
 OPT_GROUP(quantize_group, "Quantize",
     { "imatrix", "--importance", OPT_STR, OPT_AT(imatrix), .value = "FILE",
       .help = "importance of the columns, from cuanto importance or llama-imatrix" },
+    { "bpw", NULL, OPT_FLOAT, OPT_AT(bpw), .value = "N", .hi = 32, .help = "in place of TYPE: a format for each tensor so that the mean is N bits per weight" },
+    { "size", NULL, OPT_STR, OPT_AT(size), .value = "SIZE", .help = "the same for a file of at most SIZE: 3.5G, 800M, 3.5GiB" },
+    { "fit", NULL, OPT_STR, OPT_AT(fit), .value = "SIZE", .help = "the same for a model that runs in SIZE of memory with --ctx: 8G" },
+    { "max-kld", NULL, OPT_FLOAT, OPT_AT(max_kld), .value = "X", .hi = 100, .help = "the smallest file whose KL divergence from the original is about X" },
+    { "measure", NULL, OPT_STR, OPT_AT(measure), .value = "FILE",
+      .help = "keep what these four measure in FILE, or take it from there: other budgets need no second measurement" },
+    { "measure-tokens", NULL, OPT_INT, OPT_AT(measure_tokens), .value = "N", .lo = 0, .hi = 1 << 20,
+      .help = "of the calibration text that they measure on; 0: 512 to 2048 by the size of the model" },
+    { "allow-types", NULL, OPT_STR, OPT_AT(allow_types), .value = "LIST", .help = "formats that they choose from: q4_k,q5_k,q6_k,q8_0; default: all" },
+    { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .hi = 16777216, .help = "context for --fit; 0: the training length, at most 4096" },
     { "type", "--tensor-type", OPT_LIST, OPT_AT(rule), OPT_AT(n_rule), 64, .value = "REGEX=TYPE",
       .help = "format for the tensors whose names match, or keep; repeatable, the first match wins" },
     { "output-type", "--output-tensor-type", OPT_STR, OPT_AT(output_type), .value = "TYPE", .help = "format of the head, or keep" },

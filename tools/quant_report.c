@@ -294,7 +294,7 @@ static bool advise(struct report *r)
     static const char *const wide[] = { [PER_TENSOR] = "a whole tensor", [PER_ROW] = "a whole row", [PER_GROUP] = NULL };
     if (r->n_rows == 0) return buffer_put(&r->advice, "Nothing is quantized: every tensor keeps its bytes.\n");
     bool ok = true;
-    if (r->row[0].it->to->group_len > 0 && quant_plan_options(r->plan)->type == NULL && wide[spec->granularity])
+    if (r->row[0].it->to->group_len > 0 && quant_plan_options(r->plan)->type == NULL && !quant_plan_options(r->plan)->chosen && wide[spec->granularity])
         ok = buffer_put(&r->advice, "One scale serves %s: its largest weight decides for all. --granularity group:32 costs no byte more in this "
                                     "format.\n", wide[spec->granularity]);
     ok = advise_outstanding(r, &told) && ok;
@@ -524,8 +524,9 @@ static void gather_facts(struct report *r, const char *in, const char *out)
     const struct recipe *recipe = o->type ? recipe_by_name(o->type) : NULL;
     const struct quantizer *method = o->spec.method;
     if (recipe) snprintf(how, sizeof how, "%s%s%s%s", recipe->name, o->pure ? ", pure" : "", method ? ", method " : "", method ? method->name : "");
+    else if (o->chosen) snprintf(how, sizeof how, "%s%s%s", o->recipe, method ? ", method " : "", method ? method->name : "");
     else snprintf(how, sizeof how, "%s, %d bits, one scale per %s", o->spec.method ? o->spec.method->name : "?", o->spec.bits, per[o->spec.granularity]);
-    if (!recipe && o->spec.granularity == PER_GROUP) snprintf(how + strlen(how), sizeof how - strlen(how), " of %lld", (long long)o->spec.group);
+    if (!recipe && !o->chosen && o->spec.granularity == PER_GROUP) snprintf(how + strlen(how), sizeof how - strlen(how), " of %lld", (long long)o->spec.group);
     if (o->importance) snprintf(importance, sizeof importance, "%.150s", o->importance_name ? o->importance_name : "unnamed");
     const struct report_fact facts[REPORT_FACTS] = { { "input", "" }, { "output", "" }, { "format", "" }, { "importance", "" }, { "program", "" } };
     const char *const text[REPORT_FACTS] = { in, out, how, importance, o->program };
