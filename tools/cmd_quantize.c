@@ -429,8 +429,13 @@ static void fill_view(struct job *j)
     uint64_t weights = 0;
     for (int64_t i = 0; i < quant_plan_n(j->v.plan); i++) weights += quant_plan_item(j->v.plan, i)->bytes_to;
     struct err ignored = { 0 };
-    if (j->calibration.model && (c->dry_run || !c->quiet)) /* what it does not know, the plan says */
+    if (j->calibration.model && (c->dry_run || !c->quiet)) { /* what it does not know, the plan says */
+        struct bar bar;
+        bar_begin(&bar, c, "measure", "part", 1);
+        bar_update(&bar, 0, NULL);
         (void)!quant_predict(&j->calibration, j->v.plan, j->solves, c->isa, &j->v.cost, &ignored);
+        bar_end(&bar);
+    }
     if (c->dry_run || c->json || !c->quiet) run_memory(&j->v.run, quant_plan_gguf(j->v.plan), j->in, weights);
 }
 

@@ -54,12 +54,15 @@ static void end_hessian(void *ctx, int ith, int nth)
     hessian_finish(&p->hessian, &p->qk, p->pool, ith, nth);
 }
 
-/* Seconds of one run, the first left out: it meets pages of the file that nobody has touched. */
-static status time_run(struct predicting *p, const struct layers_run *r, double *seconds, struct err *e)
+/* Seconds of one run. The first of a layer is left out: it meets pages of the file that nobody has touched; so is any short one. */
+static status time_run(struct predicting *p, const struct layers_run *r, bool first, double *seconds, struct err *e)
 {
     int n = 0;
-    TRY(layers_run(p->k->layers, r, e));
     double start = now_seconds();
+    TRY(layers_run(p->k->layers, r, e));
+    *seconds = now_seconds() - start;
+    if (!first && *seconds > 2 * trial_seconds) return OK;
+    start = now_seconds();
     do {
         TRY(layers_run(p->k->layers, r, e));
         n++;
@@ -112,7 +115,7 @@ static status try_group(struct predicting *p, int il, const struct tensor *w, st
     double seconds = 0;
     status st = hessian_open(&p->hessian, n, e);
     const struct layers_run r = { .il = il, .n = 1, .x = p->k->x, .show = &w->name, .n_show = 1, .observe = add_all, .observe_ctx = p };
-    if (st == OK) st = time_run(p, &r, &seconds, e);
+    if (st == OK) st = time_run(p, &r, false, &seconds, e);
     if (st == OK && width_of(p, n) < 0 && p->n_width < KINDS) st = new_width(p, e);
     hessian_close(&p->hessian);
     p->shown += seconds;
@@ -126,7 +129,7 @@ static status try_layer(struct predicting *p, int il, bool solves, struct err *e
     double seconds;
     int n = 0, last = -1;
     const struct layers_run r = { .il = il, .n = 1, .x = p->k->x, .y = p->k->x };
-    TRY(time_run(p, &r, &seconds, e));
+    TRY(time_run(p, &r, true, &seconds, e));
     p->forward += seconds;
     if (!solves) return OK;
     TRY(layers_matmuls(p->k->layers, il, mm, MATMULS, &n, e));
