@@ -167,6 +167,7 @@ static void tile_bf16(const struct kernels *k, const struct panel *p, const stru
 
 void kernels_init_avx512bf16(struct kernels *k)
 {
+    k->has_bf16 = true;
     k->panel_bf16 = panel_bf16;
     k->pack_tile_bf16 = pack_tile_bf16;
     k->tile_bf16 = tile_bf16;

@@ -162,7 +162,7 @@ struct kernels {
     const char *name;     /* strongest ISA level in use */
     int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
     int code_max_8;       /* formats with larger codes are multiplied by ACT_15 activations only */
-    bool has_bf16;        /* BF16 weights read ACT_BF16 activations in fast passes; no level sets it yet */
+    bool has_bf16;        /* ACT_BF16 is the fast form of BF16 weights */
 
     /* ---- vectors: n >= 0 elements, any alignment, y may equal x exactly (no partial overlap) ---- */
     /* sum of x[i] * y[i] in f32 with a fixed order that depends on n only */
