@@ -80,6 +80,8 @@ TEST(dataset_texts_are_texts)
     CHECK(text.n_ids > 4 && rows.n_ids > text.n_ids && holds(&rows, 0, text.ids, text.n_ids));
     dataset_close(&rows);
     dataset_close(&text);
+    CHECK(read_all(&text, &v, write_text("v.txt", "\xef\xbb\xbf{\"text\": \"a\"}\n"), &e) == OK && text.n_rows == 1);
+    dataset_close(&text);
     CHECK(read_all(&text, &v, write_text("v.txt", "{ not a row }\n"), &e) == OK && text.n_rows == 0);
     dataset_close(&text);
     vocab_close(&v);

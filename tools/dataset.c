@@ -193,11 +193,13 @@ status dataset_read(struct dataset *d, const char *path, const struct tokenizer 
     if (!r.lenient) TRY(file_text(path, TEXT_MAX, &owned, &text.n, e));
     if (!r.lenient) text.p = owned;
     status st = OK;
-    if (begins(text.p, text.n, "[{\""))
+    size_t mark = text.n >= 3 && !memcmp(text.p, "\xef\xbb\xbf", 3) ? 3 : 0; /* some editors put it before JSON */
+    struct str rows = { text.p + mark, text.n - mark };
+    if (begins(rows.p, rows.n, "[{\""))
         st = err_set(e, ERR_FORMAT, "%.100s: a JSON list; what is read are its members, one on each line: jq -c '.[]' %.60s", path, path_base(path));
-    else if (is_rows(r.lenient ? ".jsonl" : path, text.p, text.n)) {
+    else if (is_rows(r.lenient ? ".jsonl" : path, rows.p, rows.n)) {
         st = open_prompt(&r, file_template, template_name, e);
-        if (st == OK) st = add_rows(&r, path, text.p, text.n, e);
+        if (st == OK) st = add_rows(&r, path, rows.p, rows.n, e);
         prompt_close(&r.prompt);
     } else {
         if (text.n > 0 && text.p[text.n - 1] == '\n') text.n--; /* as llama.cpp's tools do */
