@@ -135,6 +135,27 @@ static status check_fits(const struct quant_item *it, const float *x, int64_t fi
                    (long long)(i / it->cols), (long long)(i % it->cols), (double)x[i - first], it->to->gguf_name, (double)limit);
 }
 
+void quant_plan_scale(const struct quant_plan *p, int64_t i, float *x, int64_t row, int64_t n)
+{
+    const struct quant_scale *s = p->work[i].scale;
+    int64_t cols = p->item[i].cols;
+    for (int64_t r = row; s && r < row + n; r++, x += cols) {
+        float f = s->row ? s->row[r] : 1;
+        for (int64_t c = 0; c < cols; c++) x[c] *= s->column ? f * s->column[c] : f;
+    }
+}
+
+/* A piece of a copied tensor of floats begins anywhere in a row. */
+static void scale_piece(const struct quant_plan *p, const struct chunk *c, float *x)
+{
+    const struct quant_scale *s = p->work[c->item].scale;
+    int64_t cols = p->item[c->item].cols, first = c->row / (int64_t)sizeof *x, n = (int64_t)c->bytes / (int64_t)sizeof *x;
+    for (int64_t i = 0; s && i < n; i++) {
+        float f = s->row ? s->row[(first + i) / cols] : 1;
+        x[i] *= s->column ? f * s->column[(first + i) % cols] : f;
+    }
+}
+
 static bool in_place(const struct quant_item *it) { return !it->kept && it->src->type->gguf_id == GGUF_F32; }
 
 status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chunk_room *room, struct err *e)
@@ -147,12 +168,17 @@ status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chun
     }
     void *to = in_place(it) ? (void *)room->x : (void *)room->source;
     TRY(file_reader_read(&p->source[w->source], to, c->source_bytes, c->source_offset, e));
-    if (it->kept) return w->sound ? check_copied(p, c, room, e) : OK;
+    if (it->kept) {
+        if (w->sound) TRY(check_copied(p, c, room, e));
+        scale_piece(p, c, (float *)(void *)room->source);
+        return OK;
+    }
     int64_t n = c->n_rows * it->cols;
     if (it->src->type->group_len) unpack_rows(&p->k, it->src->type, room->source, room->x, n);
     else if (!in_place(it)) p->k.to_f32(it->src->type, room->source, room->x, n);
     int64_t first = (c->mat * it->rows + c->row) * it->cols, bad = first_unsound(&p->k, room->x, n);
     if (bad >= 0) return err_unsound(it, first + bad, room->x[bad], e);
+    quant_plan_scale(p, c->item, room->x, c->mat * it->rows + c->row, c->n_rows);
     TRY(check_fits(it, room->x, first, n, e));
     if (it->n_outliers > 0) outliers_take(room->x, c->n_rows, it->cols, w->outlier, it->n_outliers, room->apart);
     return OK;

@@ -35,6 +35,7 @@ static void options_text(const struct quant_plan *p, char *text, size_t cap)
         n += (size_t)snprintf(text + n, cap - n, " %d bits granularity %d:%lld", o->spec.bits, (int)o->spec.granularity, (long long)o->spec.group);
     else if (o->spec.method && o->spec.method != quantizers[0]) n += (size_t)snprintf(text + n, cap - n, " %s", o->spec.method->name);
     if (o->solver) n += (size_t)snprintf(text + n, cap - n, " %.100s", o->solver);
+    if (o->folded) n += (size_t)snprintf(text + n, cap - n, " folded");
     if (o->pure) n += (size_t)snprintf(text + n, cap - n, " pure");
     if (o->keep_outliers) n += (size_t)snprintf(text + n, cap - n, " outliers=%g", (double)o->outlier_threshold);
     if (o->output_type) n += (size_t)snprintf(text + n, cap - n, " head=%.20s", o->output_type);

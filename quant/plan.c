@@ -344,6 +344,7 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         put_text(w, "quantize.solver", o->solver);
         gguf_put_f32(w, key_held_out, 0); /* known at the end: plan_set_held_out */
     }
+    if (o->folded) gguf_put_i64(w, "quantize.folded", KV_BOOL, 1);
     if (o->pure) gguf_put_i64(w, "quantize.pure", KV_BOOL, 1);
     if (o->keep_outliers) gguf_put_f32(w, "quantize.outlier_threshold", o->outlier_threshold);
     if (o->output_type) put_text(w, "quantize.output_type", o->output_type);
@@ -551,6 +552,19 @@ void quant_plan_close(struct quant_plan *p)
     arena_free(&p->mem);
     gguf_close(&p->g);
     mem_free(p);
+}
+
+status quant_plan_set_scales(struct quant_plan *p, const struct quant_scale *s, int n, struct err *e)
+{
+    for (int k = 0; k < n; k++, s++) {
+        int64_t i = 0;
+        while (i < p->n && strcmp(p->item[i].src->name, s->name)) i++;
+        if (i == p->n) return err_set(e, ERR_USAGE, "%.60s: to be scaled, but not in the file", s->name);
+        if (p->item[i].kept && p->item[i].to->gguf_id != GGUF_F32)
+            return err_set(e, ERR_USAGE, "%s: to be scaled, but kept as %s", s->name, p->item[i].to->gguf_name);
+        p->work[i].scale = s;
+    }
+    return OK;
 }
 
 int64_t quant_plan_n(const struct quant_plan *p) { return p->n; }

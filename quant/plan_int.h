@@ -29,6 +29,7 @@ struct item_work {
     float lo, hi;                  /* range of the tensor, for methods that need it */
     const int32_t *outlier;        /* [n_outliers] columns kept apart, rising; also of the companion that stores them. Else NULL */
     int64_t part;                  /* item of <base>.outlier.weight, where there are outliers. It has no chunks of its own */
+    const struct quant_scale *scale; /* or NULL */
     bool solved;                   /* its bytes came from quant_run.solve: chunk_make would make others */
 };
 

@@ -9,6 +9,12 @@
 #include "quant/stats.h"
 #include "quant/techniques.h"
 
+/* Rows and columns of a tensor times these before anything else looks at them: transforms that another tensor undoes (src/fold.h). */
+struct quant_scale {
+    const char *name;              /* of the tensor */
+    const float *row, *column;     /* [rows, of all matrices of a stack], [columns]; NULL: 1 */
+};
+
 /* Strings and arrays must stay until quant_plan_close. */
 struct quant_options {
     const char *type;              /* a mix ("Q4_K_M") or a format ("Q6_K"); NULL with a method that chooses the format */
@@ -27,6 +33,7 @@ struct quant_options {
     int n_threads;                 /* 0 = default of the CPU */
     const char *isa;               /* as in engine_options */
     const char *solver;            /* what makes tensors in quant_run.solve, for metadata and the fingerprint of a resume; NULL: nothing does */
+    bool folded;                   /* quant_plan_set_scales will come: for metadata and the fingerprint of a resume */
     bool sizes_only;               /* formats that need importance are not refused without it; quant_file does */
     const char *program;           /* "cuanto 1.2", for the metadata and the fingerprint of a resume; may be NULL */
 };
@@ -78,6 +85,11 @@ const struct gguf *quant_plan_gguf(const struct quant_plan *p);
 const struct quant_options *quant_plan_options(const struct quant_plan *p);
 /* quant_plan_check - what quant_file will demand: ERR_USAGE naming the first tensor whose format must not be made without importance. */
 status quant_plan_check(const struct quant_plan *p, struct err *e) MUST_USE;
+/* quant_plan_set_scales - before quant_file, which must stay the same for a resume: importance is of the scaled columns. s lives as long as the plan. ERR_USAGE
+ * for tensors that the plan has not, or keeps in another format than F32.
+ * quant_plan_scale - x, rows row .. row + n - 1 of item i as the source has them, becomes what the plan quantizes. */
+status quant_plan_set_scales(struct quant_plan *p, const struct quant_scale *s, int n, struct err *e) MUST_USE;
+void quant_plan_scale(const struct quant_plan *p, int64_t i, float *x, int64_t row, int64_t n);
 size_t quant_plan_part_bytes(const struct quant_plan *p, int64_t i); /* of the output file that item i goes to */
 
 /* quant_plan_sample - the errors of one chunk of every tensor into item->stats: for a look before the work. Errors of reading, damaged weights. */

@@ -40,7 +40,17 @@ const struct quantizer quantizer_gptq = {
     .rows = search_rows_of,
 };
 
-const struct quantizer *const quantizers[] = { &quantizer_search, &quantizer_gptq, &quantizer_compat, &quantizer_absmax, &quantizer_zero_point, NULL };
+/* Its columns are scaled through quant_plan_set_scales. */
+const struct quantizer quantizer_awq = {
+    .name = "awq",
+    .brief = "search, after columns that matter were scaled up and what makes their inputs down; --imatrix or --calibration",
+    .takes_type = true,
+    .target = search_target,
+    .rows = search_rows_of,
+};
+
+const struct quantizer *const quantizers[] = { &quantizer_search,     &quantizer_awq,    &quantizer_gptq,
+                                               &quantizer_compat,     &quantizer_absmax, &quantizer_zero_point, NULL };
 
 const struct quantizer *quantizer_by_name(const char *name)
 {

@@ -64,6 +64,6 @@ struct quantizer {
                  int64_t n, void *dst, void *scratch);
 };
 extern const struct quantizer *const quantizers[]; /* NULL-terminated; the first is what is used unless another is asked for */
-extern const struct quantizer quantizer_gptq;      /* quantizer.c */
+extern const struct quantizer quantizer_gptq, quantizer_awq; /* quantizer.c */
 extern const struct quantizer quantizer_compat;    /* compat.h */
 const struct quantizer *quantizer_by_name(const char *name);

@@ -57,14 +57,21 @@ static bool stop_early(void *ctx, const struct quant_progress *p)
     return --*left > 0;
 }
 
-static status quantize(const char *in, const char *out, const struct quant_options *o, const struct quant_run *r, struct err *e)
+static status quantize_scaled(const char *in, const char *out, const struct quant_options *o, const struct quant_run *r, const struct quant_scale *s, int n,
+                              struct err *e)
 {
     struct quant_plan *p;
     *e = (struct err){ 0 };
     status st = quant_plan_open(&p, in, o, e);
+    if (st == OK) st = quant_plan_set_scales(p, s, n, e);
     if (st == OK) st = quant_file(p, out, r, e);
     quant_plan_close(p);
     return st;
+}
+
+static status quantize(const char *in, const char *out, const struct quant_options *o, const struct quant_run *r, struct err *e)
+{
+    return quantize_scaled(in, out, o, r, NULL, 0, e);
 }
 
 static bool same_files(const char *a, const char *b)
@@ -291,6 +298,55 @@ TEST(quantize_again_copies_what_is_in_the_format_already)
     CHECK_HAS(e.text, "is Q8_0 already");
     o.allow_requantize = true;
     CHECK_MSG(quantize(once, out, &o, &r, &e) == OK, "%s", e.text);
+}
+
+/* The same bytes as from a file whose weights were multiplied beforehand: matrices, and vectors that are kept; by every number of threads. */
+TEST(quantize_scales_before_it_rounds)
+{
+    enum { N = 256 };
+    const char *in = source("quant_in.gguf", "f32", NULL), *times = tmp("quant_times.gguf"), *want = tmp("quant_ref.gguf"), *out = tmp("quant_out.gguf");
+    static const char *const names[] = { "blk.0.attn_norm.weight", "blk.0.attn_v.weight" };
+    struct quant_run r = { .overwrite = true, .verify = true };
+    static float row[N], column[N];
+    uint64_t seed = 3;
+    struct err e = { 0 };
+    struct gguf g;
+    struct gguf_writer *w;
+    float *copy[ARRAY_LEN(names)] = { NULL };
+    for (int i = 0; i < N; i++) row[i] = 0.5f + (float)(test_rand(&seed) % 100) / 64, column[i] = 0.5f + (float)(test_rand(&seed) % 100) / 64;
+    const struct quant_scale scale[] = { { names[0], NULL, column }, { names[1], row, column } };
+    CHECK(gguf_open(&g, in, true, &e) == OK && gguf_writer_open(&w, times, &e) == OK);
+    for (int64_t i = 0; i < g.n_kv; i++) gguf_put_kv(w, &g.kv[i]);
+    for (int64_t i = 0; i < g.n_tensors; i++) {
+        struct tensor t = g.tensor[i];
+        for (int k = 0; k < ARRAY_LEN(names); k++) {
+            if (strcmp(t.name, names[k])) continue;
+            CHECK(t.ne[0] == N && t.ne[1] <= N);
+            copy[k] = malloc(tensor_bytes(&t));
+            for (int64_t j = 0; j < tensor_elements(&t); j++) copy[k][j] = ((float *)t.data)[j] * (k ? row[j / N] * column[j % N] : column[j % N]);
+            t.data = copy[k];
+        }
+        gguf_put_tensor(w, &t);
+    }
+    CHECK_MSG(gguf_writer_finish(w, &e) == OK && copy[0] && copy[1], "%s", e.text);
+    for (int n = 1; n < 4; n++) {
+        struct quant_options o = { .type = "Q4_K_M", .n_threads = n };
+        CHECK_MSG(quantize(times, want, &o, &r, &e) == OK, "%s", e.text);
+        CHECK_MSG(quantize_scaled(in, out, &o, &r, scale, ARRAY_LEN(scale), &e) == OK, "%s", e.text);
+        CHECK(same_files(out, want));
+    }
+    const struct quant_scale unknown = { "blk.7.x.weight", row, NULL };
+    struct quant_options o = { .type = "Q8_0", .n_threads = 1 };
+    CHECK(quantize_scaled(in, out, &o, &r, &unknown, 1, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "blk.7.x.weight: to be scaled, but not in the file");
+    const char *half = tmp("quant_half.gguf");
+    o = (struct quant_options){ .type = "F16", .n_threads = 1 };
+    CHECK(quantize(in, half, &o, &r, &e) == OK);
+    CHECK(quantize_scaled(half, out, &o, &r, scale, ARRAY_LEN(scale), &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "blk.0.attn_v.weight: to be scaled, but kept as F16");
+    free(copy[0]);
+    free(copy[1]);
+    gguf_close(&g);
 }
 
 TEST(quantize_splits_and_the_parts_hold_the_same_bytes)
@@ -876,7 +932,7 @@ TEST(quantize_predicts_time_and_memory)
 
 SUITE(quantize, T(quantize_mixes_choose_as_llama_quantize), T(quantize_bytes_do_not_depend_on_threads),
       T(quantize_bytes_do_not_depend_on_the_isa_level), T(quantize_keeps_keys_and_small_tensors),
-      T(quantize_again_copies_what_is_in_the_format_already), T(quantize_splits_and_the_parts_hold_the_same_bytes),
+      T(quantize_again_copies_what_is_in_the_format_already), T(quantize_splits_and_the_parts_hold_the_same_bytes), T(quantize_scales_before_it_rounds),
       T(quantize_reads_split_files_as_one), T(quantize_keeps_outlier_columns_whatever_threads_and_interruptions),
       T(quantize_verify_finds_a_wrong_bit_in_the_outlier_columns), T(quantize_refuses_outlier_columns_that_cannot_be),
       T(quantize_rules_win_over_the_mix), T(quantize_refuses_what_cannot_be_meant), T(quantize_tells_which_rows_do_not_fit),

@@ -13,6 +13,7 @@
 #include "tools/explain.h"
 #include "tools/opt.h"
 #include "tools/quant_allocate.h"
+#include "tools/quant_fold.h"
 #include "tools/quant_plan.h"
 #include "tools/quant_report.h"
 #include "tools/quant_solve.h"
@@ -29,6 +30,9 @@ struct job {
     struct quant_solve solve;
     struct quant_allocation allocation; /* of --bpw and the like */
     bool solves, calibrated;       /* --method gptq; the importance is there */
+    bool folds;                    /* --method awq */
+    struct model *model;           /* that the folds are of, unless it is the calibration's */
+    struct quant_fold fold;
     char solver[96];
     struct plan_view v;
     struct bar bar;
@@ -188,11 +192,11 @@ static status choose_calibration(struct job *j, struct err *e)
 {
     struct cli *c = j->c;
     const struct quantizer *m = j->o.spec.method;
-    bool solves = m == &quantizer_gptq && !c->explain;
+    bool solves = m == &quantizer_gptq && !c->explain, needs = solves || (m == &quantizer_awq && !c->imatrix && !c->explain);
     if (solves && c->imatrix) return err_set(e, ERR_USAGE, "--imatrix: --method gptq takes the importance from the text that it calibrates with: leave it out");
     if (c->calibration && c->imatrix) return err_set(e, ERR_USAGE, "--imatrix and --calibration: one of them, both say which columns matter");
     if (c->calibration && m && !m->takes_type) return err_set(e, ERR_USAGE, "--calibration: --method %s looks at no text", m->name);
-    if (solves && !c->calibration) {
+    if (needs && !c->calibration) {
         c->calibration = dataset_default;
         if (!c->quiet)
             fprintf(stderr, "no --calibration FILE: the model reads cuanto's own text (prose, code, languages, conversations)\n");
@@ -220,6 +224,8 @@ static status take_options(struct job *j, struct err *e)
     if (o->spec.method == &quantizer_compat && (c->explain || c->keep_outliers))
         return err_set(e, ERR_USAGE, "--%s: not with --method %s, which does what llama-quantize does", c->explain ? "explain" : "keep-outliers",
                        o->spec.method->name);
+    j->folds = o->folded = o->spec.method == &quantizer_awq;
+    if (j->folds && c->keep_outliers) return err_set(e, ERR_USAGE, "--keep-outliers: not with --method %s", o->spec.method->name);
     if (c->keep_outliers) TRY(parse_outliers(c->keep_outliers, o, e));
     const char *const others[] = { c->imatrix, j->in, j->out };
     TRY(output_apart("output", j->out, others, 1, e)); /* the library sees to the input */
@@ -261,6 +267,19 @@ static status calibrate(struct job *j, struct err *e)
     cli_signals_at_once(before);
     j->calibrated = true;
     return st;
+}
+
+/* Columns are scaled: the factors depend on importance and types. */
+static status fold_weights(struct job *j, struct err *e)
+{
+    const struct model_options mo = { .n_ctx = 0 };
+    struct model *m = j->calibration.model;
+    if (!j->folds) return OK;
+    if (!m) TRY(model_open(&j->model, j->in, &mo, e));
+    TRY(quant_fold_open(&j->fold, j->c, m ? m : j->model, j->v.plan, &j->im, e));
+    if (!j->c->quiet)
+        fprintf(stderr, "scaled    columns of %d groups of %d, error %.2f of that without (geometric mean)\n", j->fold.n_folded, j->fold.n_groups, j->fold.gain);
+    return quant_plan_set_scales(j->v.plan, j->fold.scale, j->fold.n, e);
 }
 
 /* ---- while it runs ---- */
@@ -412,6 +431,8 @@ static int end(struct job *j, status st, const struct err *e)
     if (st == ERR_INTERRUPTED) fprintf(stderr, "interrupted%s%s\n", next ? "; " : "", next ? next : "");
     int code = st == OK ? OK : cli_fail(e, next);
     quant_plan_close(j->v.plan);
+    quant_fold_close(&j->fold);
+    model_close(j->model);
     calibration_close(&j->calibration);
     allocation_close(&j->allocation);
     mem_free(j->sha);
@@ -495,6 +516,7 @@ static int run(struct cli *c)
     struct quant_run r = how_to_run(&j);
     st = quant_out_check(j.v.plan, j.out, &r, &e);
     if (st == OK) st = calibrate(&j, &e);
+    if (st == OK) st = fold_weights(&j, &e);
     if (st == OK && !j.solves) calibration_close(&j.calibration);
     if (st == OK) st = run_job(&j, &e);
     if (st == OK && allocates(c) && j.v.totals.n_files == 1) st = allocation_check(&j.allocation, c, j.in, j.out, &e);
@@ -533,8 +555,8 @@ OPT_GROUP(quantize_group, "Quantize",
     { "embd-type", "--token-embedding-type", OPT_STR, OPT_AT(embd_type), .value = "TYPE", .help = "format of the token embeddings, or keep" },
     { "pure", NULL, OPT_FLAG, OPT_AT(pure), .help = "one format for all tensors instead of the mix" },
     { "allow-requantize", NULL, OPT_FLAG, OPT_AT(allow_requantize), .help = "take tensors that are quantized already; loses quality" },
-    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|gptq|compat|absmax|zero-point",
-      .help = "how codes and scales are found; gptq solves for a calibration text; absmax and zero-point choose the format, no TYPE then" },
+    { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|awq|gptq|compat|absmax|zero-point",
+      .help = "how codes and scales are found; awq scales columns first, gptq solves for a text; absmax and zero-point choose the format, no TYPE then" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
       .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },

@@ -1,0 +1,19 @@
+/* quant_fold - AWQ-style scaling of columns (Lin et al. 2023): for every group of src/fold.h the factors with which its matrices lose least in the formats of a
+ * plan. Columns that large inputs meet grow, what makes these inputs shrinks; the model stays the same, and so does the file's form. Joins src/ and quant/. */
+#pragma once
+#include "quant/quant.h"
+#include "src/fold.h"
+#include "tools/cli.h"
+
+struct quant_fold {
+    struct fold *fold;
+    struct quant_scale *scale;     /* [n] for quant_plan_set_scales */
+    int n;
+    int n_groups, n_folded;        /* with quantized matrices; of them scaled */
+    double gain;                   /* geometric mean over groups of the error left, 1: none */
+    double seconds;
+};
+/* quant_fold_open - plan: types, and importance, which is im; its sums are then those of the scaled columns (and its hash theirs). m is not needed any more. Deterministic:
+ * the same for every number of threads and level. ERR_MEMORY. */
+status quant_fold_open(struct quant_fold *q, const struct cli *c, const struct model *m, struct quant_plan *plan, struct importance *im, struct err *e) MUST_USE;
+void quant_fold_close(struct quant_fold *q); /* accepts a zeroed struct */
