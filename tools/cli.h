@@ -58,7 +58,7 @@ struct cli {
     const char *dtype, *name;
     bool allow_unused, vocab_only;
     /* importance, comparing */
-    const char *calibration, *base_logits, *fail_if[16]; int n_fail_if;
+    const char *fold, *calibration, *base_logits, *fail_if[16]; int n_fail_if;
     bool legacy, quick;
     const char *ram;
     const char *merge[16]; int n_merge;

@@ -206,6 +206,17 @@ static status choose_calibration(struct job *j, struct err *e)
     return OK;
 }
 
+static status choose_fold(struct job *j, struct err *e)
+{
+    const struct cli *c = j->c;
+    const struct quantizer *m = j->o.spec.method;
+    bool can = m == &quantizer_awq || m == &quantizer_gptq, on = c->fold && !strcmp(c->fold, "on");
+    if (on && !can) return err_set(e, ERR_USAGE, "--fold on: with --method awq or gptq only");
+    j->folds = j->o.folded = can && !c->explain && (on || !c->fold);
+    if (!j->folds || !j->o.keep_outliers) return OK;
+    return err_set(e, ERR_USAGE, "--keep-outliers: not where columns are scaled; --method %s scales them%s", m->name, m == &quantizer_gptq ? ", unless --fold off" : "");
+}
+
 static status take_options(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
@@ -224,9 +235,8 @@ static status take_options(struct job *j, struct err *e)
     if (o->spec.method == &quantizer_compat && (c->explain || c->keep_outliers))
         return err_set(e, ERR_USAGE, "--%s: not with --method %s, which does what llama-quantize does", c->explain ? "explain" : "keep-outliers",
                        o->spec.method->name);
-    j->folds = o->folded = o->spec.method == &quantizer_awq;
-    if (j->folds && c->keep_outliers) return err_set(e, ERR_USAGE, "--keep-outliers: not with --method %s", o->spec.method->name);
     if (c->keep_outliers) TRY(parse_outliers(c->keep_outliers, o, e));
+    TRY(choose_fold(j, e));
     const char *const others[] = { c->imatrix, j->in, j->out };
     TRY(output_apart("output", j->out, others, 1, e)); /* the library sees to the input */
     TRY(output_apart("--report", c->report, others, ARRAY_LEN(others), e));
@@ -335,7 +345,7 @@ static status run_job(struct job *j, struct err *e)
     int64_t total = 0;
     if (j->solves) {
         if (c->resume && !c->quiet && quant_resumable(j->v.plan, j->out)) fprintf(stderr, "continuing: tensors that were solved are taken over\n");
-        j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan };
+        j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan, .fold = j->folds ? &j->fold : NULL };
         r.solve = quant_solve_run, r.solve_ctx = &j->solve;
     }
     j->sampled = !r.full_stats;
@@ -557,6 +567,8 @@ OPT_GROUP(quantize_group, "Quantize",
     { "allow-requantize", NULL, OPT_FLAG, OPT_AT(allow_requantize), .help = "take tensors that are quantized already; loses quality" },
     { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|awq|gptq|compat|absmax|zero-point",
       .help = "how codes and scales are found; awq scales columns first, gptq solves for a text; absmax and zero-point choose the format, no TYPE then" },
+    { "fold", NULL, OPT_STR, OPT_AT(fold), .value = "WHEN", .choices = "on|off",
+      .help = "scale columns up that large inputs meet, and what makes these inputs down; on for awq and gptq" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
       .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },

@@ -1,6 +1,7 @@
 /* quant_fold - see quant_fold.h. The factors of a group are s_j = h_j^(a/2), h the mean square of input j, over their geometric mean. Every a of a short list is
  * tried on some rows of each matrix: scaled, searched with importance h_j / s_j^2, compared. a = 0 is among them, so no group gets worse by this measure. */
 #include "tools/quant_fold.h"
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -194,14 +195,28 @@ static void scale_importance(struct importance *im, const struct fold_scale *s)
     }
 }
 
+/* All groups of a weight are in one part: that of the matrices that read. */
+static int part_of(const struct fold *f, const float *const *s, const struct tensor *w)
+{
+    for (int i = 0; i < fold_n(f); i++)
+        for (int k = 0; s[i] && k < fold_group(f, i)->n_parts; k++)
+            if (fold_group(f, i)->part[k].w == w) return fold_group(f, i)->il;
+    return 0;
+}
+
 static status keep_scales(struct quant_fold *q, struct quant_plan *p, const float *const *s, struct importance *im, struct err *e)
 {
     struct fold_scale *scale;
     TRY(fold_scales(q->fold, s, &scale, &q->n, e));
     q->scale = mem_calloc((size_t)q->n + 1, sizeof *q->scale);
-    if (!q->scale) return err_oom(e, "factors", (size_t)q->n * sizeof *q->scale);
+    q->il = mem_calloc((size_t)q->n + 1, sizeof *q->il);
+    q->w = mem_calloc((size_t)q->n + 1, sizeof *q->w);
+    q->copy = mem_calloc((size_t)q->n + 1, sizeof *q->copy);
+    if (!q->scale || !q->il || !q->w || !q->copy) return err_oom(e, "factors", (size_t)q->n * sizeof *q->scale);
     for (int i = 0; i < q->n; i++) {
         q->scale[i] = (struct quant_scale){ quant_plan_item(p, find_item(p, scale[i].w))->src->name, scale[i].row, scale[i].column };
+        q->w[i] = scale[i].w;
+        q->il[i] = part_of(q->fold, s, scale[i].w);
         scale_importance(im, &scale[i]);
     }
     im->hash = importance_hash(im);
@@ -269,9 +284,60 @@ status quant_fold_open(struct quant_fold *q, const struct cli *c, const struct m
     return st;
 }
 
+/* ---- a running model ---- */
+
+static status scaled_copy(struct quant_fold *q, int i, struct err *e)
+{
+    const struct tensor *w = q->w[i];
+    const struct quant_scale *s = &q->scale[i];
+    int64_t cols = w->ne[0], rows = tensor_rows(w);
+    size_t row = dtype_row_bytes(w->type, cols);
+    if (q->copy[i]) return OK;
+    if (!(q->copy[i] = mem_alloc((size_t)(rows * cols) * sizeof(float)))) return err_oom(e, w->name, (size_t)(rows * cols) * sizeof(float));
+    for (int64_t r = 0; r < rows; r++) {
+        float *x = q->copy[i] + r * cols, f = s->row ? s->row[r] : 1;
+        dtype_to_f32(w->type, (const uint8_t *)w->data + (size_t)r * row, x, cols);
+        for (int64_t c = 0; c < cols; c++) x[c] *= s->column ? f * s->column[c] : f;
+    }
+    return OK;
+}
+
+static void drop_copies(struct quant_fold *q, int but)
+{
+    for (int i = 0; i < q->n; i++) {
+        if (q->il[i] == but) continue;
+        mem_free(q->copy[i]);
+        q->copy[i] = NULL;
+    }
+}
+
+status quant_fold_enter(struct quant_fold *q, struct layers *l, int il, struct err *e)
+{
+    drop_copies(q, il);
+    for (int i = 0; i < q->n; i++) {
+        if (q->il[i] != il) continue;
+        TRY(scaled_copy(q, i, e));
+        TRY(layers_replace(l, q->w[i]->name, dtype_by_id(GGUF_F32), q->copy[i], (size_t)tensor_elements(q->w[i]) * sizeof(float), e));
+    }
+    return OK;
+}
+
+void quant_fold_leave(struct quant_fold *q, struct layers *l, int il)
+{
+    for (int i = 0; i < q->n; i++) {
+        if (q->il[i] != il) continue;
+        status st = layers_replace(l, q->w[i]->name, NULL, NULL, 0, NULL);
+        assert(st == OK);
+    }
+}
+
 void quant_fold_close(struct quant_fold *q)
 {
+    if (q->copy) drop_copies(q, -1);
     fold_close(q->fold);
     mem_free(q->scale);
+    mem_free(q->il);
+    mem_free(q->w);
+    mem_free(q->copy);
     *q = (struct quant_fold){ 0 };
 }

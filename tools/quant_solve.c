@@ -60,6 +60,8 @@ static status input_open(struct input *in, struct calibration *k, const struct q
 /* ---- one matrix ---- */
 
 struct matrix {
+    const struct quant_plan *plan;
+    int64_t index;                     /* of item */
     const struct quant_item *item;
     const struct tensor *src;
     const struct quant_kernels *qk;
@@ -81,8 +83,10 @@ static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint
 {
     int64_t cols = m->item->cols, step = m->sampling ? m->item->rows / m->n_rows : 1; /* the sample is spread over the matrix */
     size_t from = dtype_row_bytes(m->src->type, cols), to = dtype_row_bytes(m->item->to, cols);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n; i++) {
         dtype_to_f32(m->src->type, (const uint8_t *)m->src->data + (size_t)((row + i) * step) * from, x + i * cols, cols);
+        quant_plan_scale(m->plan, m->index, x + i * cols, (row + i) * step, 1);
+    }
     if (!m->sampling) {
         solve_rows(&m->solver, m->qk, x, n, m->bytes + (size_t)row * to, NULL, scratch);
         return;
@@ -204,7 +208,7 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
     }
     for (int i = 0; st == OK && i < g->n; i++) {
         const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
-        struct matrix m = { .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name), .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
+        struct matrix m = { .plan = q->plan, .index = g->item[i], .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name), .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
         if (g->have[i]) continue;
         st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
@@ -258,7 +262,8 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
         group_add(q, &g[at], mm[i].w);
         if (at + 1 > n_groups) n_groups = at + 1;
     }
-    status st = OK;
+    int il = q->k->il;
+    status st = q->fold ? quant_fold_enter(q->fold, q->k->layers, il, e) : OK;
     for (int i = 0; st == OK && i < n_groups; i++)
         if (g[i].n > 0) st = group_run(q, &g[i], qk, out, e);
     if (st == OK && step) st = calibration_step(q->k, e);
@@ -268,6 +273,7 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
             assert(back == OK);
             mem_free(g[i].bytes[j]);
         }
+    if (q->fold) quant_fold_leave(q->fold, q->k->layers, il);
     return st;
 }
 

@@ -4,6 +4,7 @@
 #include "quant/quant.h"
 #include "quant/solve.h"
 #include "tools/calibrate.h"
+#include "tools/quant_fold.h"
 
 enum { QUANT_SOLVE_SAMPLE = 256 }; /* rows of each matrix that are searched and solved first: which is better on held-out windows? */
 /* quant_solve_takes - the solver makes this tensor: its format can be solved for, and it is multiplied by, not only looked up. */
@@ -13,6 +14,7 @@ struct quant_solve {
     const struct cli *c;
     struct calibration *k;
     struct quant_plan *plan;
+    struct quant_fold *fold;  /* whose factors the plan has; NULL: none */
     double before, after;     /* error on held-out windows of all tensors: searched, solved; each tensor's own share of its search counts once */
     int n_solved, n_kept;     /* kept: the search was no worse on held-out windows */
     struct bar bar;
