@@ -214,7 +214,7 @@ static status choose_fold(struct job *j, struct err *e)
     if (on && !can) return err_set(e, ERR_USAGE, "--fold on: with --method awq or gptq only");
     j->folds = j->o.folded = can && !c->explain && (on || !c->fold);
     if (!j->folds || !j->o.keep_outliers) return OK;
-    return err_set(e, ERR_USAGE, "--keep-outliers: not where columns are scaled; --method %s scales them%s", m->name, m == &quantizer_gptq ? ", unless --fold off" : "");
+    return err_set(e, ERR_USAGE, "--keep-outliers: not where columns are scaled, as --method %s does: --fold off", m->name);
 }
 
 static status take_options(struct job *j, struct err *e)
@@ -288,7 +288,8 @@ static status fold_weights(struct job *j, struct err *e)
     if (!m) TRY(model_open(&j->model, j->in, &mo, e));
     TRY(quant_fold_open(&j->fold, j->c, m ? m : j->model, j->v.plan, &j->im, e));
     if (!j->c->quiet)
-        fprintf(stderr, "scaled    columns of %d groups of %d, error %.2f of that without (geometric mean)\n", j->fold.n_folded, j->fold.n_groups, j->fold.gain);
+        fprintf(stderr, "scaled    columns of %d groups of %d, error %.2f of that without (geometric mean)\n", j->fold.n_folded, j->fold.n_groups,
+                j->fold.gain);
     return quant_plan_set_scales(j->v.plan, j->fold.scale, j->fold.n, e);
 }
 

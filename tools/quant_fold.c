@@ -1,5 +1,6 @@
-/* quant_fold - see quant_fold.h. The factors of a group are s_j = h_j^(a/2), h the mean square of input j, over their geometric mean. Every a of a short list is
- * tried on some rows of each matrix: scaled, searched with importance h_j / s_j^2, compared. a = 0 is among them, so no group gets worse by this measure. */
+/* quant_fold - see quant_fold.h. The factors of a group are s_j = h_j^(a/2), h the mean square of input j, over their geometric mean. Every a of a short
+ * list is tried on some rows of each matrix: scaled, searched with importance h_j / s_j^2, compared. a = 0 is among them, so no group gets worse by this
+ * measure. */
 #include "tools/quant_fold.h"
 #include <assert.h>
 #include <math.h>

@@ -2,8 +2,7 @@
  * plan. Columns that large inputs meet grow, what makes these inputs shrinks; the model stays the same, and so does the file's form. Joins src/ and quant/. */
 #pragma once
 #include "quant/quant.h"
-#include "src/fold.h"
-#include "src/layers.h"
+#include "src/cuanto.h"
 #include "tools/cli.h"
 
 struct quant_fold {
@@ -19,7 +18,8 @@ struct quant_fold {
 };
 /* quant_fold_open - plan: types, and importance, which is im; its sums are then those of the scaled columns (and its hash theirs). m stays open for
  * quant_fold_enter. Deterministic: the same for every number of threads and level. ERR_MEMORY. */
-status quant_fold_open(struct quant_fold *q, const struct cli *c, const struct model *m, struct quant_plan *plan, struct importance *im, struct err *e) MUST_USE;
+status quant_fold_open(struct quant_fold *q, const struct cli *c, const struct model *m, struct quant_plan *plan, struct importance *im,
+                       struct err *e) MUST_USE;
 /* quant_fold_enter - part il of l, which runs that model, has scaled weights (F32) from now on; those replaced afterwards are to be of scaled ones, too.
  * quant_fold_leave - it has its own again. All entered at a time are of one part. */
 status quant_fold_enter(struct quant_fold *q, struct layers *l, int il, struct err *e) MUST_USE;

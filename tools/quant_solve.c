@@ -208,7 +208,8 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
     }
     for (int i = 0; st == OK && i < g->n; i++) {
         const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
-        struct matrix m = { .plan = q->plan, .index = g->item[i], .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name), .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
+        struct matrix m = { .plan = q->plan, .index = g->item[i], .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name),
+                            .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
         if (g->have[i]) continue;
         st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
