@@ -120,7 +120,8 @@ status calibration_show(struct calibration *k, const char *const *name, int n, o
 }
 
 /* ---- importance ----
- * A head that is the embedding too has none: its columns are as important as what is looked up needs them to be. */
+ * A head that is the embedding too counts as a head: what is looked up loses less than the head gains. As IQ4_NL, everything else kept, KL on other text:
+ * SmolLM2-135M 0.128 with all columns alike, 0.042 so; Gemma 3 270M 0.071, 0.045. */
 
 struct summing { struct calibration *k; struct importance *im; };
 
@@ -147,9 +148,11 @@ status calibration_outline(const struct calibration *k, struct importance *im, s
 {
     const struct gguf *g = model_gguf(k->model);
     const struct importance_entry *en;
+    bool tied = !gguf_tensor(g, "output.weight");
     for (int64_t i = 0; i < g->n_tensors; i++) {
         const struct tensor *t = &g->tensor[i];
-        if (t->ne[1] > 1 && t->ne[3] == 1 && strcmp(t->name, "token_embd.weight") != 0) TRY(importance_entry(im, t->name, t->ne[2], t->ne[0], &en, e));
+        if (t->ne[1] > 1 && t->ne[3] == 1 && (tied || strcmp(t->name, "token_embd.weight") != 0))
+            TRY(importance_entry(im, t->name, t->ne[2], t->ne[0], &en, e));
     }
     for (int64_t i = 0; i < im->n; i++) {
         for (int64_t j = 0; j < im->entry[i].n_mat * im->entry[i].n_cols; j++) im->entry[i].sum2[j] = 1;

@@ -381,6 +381,8 @@ static bool print_json(const struct job *j, bool done)
     json_out_init(&o, true);
     json_begin(&o, NULL, '{');
     plan_json(&j->v, &o);
+    if (allocates(j->c)) json_put_f64(&o, "kld_predicted", j->allocation.predicted);
+    if (allocates(j->c)) json_put_f64(&o, "kld_measured", j->allocation.measured);
     if (done) {
         json_put_f64(&o, "seconds", j->seconds);
         json_put_f64(&o, "weighted_relative_error", j->error);
@@ -474,7 +476,7 @@ static void fill_view(struct job *j)
 static void show_plan(const struct job *j, print_fn put)
 {
     plan_print(&j->v, put);
-    if (allocates(j->c)) allocation_print(&j->allocation, put);
+    if (allocates(j->c)) allocation_print(&j->allocation, j->v.calibration ? j->v.cost.calibrate : 0, put);
 }
 
 /* Shows tensors and writes nothing. Without a type there is no plan: then the techniques alone are shown. */
@@ -497,6 +499,13 @@ static status allocate(struct job *j, struct err *e)
     const struct allocation_job a = { .c = j->c, .in = j->in, .out = j->out, .o = &j->o, .k = j->calibration.model ? &j->calibration : NULL, .run = &r,
                                       .look = j->c->dry_run, .calibrate = reads, .ctx = j };
     return allocation_make(&j->allocation, &a, e);
+}
+
+static status check_allocation(struct job *j, struct err *e)
+{
+    char path[PATH_MAX];
+    if (!quant_out_name(j->v.plan, j->out, 0, path, sizeof path)) return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->out);
+    return allocation_check(&j->allocation, j->c, j->in, path, e);
 }
 
 static int run(struct cli *c)
@@ -530,7 +539,7 @@ static int run(struct cli *c)
     if (st == OK) st = fold_weights(&j, &e);
     if (st == OK && !j.solves) calibration_close(&j.calibration);
     if (st == OK) st = run_job(&j, &e);
-    if (st == OK && allocates(c) && j.v.totals.n_files == 1) st = allocation_check(&j.allocation, c, j.in, j.out, &e);
+    if (st == OK && allocates(c)) st = check_allocation(&j, &e);
     if (st == OK) st = sum_files(&j, &e);
     if (st == OK) print_end(&j);
     if (st == OK && c->report) st = quant_report_write(c->report, j.v.plan, &j.v.totals, j.in, j.out, &e);

@@ -9,10 +9,13 @@
 #include "quant/allocate.h"
 #include "tools/limits.h"
 #include "tools/quant_measure.h"
+#include "tools/quant_plan.h"
 #include "tools/quant_sense.h"
+#include "tools/quant_solve.h"
 
 enum { ROUNDS = 4, CHECK_MIN = 512, CHECK_MAX = 2048 };
 #define CHECK_MACS 2e12
+#define PRECISE 1.2 /* time of exact activations and of short windows over that of the calibration's pass */
 /* Error of a solved matrix over that of a searched one (README of quant/): it decides between formats that are solved and those that are not. */
 #define SOLVED 0.55
 
@@ -101,7 +104,9 @@ static bool is_offered(const struct work *w, int id, int64_t cols)
 
 static bool is_solved(const struct work *w, const struct quant_item *it, int id)
 {
-    return w->o->spec.method == &quantizer_gptq && it->n_mat == 1 && id != GGUF_Q8_0 && strcmp(it->src->name, "token_embd.weight") != 0;
+    struct quant_item as = *it;
+    as.to = dtype_by_id(id), as.kept = false;
+    return w->o->spec.method == &quantizer_gptq && quant_solve_takes(&as);
 }
 
 static status bytes_as(const struct work *w, const struct tensor *t, const struct dtype *to, size_t *bytes, struct err *e)
@@ -381,6 +386,7 @@ static status solve(struct work *w, const struct allocation_job *j, struct err *
     a->found = w->s.found, a->n_free = w->s.n, a->n_tokens = w->s.n_tokens;
     snprintf(a->measurement, sizeof a->measurement, "%016llx, %lld tokens of %016llx", (unsigned long long)sense_hash(&w->s), (long long)w->s.n_tokens,
              (unsigned long long)w->s.text);
+    if (k && look && !a->found) a->passes = sense_passes(&w->s, w->c, k);
     if (k && !look) TRY(keep_held_out(a, k, e));
     w->padded = w->c->size != NULL;
     TRY(make_choices(w, e));
@@ -440,11 +446,13 @@ status allocation_check(struct quant_allocation *a, const struct cli *c, const c
     return st;
 }
 
-void allocation_print(const struct quant_allocation *a, bool (*put)(const char *fmt, ...))
+void allocation_print(const struct quant_allocation *a, double pass, bool (*put)(const char *fmt, ...))
 {
+    char time[32];
     put("allocated %s: formats of %lld tensors, KL divergence about %.3g", a->recipe, (long long)a->n_free, a->predicted);
     if (a->n_tokens > 0) put(" (measured tensor by tensor on %lld tokens%s)\n", (long long)a->n_tokens, a->found ? ", by an earlier run" : "");
     else put(" (by what other models lose, not measured on this one)\n");
+    if (a->passes > 0 && pass > 0) put("measuring it takes about %s, and may choose otherwise\n", duration_text(PRECISE * a->passes * pass, time));
     if (a->tried) put("tried     KL divergence %.3g on %lld held-out tokens\n", a->measured, (long long)(a->n_windows * a->n_ctx));
     if (a->codebooks > 0.25)
         put("note      %.0f %% of the weights get IQ formats of 1 to 3 bits, which decode slower; --allow-types without them keeps the speed\n",

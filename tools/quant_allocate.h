@@ -10,6 +10,7 @@ struct quant_allocation {
     double predicted, measured;  /* KL; measured NaN: not yet */
     int64_t n_free, n_tokens;    /* tensors whose format was free; tokens that prices were measured on, 0: prices of other models */
     bool found, tried;           /* prices came from a file; measured is of the choice as the search makes it, before a file was written */
+    double passes;               /* of the calibration text that measuring will take; 0: nothing to measure, or done */
     double codebooks;            /* share of the weights in formats that decode slowly */
     char path[4096];             /* of the measurement, "" : none */
     bool temporary;              /* it goes when the file is complete */
@@ -34,5 +35,6 @@ struct allocation_job {
 status allocation_make(struct quant_allocation *a, const struct allocation_job *j, struct err *e) MUST_USE;
 /* allocation_check - after the run: a->measured, KL of `out` from `in` on the held-out text; nothing without one. */
 status allocation_check(struct quant_allocation *a, const struct cli *c, const char *in, const char *out, struct err *e) MUST_USE;
-void allocation_print(const struct quant_allocation *a, bool (*put)(const char *fmt, ...)); /* for the plan */
+/* allocation_print - for the plan. pass: seconds of one pass of the calibration text; not known: not above 0 */
+void allocation_print(const struct quant_allocation *a, double pass, bool (*put)(const char *fmt, ...));
 void allocation_close(struct quant_allocation *a); /* accepts a zeroed one */

@@ -256,18 +256,40 @@ static status cut_windows(const struct calibration *k, int64_t n, int32_t **toke
     return OK;
 }
 
-/* Tokens from the work that they take: layers behind each group, and the head. */
-static int64_t windows_for(const struct cli *c, const struct model *m, int64_t n_rows)
+/* What one token costs, multiply-adds: in all layers, and in the head. */
+static void macs_of(const struct model *m, double *layers, double *head)
 {
     struct model_info info;
-    double layers = 0, head = 0;
-    model_info(m, &info);
     const struct gguf *g = model_gguf(m);
+    model_info(m, &info);
+    *layers = 0, *head = (double)info.n_vocab * (double)info.n_embd;
     for (int64_t i = 0; i < g->n_tensors; i++)
-        if (g->tensor[i].ne[1] > 1) *(layer_of(g->tensor[i].name) >= 0 ? &layers : &head) += (double)tensor_elements(&g->tensor[i]);
-    double macs = (double)n_rows * (0.35 * layers + 0.7 * fmin(head, (double)info.n_vocab * (double)info.n_embd)); /* 5 groups of 7 tensors */
+        if (g->tensor[i].ne[1] > 1 && layer_of(g->tensor[i].name) >= 0) *layers += (double)tensor_elements(&g->tensor[i]);
+}
+
+/* Of n_rows tensors, five of seven are a group of their own; behind the middle one there is half the model. */
+static double macs_a_token(const struct model *m, int64_t n_rows)
+{
+    double layers, head;
+    macs_of(m, &layers, &head);
+    return (double)n_rows * 5 / 7 * (layers / 2 + head);
+}
+
+/* Tokens from the work that they take. */
+static int64_t windows_for(const struct cli *c, const struct model *m, int64_t n_rows)
+{
+    double macs = macs_a_token(m, n_rows);
     int64_t tokens = c->measure_tokens > 0 ? c->measure_tokens : max_i64(TOKENS_MIN, (int64_t)fmin(TOKENS_MAX, MACS_MAX / fmax(macs, 1)));
     return meter_windows(m, max_i64(1, tokens / MEASURE_CTX));
+}
+
+double sense_passes(const struct sense *s, const struct cli *c, const struct calibration *k)
+{
+    enum { HEAD_TRIALS = 8 };
+    double layers, head, tokens = (double)(windows_for(c, k->model, s->n) * MEASURE_CTX);
+    macs_of(k->model, &layers, &head);
+    double macs = macs_a_token(k->model, s->n) + HEAD_TRIALS * (head + (gguf_tensor(model_gguf(k->model), "output.weight") ? 0 : layers));
+    return tokens * macs / ((double)k->n_rows * layers);
 }
 
 static status measure(struct sense *s, const struct sense_options *o, const struct trial_tools *t, struct err *e)

@@ -41,4 +41,6 @@ status sense_open(struct sense *s, struct quant_plan *plan, const struct sense_o
 void sense_close(struct sense *s); /* accepts a zeroed one */
 /* sense_loss - KL that tensor `row` costs in format sense_types[k], which fits. */
 double sense_loss(const struct sense_row *r, int k);
+/* sense_passes - how long a measurement takes, in passes of the whole calibration text through the layers. */
+double sense_passes(const struct sense *s, const struct cli *c, const struct calibration *k);
 uint64_t sense_hash(const struct sense *s); /* of all figures */
