@@ -246,7 +246,7 @@ status quant_plan_check(const struct quant_plan *p, struct err *e)
         if (it->kept || it->has_importance || !recipe_needs_importance(p->recipe, it->src->name, it->to->gguf_id)) continue;
         if (p->o.importance)
             return err_set(e, ERR_USAGE, "%s: %s needs importance, and the file has none for this tensor", it->src->name, it->to->gguf_name);
-        return err_set(e, ERR_USAGE, "%s: %s needs importance: make it with `cuanto importance MODEL -f TEXT -o FILE`, then add --imatrix FILE",
+        return err_set(e, ERR_USAGE, "%s: %s needs importance: --calibration default (or a text of yours), or --imatrix FILE of `cuanto importance`",
                        it->src->name, it->to->gguf_name);
     }
     return OK;

@@ -34,7 +34,7 @@ static const struct quantizer quantizer_search = {
 /* What it solves comes through quant_run.solve; here is what it does not. */
 const struct quantizer quantizer_gptq = {
     .name = "gptq",
-    .brief = "errors made up for by other weights, as a text drives them: needs --calibration; minutes to hours",
+    .brief = "errors made up for by other weights, as a text drives them; minutes to hours",
     .takes_type = true,
     .target = search_target,
     .rows = search_rows_of,

@@ -552,7 +552,7 @@ TEST(quantize_refuses_what_cannot_be_meant)
         { { .type = "Q4_K_M" }, "attn_v", "expected REGEX=TYPE" },
         { { .type = "Q4_K_M" }, "attn_v=q9", "unknown format 'q9'" },
         { { .type = "Q4_K_M" }, "attn_(v=q8_0", "rule 'attn_(v=q8_0'" },
-        { { .type = "IQ2_XXS" }, NULL, "needs importance: make it with `cuanto importance" },
+        { { .type = "IQ2_XXS" }, NULL, "needs importance: --calibration default" },
         { { .type = "Q2_K_S" }, NULL, "Q2_K needs importance" },
     };
     const char *in = source("quant_in.gguf", "f32", NULL);

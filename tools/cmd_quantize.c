@@ -553,7 +553,7 @@ static void list_choices(void)
     for (int i = 0; quantizers[i]; i++) out_printf("  %-30s %s\n", quantizers[i]->name, quantizers[i]->brief);
     out_printf("\nTypes:\n");
     for (int i = 0; i < recipe_count; i++)
-        out_printf("  %-30s %s%s\n", recipes[i].name, recipes[i].brief, recipes[i].needs_importance ? "; needs --imatrix" : "");
+        out_printf("  %-30s %s%s\n", recipes[i].name, recipes[i].brief, recipes[i].needs_importance ? "; needs --calibration or --imatrix" : "");
 }
 
 OPT_GROUP(quantize_group, "Quantize",
