@@ -41,15 +41,18 @@ static void wait_for_all(struct pool *p)
     if (p) pool_barrier(p);
 }
 
-static void copy_rows(struct hessian *h, const float *x, int64_t stride, const float *weight, int64_t n, int ith, int nth)
+/* Rows x - minus (NULL: x), each times the root of its weight, into panels of HESSIAN_ROWS, from row `at` on. */
+static void copy_rows(float *panels, int64_t n, int64_t at, const float *x, int64_t stride, const float *minus, int64_t minus_stride, const float *weight,
+                      int64_t n_rows, int ith, int nth)
 {
     int64_t begin, end;
-    pool_range(h->n / P, 1, ith, nth, &begin, &end);
-    for (int64_t r = 0; r < n; r++) {
+    pool_range(n / P, 1, ith, nth, &begin, &end);
+    for (int64_t r = 0; r < n_rows; r++) {
         float w = weight ? sqrtf(weight[r]) : 1.0f;
         for (int64_t i = begin; i < end; i++) {
-            float *to = h->rows + (i * HESSIAN_ROWS + h->n_waiting + r) * P;
+            float *to = panels + (i * HESSIAN_ROWS + at + r) * P;
             for (int c = 0; c < P; c++) to[c] = w * x[r * stride + i * P + c];
+            for (int c = 0; c < P && minus; c++) to[c] -= minus[r * minus_stride + i * P + c];
         }
     }
 }
@@ -59,7 +62,7 @@ void hessian_add(struct hessian *h, const struct quant_kernels *k, const float *
 {
     for (int64_t at = 0, n; at < n_rows; at += n) {
         n = min_i64(n_rows - at, HESSIAN_ROWS - h->n_waiting);
-        copy_rows(h, x + at * stride, stride, weight ? weight + at : NULL, n, ith, nth);
+        copy_rows(h->rows, h->n, h->n_waiting, x + at * stride, stride, NULL, 0, weight ? weight + at : NULL, n, ith, nth);
         wait_for_all(p);
         bool full = h->n_waiting + n == HESSIAN_ROWS;
         if (full) multiply(h, k, HESSIAN_ROWS, ith, nth);
@@ -84,6 +87,63 @@ void hessian_finish(struct hessian *h, const struct quant_kernels *k, struct poo
 void hessian_diagonal(const struct hessian *h, float *out)
 {
     for (int64_t i = 0; i < h->n; i++) out[i] = h->count ? (float)((double)h->h[i * (h->n + 1)] / (double)h->count) : 0.0f;
+}
+
+/* ---- cross ---- */
+
+status cross_open(struct cross *c, int64_t m, int64_t n, struct err *e)
+{
+    size_t all;
+    *c = (struct cross){ .m = m, .n = n };
+    if (m < P || m % P || n < P || n % P)
+        return err_set(e, ERR_USAGE, "a cross product of %lld by %lld: no multiples of %d", (long long)m, (long long)n, P);
+    if (!mul_size((size_t)m, (size_t)n, &all)) return err_oom(e, "cross product", SIZE_MAX);
+    c->c = arena_zalloc(&c->mem, all, sizeof *c->c);
+    c->left = arena_zalloc(&c->mem, (size_t)m, HESSIAN_ROWS * sizeof *c->left);
+    c->right = arena_zalloc(&c->mem, (size_t)n, HESSIAN_ROWS * sizeof *c->right);
+    if (c->c && c->left && c->right) return OK;
+    cross_close(c);
+    return err_oom(e, "cross product", all * sizeof *c->c);
+}
+
+void cross_close(struct cross *c)
+{
+    arena_free(&c->mem);
+    *c = (struct cross){ 0 };
+}
+
+/* Panels of columns in turns, each from all rows of C. */
+static void cross_multiply(struct cross *c, const struct quant_kernels *k, int64_t depth, int ith, int nth)
+{
+    int64_t panels = c->n / P;
+    for (int64_t j0 = (int64_t)ith * ROW_PANELS; j0 < panels; j0 += (int64_t)nth * ROW_PANELS)
+        for (int64_t i = 0; i < c->m / P; i++)
+            for (int64_t j = j0; j < min_i64(j0 + ROW_PANELS, panels); j++)
+                k->product(c->c + (j * c->m + i * P) * P, P, c->left + i * HESSIAN_ROWS * P, c->right + j * HESSIAN_ROWS * P, depth, false);
+}
+
+void cross_add(struct cross *c, const struct quant_kernels *k, const float *f, int64_t f_stride, const float *g, int64_t g_stride, const float *x,
+               int64_t x_stride, int64_t n_rows, struct pool *p, int ith, int nth)
+{
+    for (int64_t at = 0, n; at < n_rows; at += n) {
+        n = min_i64(n_rows - at, HESSIAN_ROWS - c->n_waiting);
+        copy_rows(c->left, c->m, c->n_waiting, f + at * f_stride, f_stride, g + at * g_stride, g_stride, NULL, n, ith, nth);
+        copy_rows(c->right, c->n, c->n_waiting, x + at * x_stride, x_stride, NULL, 0, NULL, n, ith, nth);
+        wait_for_all(p);
+        bool full = c->n_waiting + n == HESSIAN_ROWS;
+        if (full) cross_multiply(c, k, HESSIAN_ROWS, ith, nth);
+        wait_for_all(p);
+        if (ith == 0) c->n_waiting = full ? 0 : c->n_waiting + n;
+        wait_for_all(p);
+    }
+}
+
+void cross_finish(struct cross *c, const struct quant_kernels *k, struct pool *p, int ith, int nth)
+{
+    cross_multiply(c, k, c->n_waiting, ith, nth);
+    wait_for_all(p);
+    if (ith == 0) c->n_waiting = 0;
+    wait_for_all(p);
 }
 
 /* ---- metric ---- */
@@ -237,4 +297,80 @@ void metric_close(struct metric *m)
 {
     arena_free(&m->mem);
     *m = (struct metric){ 0 };
+}
+
+/* ---- aims ---- */
+
+/* Sixteen rows as columns: t [n][16]; lanes without a row are zero. back: the other way. */
+static void turn_rows(float *x, int64_t n, int64_t n_rows, float *t, bool back)
+{
+    for (int64_t r = 0; r < P && back; r++)
+        for (int64_t i = 0; i < n && r < n_rows; i++) x[r * n + i] += t[i * P + r];
+    for (int64_t r = 0; r < P && !back; r++)
+        for (int64_t i = 0; i < n; i++) t[i * P + r] = r < n_rows ? x[r * n + i] : 0.0f;
+}
+
+/* v with v M^T = d, blocks of columns from the last: d_j -= v_k M[j][k] over k > j. t holds tiles of 16 rows, [tile][n][16]. */
+static void aim_down(const struct metric *m, const struct quant_kernels *k, float *t, int tiles, float *across)
+{
+    for (int64_t j0 = m->n - P; j0 >= 0; j0 -= P) {
+        int64_t later = m->n - j0 - P;
+        for (int64_t l = 0; l < later; l += P) {
+            const float *from = metric_panel(m, (j0 + P + l) / P) + j0 * P;
+            for (int64_t i = 0; i < P; i++)
+                for (int64_t j = 0; j < P; j++) across[(l + i) * P + j] = from[j * P + i];
+        }
+        const float *own = metric_panel(m, j0 / P) + j0 * P;
+        for (int tile = 0; tile < tiles; tile++) {
+            float *d = t + ((int64_t)tile * m->n + j0) * P;
+            k->product(d, P, across, d + P * P, later, true);
+            for (int64_t i = P - 1; i > 0; i--)
+                for (int64_t j = 0; j < i; j++)
+                    for (int64_t r = 0; r < P; r++) d[j * P + r] -= own[j * P + i] * d[i * P + r];
+        }
+    }
+}
+
+/* z with z M D = v, from the first: z_k = v_k / d_k - sum over j < k of z_j M[j][k] */
+static void aim_up(const struct metric *m, const struct quant_kernels *k, float *t, int tiles)
+{
+    for (int64_t k0 = 0; k0 < m->n; k0 += P) {
+        const float *panel = metric_panel(m, k0 / P);
+        for (int tile = 0; tile < tiles; tile++) {
+            float *all = t + (int64_t)tile * m->n * P, *z = all + k0 * P;
+            for (int64_t i = 0; i < P; i++)
+                for (int64_t r = 0; r < P; r++) z[i * P + r] /= m->d[k0 + i];
+            k->product(z, P, panel, all, k0, true);
+            for (int64_t j = 0; j < P; j++)
+                for (int64_t i = j + 1; i < P; i++)
+                    for (int64_t r = 0; r < P; r++) z[i * P + r] -= panel[(k0 + j) * P + i] * z[j * P + r];
+        }
+    }
+}
+
+/* t [n][16] += D's rows row, row + step, .. */
+static void add_cross(const struct cross *d, int64_t row, int64_t step, int64_t n_rows, float *t)
+{
+    for (int64_t j = 0; j < d->n; j++)
+        for (int64_t r = 0; r < min_i64(n_rows, P); r++) t[j * P + r] += d->c[(j / P * d->m + row + r * step) * P + j % P];
+}
+
+void metric_aim(const struct metric *m, const struct cross *c, const struct cross *d, float strength, const struct quant_kernels *k, float *x, int64_t row,
+                int64_t step, int64_t n_rows, void *scratch)
+{
+    int64_t n = m->n;
+    float *w = scratch, *t = w + n * METRIC_AIM_ROWS, *across = t + n * METRIC_AIM_ROWS;
+    for (int64_t r0 = 0; r0 < n_rows; r0 += METRIC_AIM_ROWS) {
+        int64_t rows = min_i64(METRIC_AIM_ROWS, n_rows - r0);
+        int tiles = (int)((rows + P - 1) / P);
+        for (int i = 0; i < tiles; i++) turn_rows(x + (r0 + i * P) * n, n, rows - i * P, w + i * n * P, false);
+        memset(t, 0, (size_t)(tiles * n * P) * sizeof *t);
+        for (int64_t j0 = 0; j0 < n && c; j0 += P)
+            for (int i = 0; i < tiles; i++) k->product(t + (i * n + j0) * P, P, c->c + j0 * n, w + i * n * P, n, false);
+        for (int i = 0; i < tiles && d; i++) add_cross(d, row + (r0 + i * P) * step, step, rows - i * P, t + i * n * P);
+        for (int64_t i = 0; i < tiles * n * P; i++) t[i] *= m->unit * strength;
+        aim_down(m, k, t, tiles, across);
+        aim_up(m, k, t, tiles);
+        for (int i = 0; i < tiles; i++) turn_rows(x + (r0 + i * P) * n, n, rows - i * P, t + i * n * P, true);
+    }
 }

@@ -203,6 +203,16 @@ status layers_windows(struct layers *l, const int32_t *tokens, const int64_t *le
     return OK;
 }
 
+status layers_windows_of(struct layers *l, const struct layers *from, struct err *e)
+{
+    int64_t *len = mem_alloc((size_t)max_i64(1, from->n_windows) * sizeof *len);
+    if (!len) return err_oom(e, "windows", (size_t)from->n_windows * sizeof *len);
+    for (int64_t w = 0; w < from->n_windows; w++) len[w] = from->row[w + 1] - from->row[w];
+    status st = layers_windows(l, from->token, len, from->n_windows, e);
+    mem_free(len);
+    return st;
+}
+
 int64_t layers_n_windows(const struct layers *l) { return l->n_windows; }
 int64_t layers_row(const struct layers *l, int64_t window) { return l->row[window]; }
 int64_t layers_position(const struct layers *l, int64_t row) { return l->pos[row]; }
@@ -489,6 +499,19 @@ static bool has_name(const struct layers_matmul *out, int n, const char *name)
     return false;
 }
 
+static enum layers_sum sum_of(const struct layers *l, int32_t i)
+{
+    val y = l->p.op[i].dst;
+    for (i++; i < l->p.n_op; i++) {
+        const struct op *op = &l->p.op[i];
+        if (op->kind == OP_BIAS && op->src[0] == y) y = op->dst;
+        if (op->kind != OP_ADD || (op->src[0] != y && op->src[1] != y)) continue;
+        if (op->dst == l->out) return LAYERS_SUM_OUT;
+        return (op->src[0] == y ? op->src[1] : op->src[0]) == l->in ? LAYERS_SUM_IN : LAYERS_SUM_NONE;
+    }
+    return LAYERS_SUM_NONE;
+}
+
 status layers_matmuls(struct layers *l, int il, struct layers_matmul *out, int cap, int *n, struct err *e)
 {
     int groups = 0;
@@ -507,7 +530,7 @@ status layers_matmuls(struct layers *l, int il, struct layers_matmul *out, int c
         int g = 0;
         while (g < groups && input[g] != x) g++;
         if (g == groups && groups < ARRAY_LEN(input)) input[groups++] = x;
-        if (*n < cap) out[*n] = (struct layers_matmul){ layers_weight(l, w->name), g };
+        if (*n < cap) out[*n] = (struct layers_matmul){ layers_weight(l, w->name), g, sum_of(l, i) };
         ++*n;
     }
     return OK;

@@ -28,6 +28,8 @@ size_t layers_bytes(const struct layers *l);
 /* layers_windows - the set: n windows of len[i] >= 1 tokens, one behind the other in `tokens` (all copied); replaces an earlier set. ERR_USAGE for ids
  * out of range, an empty window, more than 2^31 - 1 rows. */
 status layers_windows(struct layers *l, const int32_t *tokens, const int64_t *len, int64_t n, struct err *e) MUST_USE;
+/* layers_windows_of - the set of another one of the same model. */
+status layers_windows_of(struct layers *l, const struct layers *from, struct err *e) MUST_USE;
 int64_t layers_n_windows(const struct layers *l);
 int64_t layers_row(const struct layers *l, int64_t window); /* its first row; of window n: the number of rows */
 int64_t layers_position(const struct layers *l, int64_t row); /* in its window */
@@ -51,9 +53,11 @@ status layers_run(struct layers *l, const struct layers_run *r, struct err *e) M
 
 /* layers_matmuls - the weights that part `il` multiplies by, in order of execution: at most cap are written, *n is their number. Weights of one group
  * read the same input; of a stack each expert those rows of it that chose it, each head its own columns. */
+enum layers_sum { LAYERS_SUM_NONE, LAYERS_SUM_IN /* its product is added to the layer's input */, LAYERS_SUM_OUT /* the layer's output is a sum with it */ };
 struct layers_matmul {
     const struct tensor *w; /* as it is now: name, type, shape */
     int group;              /* 0, 1, ... */
+    enum layers_sum sum;    /* as it is, but for a bias */
 };
 status layers_matmuls(struct layers *l, int il, struct layers_matmul *out, int cap, int *n, struct err *e) MUST_USE;
 

@@ -276,6 +276,85 @@ TEST(damping_rises_until_the_factor_exists)
     free(h);
 }
 
+struct cross_job { struct cross *c; const struct quant_kernels *k; const float *f, *x; int64_t n, rows, piece; struct pool *p; };
+
+static void cross_thread(void *ctx, int ith, int nth)
+{
+    const struct cross_job *j = ctx;
+    for (int64_t at = 0; at < j->rows; at += j->piece)
+        cross_add(j->c, j->k, j->f + at * j->n, j->n, j->x + at * j->n, j->n, j->x + at * j->n, j->n, min_i64(j->piece, j->rows - at), j->p, ith, nth);
+    cross_finish(j->c, j->k, j->p, ith, nth);
+}
+
+static void cross_of(struct cross *c, const struct quant_kernels *k, const float *f, const float *x, int64_t n, int64_t rows, int64_t piece, int threads)
+{
+    struct err e = { 0 };
+    struct cross_job j = { c, k, f, x, n, rows, piece, NULL };
+    if (cross_open(c, n, n, &e) != OK) abort();
+    if (threads > 1 && pool_open(&j.p, threads, &e) != OK) abort();
+    if (j.p) pool_run(j.p, cross_thread, &j);
+    else cross_thread(&j, 0, 1);
+    pool_close(j.p);
+}
+
+/* (w' - w) H' = 0.5 unit (w C + D), the equation, here with D = C, that metric_aim solves; C is the sum it says; the same bits for levels, threads and splits. */
+TEST(aims_solve_their_equation)
+{
+    enum { SMALL = 160, WIDE = 70 /* rows: a batch and some */ };
+    seed = 12;
+    levels_init();
+    float *x = tokens_new(SMALL, TOKENS), *f = tokens_new(SMALL, TOKENS), *w = aligned(sizeof *w * WIDE * SMALL), *first = aligned(sizeof *w * WIDE * SMALL);
+    float *aim = aligned(sizeof *w * WIDE * SMALL);
+    void *scratch = aligned(METRIC_AIM(SMALL));
+    for (int i = 0; i < WIDE * SMALL; i++) w[i] = test_randn(&seed);
+    for (int64_t i = 0; i < SMALL * TOKENS; i++) f[i] = x[i] + 0.1f * f[i];
+    struct hessian h;
+    struct metric m;
+    struct cross c, again;
+    struct err e = { 0 };
+    hessian_of(&h, &level[0], x, NULL, SMALL, TOKENS, TOKENS, 1);
+    CHECK(metric_open(&m, h.h, SMALL, &(struct metric_options){ 0.01f, 0.2f }, &level[0], NULL, &e) == OK);
+    cross_of(&c, &level[0], f, x, SMALL, TOKENS, TOKENS, 1);
+    double worst = 0;
+    for (int i = 0; i < SMALL; i += 7)
+        for (int j = 0; j < SMALL; j += 3) {
+            double sum = 0, size = 0;
+            for (int t = 0; t < TOKENS; t++) {
+                double term = ((double)f[t * SMALL + i] - (double)x[t * SMALL + i]) * (double)x[t * SMALL + j];
+                sum += term, size += fabs(term);
+            }
+            worst = fmax(worst, fabs(sum - (double)c.c[(j / METRIC_PANEL * SMALL + i) * METRIC_PANEL + j % METRIC_PANEL]) / size);
+        }
+    CHECK_MSG(worst < 3e-6, "cross is off by %g", worst);
+    memcpy(first, w, sizeof *w * WIDE * SMALL);
+    metric_aim(&m, &c, &c, 0.5f, &level[0], first, 0, 1, WIDE, scratch);
+    worst = 0;
+    for (int r = 0; r < WIDE; r += 23)
+        for (int j = 0; j < SMALL; j++) {
+            double left = 0, right = 0.5 * (double)m.unit * (double)c.c[(j / METRIC_PANEL * SMALL + r) * METRIC_PANEL + j % METRIC_PANEL], size = 0;
+            for (int i = 0; i < SMALL; i++) {
+                left += ((double)first[r * SMALL + i] - (double)w[r * SMALL + i]) * (double)m.h[i * SMALL + j];
+                right += 0.5 * (double)w[r * SMALL + i] * (double)m.unit * (double)c.c[(j / METRIC_PANEL * SMALL + i) * METRIC_PANEL + j % METRIC_PANEL];
+                size += fabs(((double)first[r * SMALL + i] - (double)w[r * SMALL + i]) * (double)m.h[i * SMALL + j]);
+            }
+            worst = fmax(worst, fabs(left - right) / size);
+        }
+    CHECK_MSG(worst < 1e-4, "aims are off by %g", worst);
+    for (int l = 0; l < n_levels; l++)
+        for (int threads = 1; threads <= 3; threads++) {
+            cross_of(&again, &level[l], f, x, SMALL, TOKENS, threads * 100 - 63, threads);
+            CHECK(!memcmp(again.c, c.c, sizeof *c.c * SMALL * SMALL));
+            memcpy(aim, w, sizeof *w * WIDE * SMALL);
+            metric_aim(&m, &again, &again, 0.5f, &level[l], aim, 0, 1, 5, scratch);
+            metric_aim(&m, &again, &again, 0.5f, &level[l], aim + 5 * SMALL, 5, 1, WIDE - 5, scratch);
+            CHECK_MSG(!memcmp(aim, first, sizeof *w * WIDE * SMALL), "%s", level[l].name);
+            cross_close(&again);
+        }
+    CHECK(cross_open(&again, 40, SMALL, &e) == ERR_USAGE);
+    cross_close(&c), metric_close(&m), hessian_close(&h);
+    free(x), free(f), free(w), free(first), free(aim), free(scratch);
+}
+
 /* ---- the solver ---- */
 
 static struct solver solver;
@@ -625,6 +704,6 @@ TEST(wrong_shapes_are_refused)
 }
 
 SUITE(solve, T(grids_say_what_unpack_says), T(grids_have_the_known_sizes), T(h_has_the_same_bits_for_threads_levels_and_splits), T(h_is_the_sum_of_x_xt),
-      T(the_factor_gives_h_back), T(damping_rises_until_the_factor_exists), T(losses_are_e_h_et_and_no_stage_is_worse), T(error_on_other_tokens_is_e_h_et),
+      T(the_factor_gives_h_back), T(aims_solve_their_equation), T(damping_rises_until_the_factor_exists), T(losses_are_e_h_et_and_no_stage_is_worse), T(error_on_other_tokens_is_e_h_et),
       T(solver_gives_the_same_bytes_for_levels_and_splits), T(feedback_under_a_diagonal_metric_is_nearest), T(small_problems_end_near_the_best_of_all_codes),
       T(units_end_near_the_best_of_all_entries_and_signs), T(degenerate_input_gives_legal_blocks), T(wrong_shapes_are_refused));

@@ -4,7 +4,7 @@
 #include "ggml-like/pool.h"
 #include "tools/dataset.h"
 
-enum { COLUMN_GRAIN = 16, WINDOWS_MIN = 2, STEP_WINDOWS = 16 /* between two looks at signals: a second or two of the largest layers */ };
+enum { COLUMN_GRAIN = 16, WINDOWS_MIN = 2 };
 
 static uint64_t hash_tokens(const int32_t *t, int64_t n)
 {

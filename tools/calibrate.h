@@ -6,6 +6,7 @@
 #include "tools/cli.h"
 
 enum { CALIBRATION_CTX = 1024, CALIBRATION_TOKENS = 65536, HELD_OUT = 8 };
+enum { STEP_WINDOWS = 16 /* between two looks at signals: a second or two of the largest layers */ };
 
 struct calibration {
     struct model *model;

@@ -53,7 +53,7 @@ struct cli {
     const char *size, *fit, *measure, *allow_types; /* in place of a type, with bpw and max_kld */
     float bpw, max_kld;
     int64_t bits, calibration_tokens, measure_tokens;
-    bool dry_run, resume, verify, pure, compat, allow_requantize, overwrite, sha256;
+    bool dry_run, resume, verify, pure, compat, plain_targets, allow_requantize, overwrite, sha256;
     /* converting */
     const char *dtype, *name;
     bool allow_unused, vocab_only;

@@ -262,8 +262,9 @@ static status open_calibration(struct job *j, struct err *e)
     j->o.importance_name = c->calibration;
     j->solves = j->o.spec.method == &quantizer_gptq;
     if (!j->solves) return OK;
-    snprintf(j->solver, sizeof j->solver, "%lld tokens in %lld windows, %lld held out (%016llx)", (long long)j->calibration.n_rows,
-             (long long)j->calibration.n_windows, (long long)calibration_n_held_out(&j->calibration), (unsigned long long)j->calibration.hash);
+    snprintf(j->solver, sizeof j->solver, "%lld tokens in %lld windows, %lld held out (%016llx)%s", (long long)j->calibration.n_rows,
+             (long long)j->calibration.n_windows, (long long)calibration_n_held_out(&j->calibration), (unsigned long long)j->calibration.hash,
+             c->plain_targets ? ", plain targets" : "");
     j->o.solver = j->solver;
     return OK;
 }
@@ -346,7 +347,8 @@ static status run_job(struct job *j, struct err *e)
     int64_t total = 0;
     if (j->solves) {
         if (c->resume && !c->quiet && quant_resumable(j->v.plan, j->out)) fprintf(stderr, "continuing: tensors that were solved are taken over\n");
-        j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan, .fold = j->folds ? &j->fold : NULL };
+        j->solve = (struct quant_solve){ .c = c, .k = &j->calibration, .plan = j->v.plan, .fold = j->folds ? &j->fold : NULL,
+                                         .correct = c->plain_targets ? 0.0f : METRIC_AIM_STRENGTH };
         r.solve = quant_solve_run, r.solve_ctx = &j->solve;
     }
     j->sampled = !r.full_stats;
@@ -585,6 +587,8 @@ OPT_GROUP(quantize_group, "Quantize",
     { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .lo = 2048, .hi = 1e9,
       .help = "of it, windows of 1024 spread evenly over the text (65536)" },
     ROW_TEMPLATE,
+    { "plain-targets", NULL, OPT_FLAG, OPT_AT(plain_targets),
+      .help = "gptq: solve for the weights as they are, not for what takes back errors of the layers before; faster, less exact" },
     { "granularity", NULL, OPT_STR, OPT_AT(granularity), .value = "WHAT", .help = "absmax, zero-point: one scale per tensor, row or group:N (32)" },
     { "bits", NULL, OPT_INT, OPT_AT(bits), .value = "N", .def = "8", .lo = 4, .hi = 8,
       .help = "absmax, zero-point: 8 or 4; zero-point with 8 becomes F32 values, a larger file" },

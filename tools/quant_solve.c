@@ -7,6 +7,7 @@
 #include <string.h>
 #include "ggml-like/pool.h"
 #include "tools/opt.h"
+#include "tools/twin.h"
 
 _Static_assert((int)SOLVED_STAGES == (int)SOLVE_STAGES, "quant.h remembers all stages");
 enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = QUANT_SOLVE_SAMPLE };
@@ -15,7 +16,9 @@ enum { MATMULS_MAX = 64, CHUNK_ROWS = SOLVE_ROWS, SAMPLE_ROWS = QUANT_SOLVE_SAMP
 
 struct input {
     const struct calibration *k;
+    struct twin *twin;                 /* NULL: weights are solved for as they are */
     struct hessian train, held;
+    struct cross cross, sum;           /* of the windows of train, with a twin: of inputs; of the sum that the product is added to (n 0: not known) */
     const struct quant_kernels *qk;
     struct pool *pool;
 };
@@ -33,25 +36,48 @@ static void add_rows(void *ctx, const struct shown *s, int ith, int nth)
     }
 }
 
+/* Where the product of the matrix with its weights as they were is part of the sums, what is missing in its inputs is missing in them, too. */
+static void add_pairs(void *ctx, const struct twin_rows *r, int ith, int nth)
+{
+    struct input *in = ctx;
+    int64_t cols = in->train.n, n_ctx = in->k->n_ctx, embd = in->sum.m;
+    for (int64_t i = 0; i < r->n; i += n_ctx) {
+        const float *f = r->f + i * cols, *x = r->x + i * cols;
+        bool held = calibration_held_out(in->k, (r->first + i) / n_ctx);
+        hessian_add(held ? &in->held : &in->train, in->qk, x, cols, NULL, n_ctx, in->pool, ith, nth);
+        if (held) continue;
+        if (in->cross.n) cross_add(&in->cross, in->qk, f, cols, x, cols, x, cols, n_ctx, in->pool, ith, nth);
+        if (embd) cross_add(&in->sum, in->qk, r->sum_f + i * embd, embd, r->sum + i * embd, embd, x, cols, n_ctx, in->pool, ith, nth);
+    }
+}
+
 static void finish_both(void *ctx, int ith, int nth)
 {
     struct input *in = ctx;
     hessian_finish(&in->train, in->qk, in->pool, ith, nth);
     hessian_finish(&in->held, in->qk, in->pool, ith, nth);
+    if (in->cross.n) cross_finish(&in->cross, in->qk, in->pool, ith, nth);
+    if (in->sum.n) cross_finish(&in->sum, in->qk, in->pool, ith, nth);
 }
 
 static void input_close(struct input *in)
 {
     hessian_close(&in->train);
     hessian_close(&in->held);
+    cross_close(&in->cross);
+    cross_close(&in->sum);
 }
 
-static status input_open(struct input *in, struct calibration *k, const struct quant_kernels *qk, const char *name, int64_t n, struct err *e)
+static status input_open(struct input *in, const struct quant_solve *q, const struct quant_kernels *qk, const char *name, int64_t n, enum layers_sum sum,
+                         struct err *e)
 {
-    *in = (struct input){ .k = k, .qk = qk, .pool = layers_pool(k->layers) };
+    *in = (struct input){ .k = q->k, .twin = q->twin, .qk = qk, .pool = layers_pool(q->k->layers) };
     status st = hessian_open(&in->train, n, e);
     if (st == OK) st = hessian_open(&in->held, n, e);
-    if (st == OK) st = calibration_show(k, &name, 1, add_rows, in, e);
+    if (in->twin && in->twin->n_embd % METRIC_PANEL) sum = LAYERS_SUM_NONE;
+    if (st == OK && in->twin && sum != LAYERS_SUM_OUT) st = cross_open(&in->cross, n, n, e);
+    if (st == OK && in->twin && sum != LAYERS_SUM_NONE) st = cross_open(&in->sum, in->twin->n_embd, n, e);
+    if (st == OK) st = in->twin ? twin_show(in->twin, name, n, sum, add_pairs, in, e) : calibration_show(q->k, &name, 1, add_rows, in, e);
     if (st == OK) pool_run(in->pool, finish_both, in);
     else input_close(in);
     return st;
@@ -67,12 +93,14 @@ struct matrix {
     const struct quant_kernels *qk;
     struct solver solver;
     const float *held;                 /* Hessian of held-out windows */
+    const struct cross *cross, *sum;   /* both NULL: solved for the weights as they are */
     uint8_t *bytes, *sample[2];        /* result; of some rows: searched, solved */
     float *x;                          /* [n_threads][CHUNK_ROWS][cols] */
     uint8_t *scratch;                  /* [n_threads] */
     size_t scratch_bytes;
     double (*error)[2];                /* [chunks of the sample] on held-out windows */
     double (*loss)[SOLVE_STAGES];      /* the same on what is solved for, after each stage */
+    float strength;
     struct solved solved;
     int64_t n_rows;                    /* of this pass: SAMPLE_ROWS at most, or all */
     _Atomic int64_t next;
@@ -87,6 +115,7 @@ static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint
         dtype_to_f32(m->src->type, (const uint8_t *)m->src->data + (size_t)((row + i) * step) * from, x + i * cols, cols);
         quant_plan_scale(m->plan, m->index, x + i * cols, (row + i) * step, 1);
     }
+    if (m->cross || m->sum) metric_aim(m->solver.metric, m->cross, m->sum, m->strength, m->qk, x, row * step, step, n, scratch);
     if (!m->sampling) {
         solve_rows(&m->solver, m->qk, x, n, m->bytes + (size_t)row * to, NULL, scratch);
         return;
@@ -135,6 +164,7 @@ static status solve_matrix(struct quant_solve *q, struct matrix *m, struct pool 
     struct arena a;
     arena_init(&a, 0);
     m->scratch_bytes = solve_scratch(&m->solver);
+    if (m->scratch_bytes < METRIC_AIM(cols)) m->scratch_bytes = METRIC_AIM(cols);
     m->x = arena_zalloc(&a, (size_t)(threads * CHUNK_ROWS * cols), sizeof *m->x);
     m->scratch = arena_zalloc(&a, (size_t)threads, m->scratch_bytes);
     m->sample[0] = arena_zalloc(&a, (size_t)n, row);
@@ -149,7 +179,7 @@ static status solve_matrix(struct quant_solve *q, struct matrix *m, struct pool 
             for (int s = 0; s < SOLVE_STAGES; s++) m->solved.stage[s] += m->loss[i][s];
         }
         bool better = error[1] < error[0];
-        if (!better) m->solver.stage = SOLVE_SEARCH;
+        if (!better) m->solver.stage = SOLVE_SEARCH, m->cross = m->sum = NULL;
         pass(m, p, false);
         q->before += 1, q->after += better ? error[1] / error[0] : 1;
         m->solved.held_out[0] = error[0], m->solved.held_out[1] = better ? error[1] : error[0];
@@ -169,6 +199,7 @@ struct group {
     uint8_t *bytes[MATMULS_MAX];
     bool have[MATMULS_MAX];            /* made by an earlier run */
     int n;
+    enum layers_sum sum;
 };
 
 /* Formats of eight bits and more have nothing to gain that a Hessian could show. */
@@ -187,10 +218,12 @@ static int64_t item_of(struct quant_plan *p, const char *name)
     return -1;
 }
 
-static void group_add(struct quant_solve *q, struct group *g, const struct tensor *w)
+static void group_add(struct quant_solve *q, struct group *g, const struct layers_matmul *mm)
 {
-    int64_t i = item_of(q->plan, w->name);
-    if (i >= 0 && quant_solve_takes(quant_plan_item(q->plan, i))) g->w[g->n] = w, g->item[g->n++] = i;
+    int64_t i = item_of(q->plan, mm->w->name);
+    if (i < 0 || !quant_solve_takes(quant_plan_item(q->plan, i))) return;
+    g->sum = g->n ? LAYERS_SUM_NONE : mm->sum;
+    g->w[g->n] = mm->w, g->item[g->n++] = i;
 }
 
 static status group_solve(struct quant_solve *q, struct group *g, const struct input *in, struct quant_output *out, struct err *e)
@@ -209,7 +242,8 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
     for (int i = 0; st == OK && i < g->n; i++) {
         const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
         struct matrix m = { .plan = q->plan, .index = g->item[i], .item = it, .src = gguf_tensor(model_gguf(q->k->model), it->src->name),
-                            .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i] };
+                            .qk = in->qk, .held = in->held.h, .bytes = g->bytes[i], .strength = q->correct,
+                            .cross = in->cross.n ? &in->cross : NULL, .sum = in->sum.n ? &in->sum : NULL };
         if (g->have[i]) continue;
         st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
@@ -236,7 +270,7 @@ static status group_run(struct quant_solve *q, struct group *g, const struct qua
     }
     if (!all) {
         struct input in;
-        TRY(input_open(&in, q->k, qk, g->w[0]->name, g->w[0]->ne[0], e));
+        TRY(input_open(&in, q, qk, g->w[0]->name, g->w[0]->ne[0], g->sum, e));
         status st = group_solve(q, g, &in, out, e);
         input_close(&in);
         if (st != OK) return st;
@@ -260,13 +294,17 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
     for (int i = 0; i < n; i++) {
         int at = mm[i].group;
         if (at >= MATMULS_MAX) continue;
-        group_add(q, &g[at], mm[i].w);
+        group_add(q, &g[at], &mm[i]);
         if (at + 1 > n_groups) n_groups = at + 1;
     }
+    for (int i = 0; i + 1 < n_groups; i++)
+        if (g[i].sum == LAYERS_SUM_OUT) g[i].sum = LAYERS_SUM_NONE; /* the layer ends with the last one only */
     int il = q->k->il;
     status st = q->fold ? quant_fold_enter(q->fold, q->k->layers, il, e) : OK;
+    if (st == OK && q->fold && q->twin) st = quant_fold_enter(q->fold, q->twin->layers, il, e); /* inputs of both are scaled alike */
     for (int i = 0; st == OK && i < n_groups; i++)
         if (g[i].n > 0) st = group_run(q, &g[i], qk, out, e);
+    if (st == OK && step && q->twin) st = twin_step(q->twin, e);
     if (st == OK && step) st = calibration_step(q->k, e);
     for (int i = 0; i < n_groups; i++)
         for (int j = 0; j < g[i].n; j++) {
@@ -275,6 +313,7 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
             mem_free(g[i].bytes[j]);
         }
     if (q->fold) quant_fold_leave(q->fold, q->k->layers, il);
+    if (q->fold && q->twin) quant_fold_leave(q->fold, q->twin->layers, il);
     return st;
 }
 
@@ -291,6 +330,7 @@ status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
     struct quant_kernels qk;
     struct cpu_info cpu;
     struct model_info info;
+    struct twin twin = { 0 };
     double start = now_seconds();
     cpu_detect(&cpu);
     uint64_t features = cpu.features;
@@ -300,9 +340,16 @@ status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
     bar_begin(&q->bar, q->c, "solve", "tensors", count_tensors(q));
     bar_update(&q->bar, 0, NULL);
     status st = calibration_start(q->k, e);
+    if (st == OK && q->correct > 0.0f) {
+        q->twin = &twin;
+        st = twin_open(&twin, q->k, q->c, e);
+        if (st == OK) st = twin_start(&twin, e);
+    }
     while (st == OK && q->k->il < info.n_layer) st = part_run(q, &qk, true, out, e);
     if (st == OK && gguf_tensor(model_gguf(q->k->model), "output.weight")) st = part_run(q, &qk, false, out, e);
     bar_end(&q->bar);
+    twin_close(&twin);
+    q->twin = NULL;
     q->seconds = now_seconds() - start;
     return st;
 }
