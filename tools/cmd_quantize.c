@@ -469,7 +469,7 @@ static void fill_view(struct job *j)
         struct bar bar;
         bar_begin(&bar, c, "measure", "part", 1);
         bar_update(&bar, 0, NULL);
-        (void)!quant_predict(&j->calibration, j->v.plan, j->solves, c->isa, &j->v.cost, &ignored);
+        (void)!quant_predict(&j->calibration, j->v.plan, j->solves, !c->plain_targets, c->isa, &j->v.cost, &ignored);
         bar_end(&bar);
     }
     if (c->dry_run || c->json || !c->quiet) run_memory(&j->v.run, quant_plan_gguf(j->v.plan), j->in, weights);
@@ -585,7 +585,7 @@ OPT_GROUP(quantize_group, "Quantize",
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
       .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },
     { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .lo = 2048, .hi = 1e9,
-      .help = "of it, windows of 1024 spread evenly over the text (65536)" },
+      .help = "of it, windows of 512 spread evenly over the text (65536)" },
     ROW_TEMPLATE,
     { "plain-targets", NULL, OPT_FLAG, OPT_AT(plain_targets),
       .help = "gptq: solve for the weights as they are, not for what takes back errors of the layers before; faster, less exact" },

@@ -8,6 +8,7 @@
 #include "ggml-like/pool.h"
 #include "quant/solve.h"
 #include "tools/quant_solve.h"
+#include "tools/twin.h"
 
 enum { PIECE = 1536, LAYERS_TRIED = 2, KINDS = 32, MATMULS = 64 };
 static const double trial_seconds = 0.1; /* short work is repeated for as long */
@@ -31,6 +32,7 @@ struct predicting {
     struct width width[KINDS];
     struct kind kind[KINDS];
     int n_width, n_kind;
+    bool corrects;             /* a twin runs beside */
     struct hessian hessian;    /* of the input at work */
     double forward, shown;     /* seconds of one window and layer: passing, and showing all inputs with their products */
     double factors;            /* seconds of one layer */
@@ -53,6 +55,8 @@ static void end_hessian(void *ctx, int ith, int nth)
     struct predicting *p = ctx;
     hessian_finish(&p->hessian, &p->qk, p->pool, ith, nth);
 }
+
+static void add_nothing(void *ctx, const struct shown *s, int ith, int nth) { (void)ctx, (void)s, (void)ith, (void)nth; }
 
 /* Seconds of one run. The first of a layer is left out: it meets pages of the file that nobody has touched; so is any short one. */
 static status time_run(struct predicting *p, const struct layers_run *r, bool first, double *seconds, struct err *e)
@@ -108,14 +112,29 @@ static bool taken(struct predicting *p, const char *name)
     return false;
 }
 
+/* What a twin adds: it shows the input as well, and there are cross products, n^2 and n_embd n where H takes n^2 / 2. The one that ends the layer is the
+ * twin's own step. */
+static status try_twin(struct predicting *p, const struct layers_run *shown, enum layers_sum sum, int64_t n, double seconds, struct err *e)
+{
+    double alone, embd = (double)p->k->x_bytes / sizeof(float) / (double)p->k->n_rows;
+    struct layers_run r = *shown;
+    r.observe = add_nothing;
+    TRY(time_run(p, &r, false, &alone, e));
+    double product = fmax(0, seconds - alone);
+    if (sum != LAYERS_SUM_OUT) p->shown += alone + 2 * product;
+    if (sum != LAYERS_SUM_NONE) p->shown += 2 * product * embd / (double)n;
+    return OK;
+}
+
 /* The input of one group. */
-static status try_group(struct predicting *p, int il, const struct tensor *w, struct err *e)
+static status try_group(struct predicting *p, int il, const struct tensor *w, enum layers_sum sum, struct err *e)
 {
     int64_t n = w->ne[0];
     double seconds = 0;
     status st = hessian_open(&p->hessian, n, e);
     const struct layers_run r = { .il = il, .n = 1, .x = p->k->x, .show = &w->name, .n_show = 1, .observe = add_all, .observe_ctx = p };
     if (st == OK) st = time_run(p, &r, false, &seconds, e);
+    if (st == OK && p->corrects) st = try_twin(p, &r, sum, n, seconds, e);
     if (st == OK && width_of(p, n) < 0 && p->n_width < KINDS) st = new_width(p, e);
     hessian_close(&p->hessian);
     p->shown += seconds;
@@ -136,7 +155,7 @@ static status try_layer(struct predicting *p, int il, bool solves, struct err *e
     for (int i = 0; i < n && i < MATMULS; i++) {
         if (mm[i].group == last || !taken(p, mm[i].w->name)) continue;
         last = mm[i].group;
-        TRY(try_group(p, il, mm[i].w, e));
+        TRY(try_group(p, il, mm[i].w, mm[i].sum, e));
     }
     return OK;
 }
@@ -182,7 +201,8 @@ static status try_layers(struct predicting *p, bool solves, int64_t n_layer, str
 struct rows_trial {
     struct predicting *p;
     struct solver solver;
-    const float *x;            /* [SOLVE_ROWS][m] */
+    const struct cross *cross; /* NULL: no twin */
+    float *x;                  /* [SOLVE_ROWS][m] */
     uint8_t *dst, *scratch;    /* of each thread */
     size_t dst_bytes, scratch_bytes;
 };
@@ -190,7 +210,9 @@ struct rows_trial {
 static void solve_thread(void *ctx, int ith, int nth)
 {
     struct rows_trial *t = ctx;
-    solve_rows(&t->solver, &t->p->qk, t->x, SOLVE_ROWS, t->dst + (size_t)ith * t->dst_bytes, NULL, t->scratch + (size_t)ith * t->scratch_bytes);
+    float *x = t->x + ith * SOLVE_ROWS * t->solver.metric->n;
+    if (t->cross) metric_aim(t->solver.metric, t->cross, NULL, 0, &t->p->qk, x, 0, 1, SOLVE_ROWS, t->scratch + (size_t)ith * t->scratch_bytes);
+    solve_rows(&t->solver, &t->p->qk, x, SOLVE_ROWS, t->dst + (size_t)ith * t->dst_bytes, NULL, t->scratch + (size_t)ith * t->scratch_bytes);
 }
 
 static void load_rows(struct predicting *p, const struct quant_item *it, int64_t m, float *x)
@@ -201,9 +223,10 @@ static void load_rows(struct predicting *p, const struct quant_item *it, int64_t
 }
 
 /* Seconds for all rows of a kind: every thread at work on SOLVE_ROWS of them, as in the run. */
-static status time_kind(struct predicting *p, const struct kind *kd, const struct metric *metric, const float *importance, double *seconds, struct err *e)
+static status time_kind(struct predicting *p, const struct kind *kd, const struct metric *metric, const struct cross *cross, const float *importance,
+                        double *seconds, struct err *e)
 {
-    struct rows_trial t = { .p = p };
+    struct rows_trial t = { .p = p, .cross = cross->n ? cross : NULL };
     struct arena a;
     int64_t m = metric->n, threads = pool_threads(p->pool);
     TRY(solver_init(&t.solver, kd->item->to, metric, importance, e));
@@ -211,13 +234,14 @@ static status time_kind(struct predicting *p, const struct kind *kd, const struc
     arena_init(&a, 0);
     t.dst_bytes = SOLVE_ROWS * dtype_row_bytes(kd->item->to, m);
     t.scratch_bytes = solve_scratch(&t.solver);
-    float *x = arena_zalloc(&a, SOLVE_ROWS * (size_t)m, sizeof *x);
+    if (t.scratch_bytes < METRIC_AIM(m)) t.scratch_bytes = METRIC_AIM(m);
+    float *x = arena_zalloc(&a, (size_t)threads, SOLVE_ROWS * (size_t)m * sizeof *x);
     t.dst = arena_zalloc(&a, (size_t)threads, t.dst_bytes);
     t.scratch = arena_zalloc(&a, (size_t)threads, t.scratch_bytes);
     t.x = x;
     status st = x && t.dst && t.scratch ? OK : err_oom(e, "solver", t.scratch_bytes * (size_t)threads);
     if (st == OK) {
-        load_rows(p, kd->item, m, x);
+        for (int64_t i = 0; i < threads; i++) load_rows(p, kd->item, m, x + i * SOLVE_ROWS * m);
         double start = now_seconds(), power = t.solver.grid.vec_len > 1 ? 1.45 : 1.95;
         pool_run(p->pool, solve_thread, &t);
         *seconds = (now_seconds() - start) * kd->rows / (double)(SOLVE_ROWS * threads) * pow((double)kd->item->cols / (double)m, power);
@@ -247,18 +271,24 @@ static status time_rows(struct predicting *p, double *seconds, struct err *e)
     find_kinds(p);
     for (int w = 0; w < p->n_width; w++) {
         struct metric metric;
+        struct cross cross = { 0 };
         const struct metric_options o = { METRIC_DAMPING, metric_shrink(p->width[w].m, p->k->n_rows) };
         float importance[PIECE];
         status st = metric_open(&metric, p->width[w].h, p->width[w].m, &o, &p->qk, p->pool, e);
-        if (st != OK) return st;
+        if (st == OK && p->corrects) st = cross_open(&cross, p->width[w].m, p->width[w].m, e);
+        if (st != OK) {
+            metric_close(&metric);
+            return st;
+        }
         for (int64_t i = 0; i < p->width[w].m; i++) importance[i] = p->width[w].h[i * p->width[w].m + i] / (float)p->k->n_ctx;
         for (int i = 0; st == OK && i < p->n_kind; i++) {
             double one = 0;
             if (p->kind[i].width != w) continue;
-            st = time_kind(p, &p->kind[i], &metric, importance, &one, e);
+            st = time_kind(p, &p->kind[i], &metric, &cross, importance, &one, e);
             *seconds += one;
         }
         metric_close(&metric);
+        cross_close(&cross);
         if (st != OK) return st;
     }
     return OK;
@@ -280,7 +310,10 @@ static size_t solver_bytes(struct predicting *p, int64_t n_layer)
         }
         if (bytes > layer) layer = bytes;
     }
-    return layer + p->widest + (7 * n * n / 2 + 2 * HESSIAN_ROWS * n) * sizeof(float);
+    size_t bytes = layer + p->widest + (7 * n * n / 2 + 2 * HESSIAN_ROWS * n) * sizeof(float), window = (size_t)p->k->n_ctx * n * sizeof(float);
+    if (p->corrects) /* its states and scratch, the inputs of both models, a cross product, or both of a narrower input */
+        bytes += p->k->x_bytes + layers_bytes(p->k->layers) + 2 * (window > TWIN_BYTES ? window : TWIN_BYTES) + (n * n + 2 * HESSIAN_ROWS * n) * sizeof(float);
+    return bytes;
 }
 
 /* ---- all ---- */
@@ -295,7 +328,7 @@ static status kernels_of(struct quant_kernels *qk, const char *isa, struct err *
     return OK;
 }
 
-status quant_predict(struct calibration *k, struct quant_plan *plan, bool solves, const char *isa, struct quant_cost *out, struct err *e)
+status quant_predict(struct calibration *k, struct quant_plan *plan, bool solves, bool corrects, const char *isa, struct quant_cost *out, struct err *e)
 {
     struct predicting *p = mem_calloc(1, sizeof *p);
     struct model_info info;
@@ -303,14 +336,14 @@ status quant_predict(struct calibration *k, struct quant_plan *plan, bool solves
     *out = (struct quant_cost){ .calibrate = -1, .solve = -1 };
     if (!p) return err_oom(e, "prediction", sizeof *p);
     model_info(k->model, &info);
-    p->k = k, p->plan = plan, p->pool = layers_pool(k->layers);
+    p->k = k, p->plan = plan, p->corrects = solves && corrects, p->pool = layers_pool(k->layers);
     status st = kernels_of(&p->qk, isa, e);
     if (st == OK) st = try_layers(p, solves, info.n_layer, e);
     if (st == OK && solves) st = time_rows(p, &rows, e);
     if (st == OK) {
         double layers = (double)info.n_layer, windows = (double)k->n_windows;
         out->calibrate = layers * windows * p->forward;
-        if (solves) out->solve = layers * windows * p->forward + (double)p->n_solved * (windows * p->shown + p->factors) + rows;
+        if (solves) out->solve = layers * windows * p->forward * (p->corrects ? 2 : 1) + (double)p->n_solved * (windows * p->shown + p->factors) + rows;
         out->bytes = k->x_bytes + layers_bytes(k->layers) + (solves ? solver_bytes(p, info.n_layer) : 0);
         out->mapped = gguf_bytes(model_gguf(k->model));
     }
