@@ -120,4 +120,6 @@ grep -c '^| blk.*| Q4_0 | 0.[0-9]* | 0.[0-9]* | [01].[0-9]* |$' s.md; grep -c '"
 cuanto quantize m-F32.gguf k.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 --dry-run --json | grep -c '"tokens": 4096\|"solve_seconds_predicted": [0-9]\|"ram_bytes": [1-9]'
 (trap '' XFSZ; ulimit -f 60; cuanto quantize m-F32.gguf kept.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q; echo "exit $?"); ls kept.gguf*
 cuanto quantize m-F32.gguf kept.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q --resume; cmp kept.gguf solved.gguf && echo 'same after a full disk'
+hit="quantize m-F32.gguf hit.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q --resume"
+for i in 1 2 3 4; do (cuanto $hit & sleep 0.0$((i * 2)); kill -9 $!; wait $!) >x 2>&1; done; [ -f hit.gguf ] || cuanto $hit; cmp hit.gguf solved.gguf && echo 'same after kills'
 cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
