@@ -353,6 +353,47 @@ status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, st
     return flush(x, e);
 }
 
+struct making {
+    struct run *x;
+    const struct item_work *w;
+    uint8_t *bytes;
+    struct chunk_room *room;   /* [threads] */
+    struct err *e;             /* [threads] */
+    _Atomic int64_t next;
+};
+
+static void make_thread(void *ctx, int ith, int nth)
+{
+    struct making *m = ctx;
+    (void)nth;
+    for (int64_t c; m->e[ith].code == OK && (c = atomic_fetch_add(&m->next, 1)) < m->w->n;) {
+        struct chunk k;
+        chunk_at(m->x->p, m->w->first + c, &k);
+        if (chunk_load(m->x->p, &k, &m->room[ith], &m->e[ith]) != OK) return;
+        const uint8_t *made = chunk_make(m->x->p, &k, &m->room[ith]);
+        if (chunk_check(m->x->p, &k, made, &m->e[ith]) == OK) memcpy(m->bytes + (k.offset - m->w->offset), made, k.bytes);
+    }
+}
+
+status quant_output_make(struct quant_output *o, int64_t i, void *bytes, struct pool *p, struct err *e)
+{
+    struct run *x = (struct run *)o;
+    int threads = pool_threads(p);
+    struct making m = { .x = x, .w = &x->p->work[i], .bytes = bytes };
+    assert(!x->p->item[i].kept && x->p->item[i].n_outliers == 0);
+    m.room = mem_calloc((size_t)threads, sizeof *m.room);
+    m.e = mem_calloc((size_t)threads, sizeof *m.e);
+    status st = m.room && m.e ? OK : err_oom(e, "buffers", (size_t)threads * sizeof *m.room);
+    for (int t = 0; st == OK && t < threads; t++) st = chunk_room_init(&m.room[t], x->p, e);
+    if (st == OK) pool_run(p, make_thread, &m);
+    for (int t = 0; st == OK && t < threads; t++)
+        if (m.e[t].code != OK) st = err_set(e, m.e[t].code, "%s", m.e[t].text);
+    for (int t = 0; m.room && t < threads; t++) chunk_room_free(&m.room[t]);
+    mem_free(m.room);
+    mem_free(m.e);
+    return st;
+}
+
 status quant_output_note(struct quant_output *o, int64_t i, const struct solved *s, struct err *e)
 {
     struct run *x = (struct run *)o;

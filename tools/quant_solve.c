@@ -258,6 +258,35 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
     return st;
 }
 
+/* What is searched although the model multiplies by it, or looks it up: what comes behind should meet it as it will be. */
+static bool is_searched(const struct quant_item *it) { return !it->kept && it->n_outliers == 0 && !quant_solve_takes(it); }
+
+static status searched_run(struct quant_solve *q, const char *name, struct quant_output *out, uint8_t **bytes, struct err *e)
+{
+    int64_t i = item_of(q->plan, name);
+    bool have;
+    *bytes = NULL;
+    if (i < 0 || !is_searched(quant_plan_item(q->plan, i))) return OK;
+    const struct quant_item *it = quant_plan_item(q->plan, i);
+    if (!(*bytes = mem_alloc(it->bytes_to))) return err_oom(e, "a searched tensor", it->bytes_to);
+    TRY(quant_output_get(out, i, *bytes, &have, e));
+    if (!have) {
+        TRY(quant_output_make(out, i, *bytes, layers_pool(q->k->layers), e));
+        TRY(quant_output_put(out, i, *bytes, e));
+    }
+    if (layers_replace(q->k->layers, name, it->to, *bytes, it->bytes_to, NULL) == OK) return OK;
+    mem_free(*bytes); /* nothing multiplies by this format: it stays as it was here */
+    *bytes = NULL;
+    return OK;
+}
+
+static void put_back(struct quant_solve *q, const char *name, uint8_t *bytes)
+{
+    status back = bytes ? layers_replace(q->k->layers, name, NULL, NULL, 0, NULL) : OK;
+    assert(back == OK);
+    mem_free(bytes);
+}
+
 static status group_run(struct quant_solve *q, struct group *g, const struct quant_kernels *qk, struct quant_output *out, struct err *e)
 {
     bool all = true;
@@ -287,6 +316,7 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
 {
     struct layers_matmul mm[MATMULS_MAX];
     struct group g[MATMULS_MAX];
+    uint8_t *searched[MATMULS_MAX] = { NULL };
     int n, n_groups = 0;
     TRY(layers_matmuls(q->k->layers, q->k->il, mm, MATMULS_MAX, &n, e));
     memset(g, 0, sizeof g);
@@ -302,16 +332,14 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
     int il = q->k->il;
     status st = q->fold ? quant_fold_enter(q->fold, q->k->layers, il, e) : OK;
     if (st == OK && q->fold && q->twin) st = quant_fold_enter(q->fold, q->twin->layers, il, e); /* inputs of both are scaled alike */
+    for (int i = 0; st == OK && i < n && step; i++) st = searched_run(q, mm[i].w->name, out, &searched[i], e);
     for (int i = 0; st == OK && i < n_groups; i++)
         if (g[i].n > 0) st = group_run(q, &g[i], qk, out, e);
     if (st == OK && step && q->twin) st = twin_step(q->twin, e);
     if (st == OK && step) st = calibration_step(q->k, e);
     for (int i = 0; i < n_groups; i++)
-        for (int j = 0; j < g[i].n; j++) {
-            status back = layers_replace(q->k->layers, quant_plan_item(q->plan, g[i].item[j])->src->name, NULL, NULL, 0, NULL);
-            assert(back == OK);
-            mem_free(g[i].bytes[j]);
-        }
+        for (int j = 0; j < g[i].n; j++) put_back(q, quant_plan_item(q->plan, g[i].item[j])->src->name, g[i].bytes[j]);
+    for (int i = 0; i < n; i++) put_back(q, mm[i].w->name, searched[i]);
     if (q->fold) quant_fold_leave(q->fold, q->k->layers, il);
     if (q->fold && q->twin) quant_fold_leave(q->fold, q->twin->layers, il);
     return st;
@@ -339,7 +367,10 @@ status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
     model_info(q->k->model, &info);
     bar_begin(&q->bar, q->c, "solve", "tensors", count_tensors(q));
     bar_update(&q->bar, 0, NULL);
-    status st = calibration_start(q->k, e);
+    uint8_t *embd;
+    status st = searched_run(q, "token_embd.weight", out, &embd, e);
+    if (st == OK) st = calibration_start(q->k, e);
+    put_back(q, "token_embd.weight", embd);
     if (st == OK && q->correct > 0.0f) {
         q->twin = &twin;
         st = twin_open(&twin, q->k, q->c, e);
