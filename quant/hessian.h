@@ -83,8 +83,8 @@ static inline float *metric_panel(const struct metric *m, int64_t i) { return m-
 status metric_open(struct metric *m, const float *h, int64_t n, const struct metric_options *o, const struct quant_kernels *k, struct pool *p,
                    struct err *e) MUST_USE;
 void metric_close(struct metric *m); /* accepts a zeroed struct */
-/* metric_aim - rows row, row + step, .. of W, x [n_rows][n], become those of W + strength (W C + D) H'^-1; C [n][n], D [all rows][n], either may be NULL, over the
- * same tokens as H. Any thread; scratch METRIC_AIM(n) bytes, 64-byte aligned. */
+/* metric_aim - rows row, row + step, .. of W, x [n_rows][n], become those of W + strength (W C + D) H'^-1; C [n][n], D [all rows][n], either may be
+ * NULL, over the same tokens as H. Any thread; scratch METRIC_AIM(n) bytes, 64-byte aligned. */
 enum { METRIC_AIM_ROWS = 64 };
 /* Full strength overshoots: each layer then makes up for noise of the ones before. SmolLM2-135M, Q4_0, 16k tokens, KL on unseen prose / code: none 0.148 /
  * 0.112, 1.0 0.090 / 0.074, 0.5 0.082 / 0.066; with windows of 512 tokens 0.5 0.075 / 0.066, 0.3 0.075 / 0.067. */

@@ -297,7 +297,8 @@ static void cross_of(struct cross *c, const struct quant_kernels *k, const float
     pool_close(j.p);
 }
 
-/* (w' - w) H' = 0.5 unit (w C + D), the equation, here with D = C, that metric_aim solves; C is the sum it says; the same bits for levels, threads and splits. */
+/* (w' - w) H' = 0.5 unit (w C + D), the equation, here with D = C, that metric_aim solves; C is the sum it says; the same bits for levels,
+ * threads and splits. */
 TEST(aims_solve_their_equation)
 {
     enum { SMALL = 160, WIDE = 70 /* rows: a batch and some */ };
@@ -704,6 +705,7 @@ TEST(wrong_shapes_are_refused)
 }
 
 SUITE(solve, T(grids_say_what_unpack_says), T(grids_have_the_known_sizes), T(h_has_the_same_bits_for_threads_levels_and_splits), T(h_is_the_sum_of_x_xt),
-      T(the_factor_gives_h_back), T(aims_solve_their_equation), T(damping_rises_until_the_factor_exists), T(losses_are_e_h_et_and_no_stage_is_worse), T(error_on_other_tokens_is_e_h_et),
+      T(the_factor_gives_h_back), T(aims_solve_their_equation), T(damping_rises_until_the_factor_exists), T(losses_are_e_h_et_and_no_stage_is_worse),
+      T(error_on_other_tokens_is_e_h_et),
       T(solver_gives_the_same_bytes_for_levels_and_splits), T(feedback_under_a_diagonal_metric_is_nearest), T(small_problems_end_near_the_best_of_all_codes),
       T(units_end_near_the_best_of_all_entries_and_signs), T(degenerate_input_gives_legal_blocks), T(wrong_shapes_are_refused));

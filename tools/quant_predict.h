@@ -9,6 +9,6 @@ struct quant_cost {
     size_t bytes;              /* memory besides the model, which is mapped, and besides what the quantization itself takes */
     size_t mapped;             /* of the model's files */
 };
-/* quant_predict - solves: by --method gptq; else the importance alone. corrects: as quant_solve.correct is not 0. k as calibration_open left it (its states are overwritten). isa as in
- * quant_options. Errors of models and memory. */
+/* quant_predict - solves: by --method gptq; else the importance alone. corrects: as quant_solve.correct is not 0. k as calibration_open left
+ * it (its states are overwritten). isa as in quant_options. Errors of models and memory. */
 status quant_predict(struct calibration *k, struct quant_plan *p, bool solves, bool corrects, const char *isa, struct quant_cost *out, struct err *e) MUST_USE;
