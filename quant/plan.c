@@ -313,13 +313,19 @@ static void put_importance(struct gguf_writer *w, const struct quant_plan *p)
 
 static const char key_held_out[] = "quantize.held_out_error";
 
-bool plan_set_held_out(struct gguf_header *h, float error)
+static const char key_scaled[] = "quantize.scaled_tensors"; /* known when importance is: quant_plan_set_scales */
+
+/* The four bytes of a key's value in a header. */
+static bool set_value(struct gguf_header *h, const char *key, const void *value)
 {
-    uint8_t *at = memmem(h->data, h->n, key_held_out, sizeof key_held_out - 1);
-    if (!at || (size_t)(h->data + h->n - at) < sizeof key_held_out - 1 + 8) return false;
-    memcpy(at + sizeof key_held_out - 1 + 4 /* its type */, &error, sizeof error);
+    size_t n = strlen(key);
+    uint8_t *at = memmem(h->data, h->n, key, n);
+    if (!at || (size_t)(h->data + h->n - at) < n + 8) return false;
+    memcpy(at + n + 4 /* its type */, value, 4);
     return true;
 }
+
+bool plan_set_held_out(struct gguf_header *h, float error) { return set_value(h, key_held_out, &error); }
 
 const char *plan_recipe(const struct quant_plan *p)
 {
@@ -344,7 +350,7 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         put_text(w, "quantize.solver", o->solver);
         gguf_put_f32(w, key_held_out, 0); /* known at the end: plan_set_held_out */
     }
-    if (o->folded) gguf_put_i64(w, "quantize.folded", KV_BOOL, 1);
+    if (o->folded) gguf_put_i64(w, key_scaled, KV_U32, 0);
     if (o->pure) gguf_put_i64(w, "quantize.pure", KV_BOOL, 1);
     if (o->keep_outliers) gguf_put_f32(w, "quantize.outlier_threshold", o->outlier_threshold);
     if (o->output_type) put_text(w, "quantize.output_type", o->output_type);
@@ -556,6 +562,8 @@ void quant_plan_close(struct quant_plan *p)
 
 status quant_plan_set_scales(struct quant_plan *p, const struct quant_scale *s, int n, struct err *e)
 {
+    uint32_t count = (uint32_t)n;
+    if (p->o.folded) set_value(&p->file[0], key_scaled, &count);
     for (int k = 0; k < n; k++, s++) {
         int64_t i = 0;
         while (i < p->n && strcmp(p->item[i].src->name, s->name)) i++;

@@ -33,7 +33,7 @@ struct quant_options {
     int n_threads;                 /* 0 = default of the CPU */
     const char *isa;               /* as in engine_options */
     const char *solver;            /* what makes tensors in quant_run.solve, for metadata and the fingerprint of a resume; NULL: nothing does */
-    bool folded;                   /* quant_plan_set_scales will come: for metadata and the fingerprint of a resume */
+    bool folded;                   /* quant_plan_set_scales will come: for metadata (their number) and the fingerprint of a resume */
     bool sizes_only;               /* formats that need importance are not refused without it; quant_file does */
     const char *program;           /* "cuanto 1.2", for the metadata and the fingerprint of a resume; may be NULL */
 };

@@ -288,7 +288,7 @@ static status fold_weights(struct job *j, struct err *e)
     if (!j->folds) return OK;
     if (!m) TRY(model_open(&j->model, j->in, &mo, e));
     TRY(quant_fold_open(&j->fold, j->c, m ? m : j->model, j->v.plan, &j->im, e));
-    if (!j->c->quiet)
+    if (!j->c->quiet && j->fold.n_groups > 0)
         fprintf(stderr, "scaled    columns of %d groups of %d, error %.2f of that without (geometric mean)\n", j->fold.n_folded, j->fold.n_groups,
                 j->fold.gain);
     return quant_plan_set_scales(j->v.plan, j->fold.scale, j->fold.n, e);
@@ -580,7 +580,7 @@ OPT_GROUP(quantize_group, "Quantize",
     { "method", NULL, OPT_STR, OPT_AT(method), .value = "NAME", .def = "search", .choices = "search|awq|gptq|compat|absmax|zero-point",
       .help = "how codes and scales are found; awq scales columns first, gptq solves for a text; absmax and zero-point choose the format, no TYPE then" },
     { "fold", NULL, OPT_STR, OPT_AT(fold), .value = "WHEN", .choices = "on|off",
-      .help = "scale columns up that large inputs meet, and what makes these inputs down; on for awq and gptq" },
+      .help = "scale columns up that large inputs meet, and what makes these inputs down; on for awq, and for gptq with blocks of 32 or 64" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
       .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },

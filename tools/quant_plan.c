@@ -272,7 +272,7 @@ void plan_print(const struct plan_view *v, print_fn put)
         put(n % 1024 ? "%s at %lld context%s" : "%s at %lldk context%s", size_text(v->run.bytes[i], a), n % 1024 ? n : n / 1024,
             i + 1 < v->run.n ? ", " : "\n");
     }
-    if (quant_plan_options(v->plan)->folded) put("scales    columns first, what makes their inputs by as much the other way\n");
+    if (quant_plan_options(v->plan)->folded) put("scales    columns first where it helps, what makes their inputs by as much the other way\n");
     if (t->n_outliers > 0)
         put("outliers  %lld columns of %d matrices stay F16; llama.cpp cannot read such a file\n", (long long)t->n_outliers, t->n_outlier_matrices);
     else if (quant_plan_options(v->plan)->keep_outliers)

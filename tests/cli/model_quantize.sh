@@ -104,9 +104,9 @@ cuanto quantize m-F32.gguf k.gguf Q4_0 --calibration t.jsonl -q --overwrite; ech
 cuanto importance m-F32.gguf -f t.jsonl -c 512 --chunks 8 --no-ppl -o k.im.gguf -q >x; cuanto quantize m-F32.gguf k.gguf Q4_0 --imatrix k.im.gguf --overwrite 2>&1 | grep '^importance'
 echo "- columns scaled"
 cuanto quantize m-F32.gguf Q4_0 --method awq --calibration t.txt --keep-outliers -q; echo "exit $?"
-cuanto quantize m-F32.gguf awq.gguf Q4_0 --method awq --calibration t.txt --calibration-tokens 4096 -v 2>x; grep -c 'error [01]\.[0-9]* of that without factors' x; sed -n 's/^scales  *//p; s/of [1-9] groups of \(.\), .*/of N groups of \1/p' x
+cuanto quantize m-F32.gguf awq.gguf Q4_0 --method awq --calibration t.txt --calibration-tokens 4096 -v 2>x; grep -c 'error [01]\.[0-9]* of that without factors' x; sed -n 's/^scales  *//p; s/of [0-9] groups of \(.\), .*/of N groups of \1/p' x
 cuanto quantize m-F32.gguf awq1.gguf Q4_0 --method awq --calibration t.txt --calibration-tokens 4096 -q -t 1 --verify; cmp awq.gguf awq1.gguf && echo 'same with one thread'
-cuanto run awq.gguf --raw 'Once upon' -n 2 --ignore-eos -q >/dev/null; echo "exit $?"; cuanto inspect awq.gguf --all 2>/dev/null | grep -o 'quantize.folded .*'
+cuanto run awq.gguf --raw 'Once upon' -n 2 --ignore-eos -q >/dev/null; echo "exit $?"; cuanto inspect awq.gguf --all 2>/dev/null | grep -c 'quantize.scaled_tensors .*u32 *[0-9]'
 cuanto quantize m-F32.gguf awq.gguf Q4_0 --method awq --imatrix k.im.gguf -q --overwrite; cmp -s awq.gguf awq1.gguf || echo 'another text, other scales'
 echo "- solved"
 head -5 t.txt >few.txt; cuanto quantize m-F32.gguf solved.gguf Q4_0 --method gptq --calibration few.txt -q; echo "exit $?"
