@@ -7,6 +7,7 @@
 #include <string.h>
 #include "ggml-like/pool.h"
 #include "tools/opt.h"
+#include "tools/solve_experts.h"
 #include "tools/twin.h"
 
 _Static_assert((int)SOLVED_STAGES == (int)SOLVE_STAGES, "quant.h remembers all stages");
@@ -218,10 +219,11 @@ static int64_t item_of(struct quant_plan *p, const char *name)
     return -1;
 }
 
-static void group_add(struct quant_solve *q, struct group *g, const struct layers_matmul *mm)
+static void group_add(struct quant_solve *q, struct group *g, struct group *stack, const struct layers_matmul *mm)
 {
     int64_t i = item_of(q->plan, mm->w->name);
-    if (i < 0 || !quant_solve_takes(quant_plan_item(q->plan, i))) return;
+    if (i >= 0 && solve_experts_takes(quant_plan_item(q->plan, i))) g = stack;
+    else if (i < 0 || !quant_solve_takes(quant_plan_item(q->plan, i))) return;
     g->sum = g->n ? LAYERS_SUM_NONE : mm->sum;
     g->w[g->n] = mm->w, g->item[g->n++] = i;
 }
@@ -259,7 +261,10 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
 }
 
 /* What is searched although the model multiplies by it, or looks it up: what comes behind should meet it as it will be. */
-static bool is_searched(const struct quant_item *it) { return !it->kept && it->n_outliers == 0 && !quant_solve_takes(it); }
+static bool is_searched(const struct quant_item *it)
+{
+    return !it->kept && it->n_outliers == 0 && !quant_solve_takes(it) && !solve_experts_takes(it);
+}
 
 static status searched_run(struct quant_solve *q, const char *name, struct quant_output *out, uint8_t **bytes, struct err *e)
 {
@@ -287,7 +292,24 @@ static void put_back(struct quant_solve *q, const char *name, uint8_t *bytes)
     mem_free(bytes);
 }
 
-static status group_run(struct quant_solve *q, struct group *g, const struct quant_kernels *qk, struct quant_output *out, struct err *e)
+/* Stacks of experts that read one input. */
+static status stack_solve(struct quant_solve *q, struct group *g, const struct quant_kernels *qk, struct quant_output *out, struct err *e)
+{
+    struct solve_experts x;
+    TRY(solve_experts_open(&x, q->k, qk, g->w[0]->name, g->w[0]->ne[0], g->w[0]->ne[2], e));
+    status st = OK;
+    for (int i = 0; st == OK && i < g->n; i++) {
+        const char *name = quant_plan_item(q->plan, g->item[i])->src->name;
+        if (g->have[i]) continue;
+        st = solve_experts_run(&x, q->plan, g->item[i], gguf_tensor(model_gguf(q->k->model), name), g->bytes[i], e);
+        if (st == OK) st = quant_output_put(out, g->item[i], g->bytes[i], e);
+        if (st == OK) bar_update(&q->bar, ++q->n_done, name), q->n_solved++;
+    }
+    solve_experts_close(&x);
+    return st;
+}
+
+static status group_run(struct quant_solve *q, struct group *g, bool stack, const struct quant_kernels *qk, struct quant_output *out, struct err *e)
 {
     bool all = true;
     for (int i = 0; i < g->n; i++) {
@@ -297,7 +319,8 @@ static status group_run(struct quant_solve *q, struct group *g, const struct qua
         all &= g->have[i];
         q->n_done += g->have[i], q->bar.before += g->have[i];
     }
-    if (!all) {
+    if (!all && stack) TRY(stack_solve(q, g, qk, out, e));
+    if (!all && !stack) {
         struct input in;
         TRY(input_open(&in, q, qk, g->w[0]->name, g->w[0]->ne[0], g->sum, e));
         status st = group_solve(q, g, &in, out, e);
@@ -315,16 +338,16 @@ static status group_run(struct quant_solve *q, struct group *g, const struct qua
 static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bool step, struct quant_output *out, struct err *e)
 {
     struct layers_matmul mm[MATMULS_MAX];
-    struct group g[MATMULS_MAX];
+    struct group g[MATMULS_MAX], stack[MATMULS_MAX];
     uint8_t *searched[MATMULS_MAX] = { NULL };
     int n, n_groups = 0;
     TRY(layers_matmuls(q->k->layers, q->k->il, mm, MATMULS_MAX, &n, e));
-    memset(g, 0, sizeof g);
+    memset(g, 0, sizeof g), memset(stack, 0, sizeof stack);
     n = (int)min_i64(n, MATMULS_MAX);
     for (int i = 0; i < n; i++) {
         int at = mm[i].group;
         if (at >= MATMULS_MAX) continue;
-        group_add(q, &g[at], &mm[i]);
+        group_add(q, &g[at], &stack[at], &mm[i]);
         if (at + 1 > n_groups) n_groups = at + 1;
     }
     for (int i = 0; i + 1 < n_groups; i++)
@@ -333,12 +356,16 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
     status st = q->fold ? quant_fold_enter(q->fold, q->k->layers, il, e) : OK;
     if (st == OK && q->fold && q->twin) st = quant_fold_enter(q->fold, q->twin->layers, il, e); /* inputs of both are scaled alike */
     for (int i = 0; st == OK && i < n && step; i++) st = searched_run(q, mm[i].w->name, out, &searched[i], e);
-    for (int i = 0; st == OK && i < n_groups; i++)
-        if (g[i].n > 0) st = group_run(q, &g[i], qk, out, e);
+    for (int i = 0; st == OK && i < n_groups; i++) {
+        if (g[i].n > 0) st = group_run(q, &g[i], false, qk, out, e);
+        if (st == OK && stack[i].n > 0) st = group_run(q, &stack[i], true, qk, out, e);
+    }
     if (st == OK && step && q->twin) st = twin_step(q->twin, e);
     if (st == OK && step) st = calibration_step(q->k, e);
     for (int i = 0; i < n_groups; i++)
         for (int j = 0; j < g[i].n; j++) put_back(q, quant_plan_item(q->plan, g[i].item[j])->src->name, g[i].bytes[j]);
+    for (int i = 0; i < n_groups; i++)
+        for (int j = 0; j < stack[i].n; j++) put_back(q, quant_plan_item(q->plan, stack[i].item[j])->src->name, stack[i].bytes[j]);
     for (int i = 0; i < n; i++) put_back(q, mm[i].w->name, searched[i]);
     if (q->fold) quant_fold_leave(q->fold, q->k->layers, il);
     if (q->fold && q->twin) quant_fold_leave(q->fold, q->twin->layers, il);
@@ -348,7 +375,7 @@ static status part_run(struct quant_solve *q, const struct quant_kernels *qk, bo
 static int64_t count_tensors(const struct quant_solve *q)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < quant_plan_n(q->plan); i++) n += quant_solve_takes(quant_plan_item(q->plan, i));
+    for (int64_t i = 0; i < quant_plan_n(q->plan); i++) n += quant_solve_takes(quant_plan_item(q->plan, i)) || solve_experts_takes(quant_plan_item(q->plan, i));
     return n;
 }
 

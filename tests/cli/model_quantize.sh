@@ -122,4 +122,8 @@ cuanto quantize m-F32.gguf k.gguf Q4_0 --method gptq --calibration t.txt --calib
 cuanto quantize m-F32.gguf kept.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q --resume; cmp kept.gguf solved.gguf && echo 'same after a full disk'
 hit="quantize m-F32.gguf hit.gguf Q4_0 --method gptq --calibration t.txt --calibration-tokens 4096 -q --resume"
 for i in 1 2 3 4; do (cuanto $hit & sleep 0.0$((i * 2)); kill -9 $!; wait $!) >x 2>&1; done; [ -f hit.gguf ] || cuanto $hit; cmp hit.gguf solved.gguf && echo 'same after kills'
+echo "- experts"
+mix() { cuanto quantize $MIXTURE_MODEL $1.gguf Q4_0 --method $2 --calibration t.txt --calibration-tokens 4096 --allow-requantize -q -t $3; }
+mix mix gptq 2; mix mix1 gptq 1; mix mixs search 1; cmp mix.gguf mix1.gguf && echo 'same with one thread'
+cuanto compare $MIXTURE_MODEL mixs.gguf mix.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.5 * c { print "nearer than the search" }'
 cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
