@@ -141,7 +141,7 @@ static status make_choices(struct work *w, struct err *e)
         for (int k = 0; k < SENSE_TYPES; k++) {
             int id = sense_types[k];
             if (isnan(r->error[k]) || !is_offered(w, id, it->cols) || (!it->has_importance && recipe_needs_importance(NULL, r->name, id))) continue;
-            TRY(add_choice(w, i, dtype_by_id(id), sense_loss(r, k) * (is_solved(w, it, id) ? SOLVED : 1), e));
+            TRY(add_choice(w, i, dtype_by_id(id), r->per_error * (double)r->error[k] * (is_solved(w, it, id) ? SOLVED : 1), e));
         }
         if (from->group_len == 0 && (w->all || w->allowed[from->gguf_id])) TRY(add_choice(w, i, from, 0, e));
         if (w->item[i].n == 0)

@@ -47,9 +47,7 @@ static status collect(struct sense *s, struct quant_plan *p, struct err *e)
     for (int64_t i = 0; i < quant_plan_n(p); i++) {
         const struct quant_item *it = quant_plan_item(p, i);
         if (it->kept || it->asked || it->fallback || it->added) continue;
-        struct sense_row *r = &s->row[s->n++];
-        *r = (struct sense_row){ .name = it->src->name, .item = i, .layer = layer_of(it->src->name), .group = -1, .ref = -1 };
-        for (int k = 0; k < SENSE_TYPES; k++) r->kl[k] = NAN;
+        s->row[s->n++] = (struct sense_row){ .name = it->src->name, .item = i, .layer = layer_of(it->src->name), .group = -1, .ref = -1 };
     }
     return OK;
 }
@@ -74,7 +72,6 @@ uint64_t sense_hash(const struct sense *s)
     uint64_t h = hash64(s->model, &s->text, sizeof s->text);
     for (int64_t i = 0; i < s->n; i++) {
         h = hash64(h, s->row[i].error, sizeof s->row[i].error);
-        h = hash64(h, s->row[i].kl, sizeof s->row[i].kl);
         h = hash64(h, &s->row[i].group, sizeof s->row[i].group) + (uint64_t)s->row[i].ref;
     }
     return hash64(h, s->kl, (size_t)s->n_groups * sizeof *s->kl);
@@ -161,50 +158,6 @@ static int reference_type(const float *error)
 
 /* ---- measuring ---- */
 
-/* Formats worth measuring: none that is no larger has less than 0.7 of its error. */
-static bool worth(const struct sense_row *r, int k)
-{
-    const struct dtype *t = dtype_by_id(sense_types[k]);
-    bool beaten = false;
-    if (isnan(r->error[k]) || !(r->error[k] > 0)) return false;
-    for (int i = 0; i < SENSE_TYPES; i++) {
-        const struct dtype *o = dtype_by_id(sense_types[i]);
-        beaten |= o->block_bytes * t->block_len <= t->block_bytes * o->block_len && (double)r->error[i] < 0.7 * (double)r->error[k];
-    }
-    return !beaten;
-}
-
-/* A head is a large part of the model, and its columns matter so unlike each other that a format's error says little about another's: SmolLM2's as MXFP4
- * loses 1.0, at 0.015 of relative error. So each format is tried. */
-static bool is_head(const struct sense_row *r, const struct meter *m)
-{
-    return !strcmp(r->name, "output.weight") || (!strcmp(r->name, "token_embd.weight") && !gguf_tensor(model_gguf(m->model), "output.weight"));
-}
-
-static int64_t trials_of(const struct sense *s, const struct meter *m, const struct group *g)
-{
-    const struct sense_row *r = &s->row[g->row[0]];
-    int64_t n = 0;
-    for (int k = 0; k < SENSE_TYPES; k++) n += is_head(r, m) && worth(r, k);
-    return 1 + n;
-}
-
-static status measure_head(struct sense *s, struct meter *m, const struct trial_tools *t, const struct group *g, struct err *e)
-{
-    struct sense_row *r = &s->row[g->row[0]];
-    for (int k = 0; k < SENSE_TYPES; k++) {
-        struct exchanged x = { 0 };
-        double kl;
-        if (!worth(r, k)) continue;
-        status st = exchange(m, t, r->name, dtype_by_id(sense_types[k]), &x, e);
-        if (st == OK) st = meter_tail(m, g->il, &kl, e);
-        exchange_back(m, &x);
-        if (st != OK) return st;
-        r->kl[k] = (float)fmax(kl, 0);
-    }
-    return OK;
-}
-
 static status measure_group(struct sense *s, struct meter *m, const struct trial_tools *t, const struct group *g, float *out, struct err *e)
 {
     struct exchanged x[GROUP_MAX] = { { 0 } };
@@ -224,15 +177,14 @@ static status measure_groups(struct sense *s, struct meter *m, const struct tria
 {
     struct bar bar;
     int64_t parts = 0, done = 0;
-    for (int64_t i = 0; i < s->n_groups; i++) parts += trials_of(s, m, &g[i]) * (m->n_layer + 2 - max_i64(0, g[i].il));
+    for (int64_t i = 0; i < s->n_groups; i++) parts += m->n_layer + 2 - max_i64(0, g[i].il);
     bar_begin(&bar, c, "measure", "layers", parts);
     status st = meter_start(m, e);
     for (int64_t i = 0; st == OK && i < s->n_groups; i++) {
         while (st == OK && m->il < g[i].il) st = meter_step(m, e);
         bar_update(&bar, done, s->row[g[i].row[0]].name);
         if (st == OK) st = measure_group(s, m, t, &g[i], &s->kl[i], e);
-        if (st == OK && is_head(&s->row[g[i].row[0]], m)) st = measure_head(s, m, t, &g[i], e);
-        done += trials_of(s, m, &g[i]) * (m->n_layer + 2 - max_i64(0, g[i].il));
+        done += m->n_layer + 2 - max_i64(0, g[i].il);
     }
     bar_end(&bar);
     return st;
@@ -285,10 +237,9 @@ static int64_t windows_for(const struct cli *c, const struct model *m, int64_t n
 
 double sense_passes(const struct sense *s, const struct cli *c, const struct calibration *k)
 {
-    enum { HEAD_TRIALS = 8 };
     double layers, head, tokens = (double)(windows_for(c, k->model, s->n) * MEASURE_CTX);
     macs_of(k->model, &layers, &head);
-    double macs = macs_a_token(k->model, s->n) + HEAD_TRIALS * (head + (gguf_tensor(model_gguf(k->model), "output.weight") ? 0 : layers));
+    double macs = macs_a_token(k->model, s->n);
     return tokens * macs / ((double)k->n_rows * layers);
 }
 
@@ -315,19 +266,19 @@ static status measure(struct sense *s, const struct sense_options *o, const stru
 /* ---- from KL and errors to KL for an error ---- */
 
 /* What a unit of error cost in other models: geometric means over the layers of SmolLM2-135M and Qwen2.5-Coder 0.5B, which are 1.5 to 2 times apart, the
- * smaller model above; the head is SmolLM2's, which is its embedding too. First and last layers cost three times as much (2 to 18, and 2.5 to 9). What
- * counts for a choice is how they differ from each other. */
+ * smaller model above; a head of its own: Qwen2.5-Coder 1.5B; one that is the embedding too, all columns alike: SmolLM2. First and last layers cost three
+ * times as much (2 to 18, and 2.5 to 9). What counts for a choice is how they differ from each other. */
 static double usual(const struct sense_row *r, int n_layer, bool tied)
 {
     static const struct { const char *role; double price; } prices[] = {
-        { "output.weight", 8 }, { "token_embd.weight", 0.23 }, { "attn_v.", 0.074 }, { "attn_qkv.", 0.074 }, { "attn_output.", 0.052 }, { "attn_q.", 0.059 },
+        { "output.weight", 3 }, { "token_embd.weight", 0.23 }, { "attn_v.", 0.074 }, { "attn_qkv.", 0.074 }, { "attn_output.", 0.052 }, { "attn_q.", 0.059 },
         { "attn_k.", 0.059 }, { "ffn_gate", 0.12 }, { "ffn_up", 0.12 }, { "ffn_down", 0.14 },
     };
     const char *role = role_of(r->name);
     double price = 0.1;
     for (int i = ARRAY_LEN(prices) - 1; i >= 0; i--)
         if (!strncmp(role, prices[i].role, strlen(prices[i].role))) price = prices[i].price;
-    if (tied && !strcmp(role, "token_embd.weight")) price = prices[0].price;
+    if (tied && !strcmp(role, "token_embd.weight")) price = 8;
     return r->layer == 0 || r->layer == n_layer - 1 ? 3 * price : price;
 }
 
@@ -345,17 +296,6 @@ static void ascribe(struct sense *s, bool tied)
             if (s->row[j].group == r->group && s->row[j].ref >= 0) sum += (double)s->row[j].error[s->row[j].ref];
         if (sum > 0) r->per_error = fmax((double)s->kl[r->group], 1e-9) / sum;
     }
-}
-
-double sense_loss(const struct sense_row *r, int k)
-{
-    int near = -1;
-    for (int i = 0; i < SENSE_TYPES; i++) {
-        if (isnan(r->kl[i])) continue;
-        if (near < 0 || fabsf(logf(r->error[k] / r->error[i])) < fabsf(logf(r->error[k] / r->error[near]))) near = i;
-    }
-    if (!(r->error[k] > 0)) return 0;
-    return near < 0 ? r->per_error * (double)r->error[k] : (double)r->kl[near] * (double)r->error[k] / (double)r->error[near];
 }
 
 /* ---- the file ---- */
@@ -392,11 +332,6 @@ static status save(const struct sense *s, const char *path, struct err *e)
         json_begin(&o, "errors", '[');
         for (int k = 0; k < SENSE_TYPES; k++) json_put_f64(&o, NULL, (double)r->error[k]);
         json_end(&o, ']');
-        bool measured = false;
-        for (int k = 0; k < SENSE_TYPES; k++) measured |= !isnan(r->kl[k]);
-        if (measured) json_begin(&o, "kl", '[');
-        for (int k = 0; measured && k < SENSE_TYPES; k++) json_put_f64(&o, NULL, (double)r->kl[k]);
-        if (measured) json_end(&o, ']');
         json_end(&o, '}');
     }
     json_end(&o, ']');
@@ -454,15 +389,13 @@ static bool read_figures(const struct json *list, float out[SENSE_TYPES])
 
 static status read_row(struct sense *s, struct sense_row *r, const struct json *j, const char *path, struct err *e)
 {
-    const struct json *group = json_get(j, "group"), *ref = json_get(j, "reference"), *errors = json_get(j, "errors"), *kl = json_get(j, "kl");
+    const struct json *group = json_get(j, "group"), *ref = json_get(j, "reference"), *errors = json_get(j, "errors");
     if (!is_text(json_get(j, "name"), r->name))
         return err_set(e, ERR_USAGE, "%s: holds other tensors than are to be allocated, beginning with %s", path, r->name);
     if (!group || group->kind != JSON_INT || group->i < -1 || group->i >= s->n_groups) return bad_file(path, r->name, e);
     if (!ref || ref->kind != JSON_INT || ref->i < -1 || ref->i >= SENSE_TYPES) return bad_file(path, r->name, e);
     r->group = (int)group->i, r->ref = (int)ref->i;
-    if (!read_figures(errors, r->error) || (kl && !read_figures(kl, r->kl))) return bad_file(path, r->name, e);
-    for (int k = 0; k < SENSE_TYPES; k++)
-        if (!isnan(r->kl[k]) && !(r->error[k] > 0)) return bad_file(path, r->name, e);
+    if (!read_figures(errors, r->error)) return bad_file(path, r->name, e);
     return r->ref >= 0 && isnan(r->error[r->ref]) ? bad_file(path, r->name, e) : OK;
 }
 

@@ -15,7 +15,6 @@ struct sense_row {
     int group;                   /* what was exchanged together; -1: not measured */
     int ref;                     /* index into sense_types of the format it was exchanged for */
     float error[SENSE_TYPES];    /* sum w (x - y)^2 / sum w x^2; NaN: does not fit its rows */
-    float kl[SENSE_TYPES];       /* measured for this tensor in this format: heads. NaN: not */
     double per_error;            /* KL for a unit of error */
 };
 struct sense {
@@ -39,8 +38,6 @@ struct sense_options {
  * and importance (ERR_USAGE naming what differs otherwise); what had to be measured is written to it. ERR_INTERRUPTED. */
 status sense_open(struct sense *s, struct quant_plan *plan, const struct sense_options *o, struct err *e) MUST_USE;
 void sense_close(struct sense *s); /* accepts a zeroed one */
-/* sense_loss - KL that tensor `row` costs in format sense_types[k], which fits. */
-double sense_loss(const struct sense_row *r, int k);
 /* sense_passes - how long a measurement takes, in passes of the whole calibration text through the layers. */
 double sense_passes(const struct sense *s, const struct cli *c, const struct calibration *k);
 uint64_t sense_hash(const struct sense *s); /* of all figures */
