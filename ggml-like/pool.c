@@ -58,11 +58,11 @@ struct elastic {
 struct pool {
     struct word phase;
     _Alignas(CACHE_LINE) _Atomic int arrived;
-    _Atomic int64_t late_ns; /* waited in barriers beyond the spinning, by all threads */
-    _Alignas(CACHE_LINE) pool_fn fn; /* written before start moves, read after; n too */
+    _Atomic int64_t late_ns; /* waited in barriers of elastic jobs beyond the spinning, by all threads */
+    _Alignas(CACHE_LINE) pool_fn fn; /* written before start moves, read after; n and counts_late too */
     void *ctx;
     int n; /* threads of this job */
-    bool stop;
+    bool counts_late, stop; /* counts_late: an elastic job */
     struct elastic elastic;
     int n_threads, n_started;
     int spins; /* 0 when there are more threads than processors: spinning would then hold up the thread that is waited for */
@@ -160,16 +160,18 @@ static void word_advance(struct word *w)
 
 void pool_barrier(struct pool *p)
 {
-    if (p->n == 1) return;
-    /* Read before arriving: the phase cannot move until this thread has arrived. */
+    /* Read before arriving: until this thread has arrived the phase cannot move, nor can the next job begin, which may have another n. */
+    const int last = p->n - 1;
+    const bool counts = p->counts_late;
+    if (last == 0) return;
     uint32_t phase = atomic_load_explicit(&p->phase.seq, memory_order_relaxed);
-    if (atomic_fetch_add(&p->arrived, 1) == p->n - 1) {
+    if (atomic_fetch_add(&p->arrived, 1) == last) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed); /* published by the phase */
         word_advance(&p->phase);
     } else if (!word_spin(&p->phase, phase, p->spins)) {
         int64_t t0 = now_ns();
         word_sleep_on(&p->phase, phase);
-        atomic_fetch_add_explicit(&p->late_ns, now_ns() - t0, memory_order_relaxed); /* at a job's end: for the next window */
+        if (counts) atomic_fetch_add_explicit(&p->late_ns, now_ns() - t0, memory_order_relaxed); /* at a job's end: for the next window */
     }
 }
 
@@ -185,17 +187,18 @@ static void *worker_main(void *arg)
     }
 }
 
-static void run_on(struct pool *p, int n, pool_fn fn, void *ctx)
+static void run_on(struct pool *p, int n, bool elastic, pool_fn fn, void *ctx)
 {
     p->fn = fn;
     p->ctx = ctx;
     p->n = n;
+    p->counts_late = elastic;
     for (int i = 0; i < n - 1; i++) word_advance(&p->worker[i].start);
     fn(ctx, 0, n);
     pool_barrier(p);
 }
 
-void pool_run(struct pool *p, pool_fn fn, void *ctx) { run_on(p, p->n_threads, fn, ctx); }
+void pool_run(struct pool *p, pool_fn fn, void *ctx) { run_on(p, p->n_threads, false, fn, ctx); }
 
 /* n threads did in (run - late) what n - 1 do in n / (n - 1) of that: fewer are faster when late > run / n. */
 static void adapt(struct elastic *s, int most, int64_t late_ns, int64_t now)
@@ -221,7 +224,7 @@ void pool_run_elastic(struct pool *p, pool_fn fn, void *ctx)
     }
     int64_t t0 = now_ns();
     if (s->run_ns == 0) atomic_store_explicit(&p->late_ns, 0, memory_order_relaxed);
-    run_on(p, s->n, fn, ctx);
+    run_on(p, s->n, true, fn, ctx);
     int64_t t1 = now_ns();
     s->run_ns += t1 - t0;
     if (s->run_ns >= WINDOW_NS) adapt(s, p->n_threads, atomic_load_explicit(&p->late_ns, memory_order_relaxed) / max_i64(s->n - 1, 1), t1);

@@ -143,6 +143,32 @@ TEST(pool_leaves_out_threads_that_are_late)
     pool_close(p);
 }
 
+static void first_naps(void *ctx, int ith, int nth)
+{
+    if (ith == 0) nap(30);
+}
+
+static void all_nap(void *ctx, int ith, int nth)
+{
+    if (ith == 0) *(int *)ctx = nth;
+    nap(10);
+}
+
+/* Threads wait for the first one's work between the jobs: that is no late thread. */
+TEST(pool_counts_waiting_in_elastic_jobs_alone)
+{
+    struct pool *p = NULL;
+    int nth = 3, least = 3;
+    CHECK(pool_open(&p, 3, NULL) == OK);
+    for (int i = 0; p && i < 8; i++) {
+        pool_run(p, first_naps, NULL);
+        pool_run_elastic(p, all_nap, &nth);
+        least = nth < least ? nth : least;
+    }
+    CHECK_MSG(least > 1, "only %d thread left", least);
+    pool_close(p);
+}
+
 static void cover(int64_t n, int64_t grain, int nth)
 {
     int64_t at = 0, smallest = INT64_MAX, largest = 0;
@@ -249,4 +275,5 @@ TEST(op_take_gives_each_item_once)
 
 SUITE(pool, T(pool_barrier_separates_rounds), T(pool_runs_each_job_once_on_every_thread), T(pool_wakes_threads_that_fell_asleep),
       T(pool_range_covers_exactly_and_evenly), T(pool_refuses_thread_counts_out_of_range), T(pool_open_survives_allocation_failure),
-      T(pool_leaves_out_threads_that_are_late), T(op_take_gives_each_item_once));
+      T(pool_leaves_out_threads_that_are_late), T(pool_counts_waiting_in_elastic_jobs_alone),
+      T(op_take_gives_each_item_once));
