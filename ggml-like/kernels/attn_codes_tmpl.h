@@ -9,6 +9,7 @@
  * The sums are exact: what is stacked with a row cannot matter, and its own scales come from its own keys only.
  * A q4_0 row is copied into blocks of q8_0 first, which hold the same numbers. */
 #include "ggml-like/kernels/attn_tmpl.h"
+#include <float.h>
 
 enum { CODES = 32, WORD_MAX = 32767 };
 #define WORDS_MIN 0x1p-100f /* what is smaller counts as 0: its scale's reciprocal might not be finite */
@@ -61,8 +62,8 @@ struct words_scale {
 
 static struct words_scale words_scale(float top, float bad)
 {
-    bool some = top >= WORDS_MIN && top <= 0x1p126f;
-    return (struct words_scale){ some ? (float)WORD_MAX / top : 0.0f, (some ? top / (float)WORD_MAX : 0.0f) + bad };
+    bool some = top >= WORDS_MIN && top <= FLT_MAX;
+    return (struct words_scale){ some ? (float)WORD_MAX / top : 0.0f, (some ? top / (float)WORD_MAX : top > FLT_MAX ? NAN : 0.0f) + bad };
 }
 
 /* ---- logits ---- */
