@@ -26,6 +26,7 @@ enum {
 /* Of pool_run_elastic. With a busy process on one of two cores SmolLM2 generated 24 to 39 tokens/s with two threads, this way 90 to
  * 195, one thread alone 163. */
 enum {
+    LATE_NS = 500000,          /* a shorter wait is an uneven share (a panel of 8960 columns, 512 tokens: 260 us), a time slice is 3 to 4 ms */
     WINDOW_NS = 20000000,      /* of jobs, between two looks at the waiting */
     RETRY_NS = 100000000,      /* before one thread more is tried, twice as long after each try that failed, */
     RETRY_NS_MAX = 1600000000, /* up to this: a window in eighty */
@@ -58,7 +59,7 @@ struct elastic {
 struct pool {
     struct word phase;
     _Alignas(CACHE_LINE) _Atomic int arrived;
-    _Atomic int64_t late_ns; /* waited in barriers of elastic jobs beyond the spinning, by all threads */
+    _Atomic int64_t late_ns; /* waited long in barriers of elastic jobs, by all threads */
     _Alignas(CACHE_LINE) pool_fn fn; /* written before start moves, read after; n and counts_late too */
     void *ctx;
     int n; /* threads of this job */
@@ -171,7 +172,8 @@ void pool_barrier(struct pool *p)
     } else if (!word_spin(&p->phase, phase, p->spins)) {
         int64_t t0 = now_ns();
         word_sleep_on(&p->phase, phase);
-        if (counts) atomic_fetch_add_explicit(&p->late_ns, now_ns() - t0, memory_order_relaxed); /* at a job's end: for the next window */
+        int64_t waited = counts ? now_ns() - t0 : 0;
+        if (waited >= LATE_NS) atomic_fetch_add_explicit(&p->late_ns, waited, memory_order_relaxed); /* at a job's end: for the next window */
     }
 }
 
