@@ -803,7 +803,7 @@ LEVEL_TEST(attn_codes_pass_on_what_is_not_finite)
         }
         for (int i = 0; i < 64; i++) d.q[i] = i == 5 ? 2e38f : 0.0f; /* finite: the key that is largest there takes all */
         int first = 0;
-        for (int j = 1; j <= d.hi[0]; j++)
+        for (int j = 1; j < d.hi[0]; j++)
             if (d.kf[j * 64 + 5] > d.kf[first * 64 + 5]) first = j;
         attn_run(k, &d, &d.a);
         for (int i = 0; i < 64; i++) CHECK(fabsf(d.out[i] - d.vf[first * 64 + i]) < 1e-3f * (1.0f + fabsf(d.vf[first * 64 + i])));

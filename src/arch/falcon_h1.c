@@ -31,7 +31,7 @@ static status setup(struct model *m, struct err *e)
 static val layer(const struct build *b, int il, val x)
 {
     val h = norm(b, il, x, W_ATTN_NORM);
-    val both = op_add(b->p, mamba2_mixer(b, il, h), self_attention(b, il, h));
+    val attention = self_attention(b, il, h), both = op_add(b->p, mamba2_mixer(b, il, h), attention); /* recorded in this order by every compiler */
     x = op_add(b->p, last_rows(b, il, x), both);
     return op_add(b->p, x, dense(b, il, norm(b, il, x, W_FFN_NORM)));
 }
