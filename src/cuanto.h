@@ -6,6 +6,7 @@
  *   session_open(&s, en, &(struct session_options){ .n_ctx = 4096 }, &e);  one conversation: its KV cache and position
  *   tokenizer_encode(...); engine_forward(...); sampler_sample(...); */
 #pragma once
+#include "src/adapter_write.h"
 #include "src/beam.h"
 #include "src/chat.h"
 #include "src/dry.h"

@@ -3,6 +3,8 @@
 #include "src/arch.h"
 #include "src/lora.h"
 
+enum { LORA_RANK_MAX = 4096 };
+
 struct lora_pair {
     struct tensor a, b; /* type NULL: no adapter for this weight */
     float factor;       /* alpha / rank, or 1 */

@@ -324,4 +324,64 @@ TEST(lora_is_part_of_a_session)
     model_close(r.m);
 }
 
-SUITE(lora, T(lora_equals_merged_weights), T(lora_refuses_what_does_not_fit_by_name), T(lora_is_part_of_a_session));
+/* ---- writing ---- */
+
+enum { W_IN = 64, W_OUT = 64, W_RANK = 3, W_EXPERTS = 5 };
+
+/* What adapter_write_gguf makes is what the same pairs are, written by hand: read back, and each number in its place. */
+TEST(lora_writes_what_it_reads)
+{
+    const char *base = test_tmp("lora_w_base.gguf"), *path = test_tmp("lora_w.gguf");
+    static float a[W_EXPERTS * W_RANK * 512], b[W_EXPERTS * 512 * W_RANK];
+    struct rig r;
+    struct err e = { 0 };
+    struct adapter *ad = NULL;
+    struct gguf g;
+    struct str text;
+    int64_t seed = 0;
+    uint64_t rng = 4;
+    for (int i = 0; i < ARRAY_LEN(a); i++) a[i] = test_randf(&rng), b[i] = test_randf(&rng);
+    CHECK(tiny_model(base, &(struct tiny_options){ .arch = "llama", .n_expert = W_EXPERTS }, &e) == OK);
+    open_model(&r, base, false);
+    const struct tensor *down = gguf_tensor(&r.m->g, "blk.1.ffn_down_exps.weight");
+    struct adapter_tensor t[] = {
+        { .base = "blk.0.attn_q.weight", .in = W_IN, .out = W_OUT, .rank = W_RANK, .a = a, .b = b },
+        { .base = "blk.1.ffn_down_exps.weight", .in = down->ne[0], .out = down->ne[1], .rank = 2, .n_mat = W_EXPERTS, .a = a, .b = b },
+        { .base = "token_embd.weight", .in = TINY_TOKENS, .out = 64, .rank = 2, .a = a, .b = b },
+    };
+    struct adapter_note notes[] = { { "training.base", NOTE_TEXT, .text = "abc" }, { "training.seed", NOTE_INT, .i = 42 }, { "training.lr", NOTE_FLOAT, .f = 0.5 } };
+    struct adapter_file f = { .m = r.m, .tensor = t, .n = 3, .alpha = 6, .note = notes, .n_notes = 3 };
+    CHECK_MSG(adapter_write_gguf(path, &f, &e) == OK && adapter_open(&ad, path, r.m, &e) == OK && gguf_open(&g, path, true, &e) == OK, "%s", e.text);
+    struct adapter_info info;
+    adapter_info(ad, &info);
+    CHECK(info.n_matrices == 3 && info.alpha == 6 && info.rank_min == 2 && info.rank_max == 3);
+    CHECK(gguf_get_str(&g, "training.base", &text, &e) && text.n == 3 && gguf_get_i64(&g, "training.seed", 0, 100, &seed, &e) && seed == 42);
+    CHECK(!memcmp(gguf_tensor(&g, "blk.0.attn_q.weight.lora_b")->data, b, sizeof(float) * W_OUT * W_RANK));
+    const float *flat = gguf_tensor(&g, "token_embd.weight.lora_a")->data;
+    CHECK(flat[2 * 7 + 1] == a[TINY_TOKENS + 7] && flat[2 * 7] == a[7]);
+    gguf_close(&g), adapter_close(ad);
+    f.type = dtype_by_id(GGUF_F16);
+    CHECK_MSG(adapter_write_gguf(path, &f, &e) == OK && gguf_open(&g, path, true, &e) == OK, "%s", e.text);
+    float *half = floats_of(gguf_tensor(&g, "blk.0.attn_q.weight.lora_a"));
+    for (int i = 0; i < W_IN * W_RANK; i++) CHECK(fabsf(half[i] - a[i]) <= fabsf(a[i]) / 2048 + 1e-7f);
+    free(half), gguf_close(&g);
+    const struct { struct adapter_file f; struct adapter_tensor t; struct adapter_note n; status want; const char *text; } wrong[] = {
+        { { .alpha = 1, .n = 0 }, { 0 }, { 0 }, ERR_USAGE, "without tensors" },
+        { { .alpha = NAN, .n = 1 }, { 0 }, { 0 }, ERR_USAGE, "alpha is nan" },
+        { { .type = dtype_by_id(GGUF_Q8_0), .n = 1 }, { 0 }, { 0 }, ERR_USAGE, "an adapter in Q8_0" },
+        { { .n = 1 }, { .base = "blk.7.attn_q.weight", .in = 64, .out = 64, .rank = 1 }, { 0 }, ERR_FORMAT, "the model has no such tensor" },
+        { { .n = 1 }, { .base = "blk.0.attn_q.weight", .in = 32, .out = 64, .rank = 1 }, { 0 }, ERR_FORMAT, "for [32, 64, 1], the model's tensor is [64, 64, 1]" },
+        { { .n = 1 }, { .base = "blk.0.attn_q.weight", .in = 64, .out = 64, .rank = 5000 }, { 0 }, ERR_USAGE, "rank is 5000" },
+        { { .n = 1, .n_notes = 1 }, t[0], { "adapter.type", NOTE_TEXT, .text = "x" }, ERR_USAGE, "adapter.type is not for notes" },
+    };
+    for (int i = 0; i < ARRAY_LEN(wrong); i++) {
+        struct adapter_file bad_file = wrong[i].f;
+        bad_file.m = r.m, bad_file.tensor = &wrong[i].t, bad_file.note = &wrong[i].n;
+        e = (struct err){ 0 };
+        CHECK(adapter_write_gguf(test_tmp("lora_w_bad.gguf"), &bad_file, &e) == wrong[i].want);
+        CHECK_HAS(e.text, wrong[i].text);
+    }
+    close_rig(&r);
+}
+
+SUITE(lora, T(lora_equals_merged_weights), T(lora_refuses_what_does_not_fit_by_name), T(lora_is_part_of_a_session), T(lora_writes_what_it_reads));
