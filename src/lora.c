@@ -97,7 +97,8 @@ static status bind(struct adapter *a, const struct weight_row *r, int il, const 
     if (!tb || vector) return err_set(e, ERR_FORMAT, "%s: %s: adapters of vectors are not supported", path, ta->name);
     if (r->id == W_PER_LAYER_EMBD) return err_set(e, ERR_FORMAT, "%s: %s: adapters of this table are not supported", path, ta->name);
     int64_t rank = tb->ne[0];
-    if (rank < 1 || rank > LORA_RANK_MAX) return err_set(e, ERR_FORMAT, "%s: %s: rank is %lld, expected 1 to %d", path, tb->name, (long long)rank, LORA_RANK_MAX);
+    if (rank < 1 || rank > LORA_RANK_MAX)
+        return err_set(e, ERR_FORMAT, "%s: %s: rank is %lld, expected 1 to %d", path, tb->name, (long long)rank, LORA_RANK_MAX);
     TRY(check_shape(ta, flipped ? rank : w->ne[0], flipped ? w->ne[1] : rank, w->ne[2], path, e));
     TRY(check_shape(tb, rank, flipped ? w->ne[0] : w->ne[1], w->ne[2], path, e));
     struct lora_pair *p = &a->pair[a->n_pairs];

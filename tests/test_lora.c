@@ -349,7 +349,8 @@ TEST(lora_writes_what_it_reads)
         { .base = "blk.1.ffn_down_exps.weight", .in = down->ne[0], .out = down->ne[1], .rank = 2, .n_mat = W_EXPERTS, .a = a, .b = b },
         { .base = "token_embd.weight", .in = TINY_TOKENS, .out = 64, .rank = 2, .a = a, .b = b },
     };
-    struct adapter_note notes[] = { { "training.base", NOTE_TEXT, .text = "abc" }, { "training.seed", NOTE_INT, .i = 42 }, { "training.lr", NOTE_FLOAT, .f = 0.5 } };
+    struct adapter_note notes[] = { { "training.base", NOTE_TEXT, .text = "abc" }, { "training.seed", NOTE_INT, .i = 42 },
+                                    { "training.lr", NOTE_FLOAT, .f = 0.5 } };
     struct adapter_file f = { .m = r.m, .tensor = t, .n = 3, .alpha = 6, .note = notes, .n_notes = 3 };
     CHECK_MSG(adapter_write_gguf(path, &f, &e) == OK && adapter_open(&ad, path, r.m, &e) == OK && gguf_open(&g, path, true, &e) == OK, "%s", e.text);
     struct adapter_info info;
@@ -370,7 +371,8 @@ TEST(lora_writes_what_it_reads)
         { { .alpha = NAN, .n = 1 }, { 0 }, { 0 }, ERR_USAGE, "alpha is nan" },
         { { .type = dtype_by_id(GGUF_Q8_0), .n = 1 }, { 0 }, { 0 }, ERR_USAGE, "an adapter in Q8_0" },
         { { .n = 1 }, { .base = "blk.7.attn_q.weight", .in = 64, .out = 64, .rank = 1 }, { 0 }, ERR_FORMAT, "the model has no such tensor" },
-        { { .n = 1 }, { .base = "blk.0.attn_q.weight", .in = 32, .out = 64, .rank = 1 }, { 0 }, ERR_FORMAT, "for [32, 64, 1], the model's tensor is [64, 64, 1]" },
+        { { .n = 1 }, { .base = "blk.0.attn_q.weight", .in = 32, .out = 64, .rank = 1 }, { 0 }, ERR_FORMAT,
+          "for [32, 64, 1], the model's tensor is [64, 64, 1]" },
         { { .n = 1 }, { .base = "blk.0.attn_q.weight", .in = 64, .out = 64, .rank = 5000 }, { 0 }, ERR_USAGE, "rank is 5000" },
         { { .n = 1, .n_notes = 1 }, t[0], { "adapter.type", NOTE_TEXT, .text = "x" }, ERR_USAGE, "adapter.type is not for notes" },
     };
