@@ -109,13 +109,43 @@ struct attn_spec {
 };
 val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks);
 
+/* ---- gradients (ops_grad.c): what plan_backward (grad.h) records. dy: gradient of an op's result; the others as in that op ---- */
+/* op_norm_grad - of x behind a norm: w as in op_rms_norm or op_layer_norm. */
+val op_norm_grad(struct plan *p, enum norm_form form, val dy, val x, val w, float eps, int64_t dim);
+/* op_act_grad - dy * act'(x), times up where there is one (clamped as ACT_CLAMPED_SWISH does). act: enum act or enum bend. */
+val op_act_grad(struct plan *p, int act, val dy, val x, val up, float limit, const float param[4]);
+val op_gate_grad(struct plan *p, val dy, val x, val g);             /* of g in op_gate(x, g) */
+val op_rows_grad(struct plan *p, val dy);                           /* rows batch->out of the result are dy's, the others zero */
+val op_cols_grad(struct plan *p, val dy, val index, int64_t n);     /* dy's columns added to columns `index` of n */
+val op_slice_grad(struct plan *p, val dy, int64_t width, int64_t first, int64_t n); /* op_slice turned round: zeros elsewhere */
+val op_sum_runs(struct plan *p, val x, int64_t len);                /* the sum of the runs of each row */
+/* op_sum_rows - to[i / len % n] += a b over all rows, i the column, n the elements of `to`; b VAL_NONE: 1. Summed in the order of the rows.
+ * op_scatter - row i of dy is added to row batch->token[i] of `to`; position: batch->pos[i], at most the last. */
+void op_sum_rows(struct plan *p, val a, val b, val to, int64_t len);
+void op_scatter(struct plan *p, val dy, val to, bool position);
+/* op_rope_back - op_rope turned round: what `table` (of op_rope_table) turned on. */
+val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox);
+/* op_matmul_t - w [n][k] any format, x [rows][n] -> x w [rows][k]: the gradient of op_matmul's input.
+ * op_outer - to f32 [n][k] += dy^T x; dy [rows][n], x [rows][k]: the gradient of its matrix. */
+val op_matmul_t(struct plan *p, val w, val x);
+void op_outer(struct plan *p, val dy, val x, val to);
+/* op_attn_grad - y, the result of op_attention(s, q, k, v, sinks), has the gradient dy -> those of q, k, v side by side in each row. Segments begin at
+ * position 0: all they attend to is in the pass. */
+val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks, val y, val dy);
+/* op_score_grad - of x in op_score, for the loss sum batch->weight[i] * score[i]. score: the OP_SCORE. */
+val op_score_grad(struct plan *p, const struct op *score);
+
 /* One row per kind, in op_table (plan.c). */
+struct grad;
 struct op_def {
     const char *name;
     void (*run)(const struct op_run *r, const struct op *op);
     bool in_place; /* dst may take over src[0]'s bytes when this op is its last reader */
-    bool small;    /* cheap for each element: on little data one thread does it alone */
+    bool small;    /* cheap for each element: on little data one thread does it alone, and backward passes do it once more rather than hold its result */
+    bool adds;     /* has no dst: adds to its last source */
+    void (*back)(struct grad *g, const struct op *op, val dy); /* grad.h; NULL: has no backward */
 };
+const struct op_def *op_def(enum op_kind kind);
 void op_run_embed(const struct op_run *r, const struct op *op);
 void op_run_rows(const struct op_run *r, const struct op *op);
 void op_run_rms_norm(const struct op_run *r, const struct op *op);
@@ -159,3 +189,12 @@ void op_run_score(const struct op_run *r, const struct op *op);
 void op_run_score_sum(const struct op_run *r, const struct op *op);
 void op_run_show(const struct op_run *r, const struct op *op);
 void op_run_delta_rule(const struct op_run *r, const struct op *op);
+void op_run_norm_grad(const struct op_run *r, const struct op *op);
+void op_run_act_grad(const struct op_run *r, const struct op *op);
+void op_run_gate_grad(const struct op_run *r, const struct op *op);
+void op_run_rows_grad(const struct op_run *r, const struct op *op);
+void op_run_cols_grad(const struct op_run *r, const struct op *op);
+void op_run_slice_grad(const struct op_run *r, const struct op *op);
+void op_run_sum_runs(const struct op_run *r, const struct op *op);
+void op_run_sum_rows(const struct op_run *r, const struct op *op);
+void op_run_scatter(const struct op_run *r, const struct op *op);

@@ -9,14 +9,18 @@ static bool same_rope(const struct rope_spec *a, const struct rope_spec *b)
            a->yarn_low == b->yarn_low && a->yarn_high == b->yarn_high && a->factor == b->factor;
 }
 
-val op_rope_table(struct plan *p, const struct rope_spec *spec)
+static val rope_table(struct plan *p, const struct rope_spec *spec, bool back)
 {
     for (int32_t i = 0; i < p->n_op; i++)
-        if (p->op[i].kind == OP_ROPE_TABLE && same_rope(&p->op[i].arg.table.spec, spec)) return p->op[i].dst;
+        if (p->op[i].kind == OP_ROPE_TABLE && p->op[i].arg.table.back == back && same_rope(&p->op[i].arg.table.spec, spec)) return p->op[i].dst;
     val y = plan_temp(p, spec->n_rot, p->n_rows);
-    plan_op(p, OP_ROPE_TABLE, y, VAL_NONE, VAL_NONE, VAL_NONE)->arg.table.spec = *spec;
+    struct op *op = plan_op(p, OP_ROPE_TABLE, y, VAL_NONE, VAL_NONE, VAL_NONE);
+    op->arg.table.spec = *spec;
+    op->arg.table.back = back;
     return y;
 }
+
+val op_rope_table(struct plan *p, const struct rope_spec *spec) { return rope_table(p, spec, false); }
 
 val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, bool neox)
 {
@@ -29,6 +33,11 @@ val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, b
     op->arg.rope.first = first;
     op->arg.rope.neox = neox;
     return y;
+}
+
+val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox)
+{
+    return op_rope(p, dy, rope_table(p, spec, true), head_dim, first, neox);
 }
 
 /* Up to SPLIT_ROWS rows may be computed in parts, whose states stand behind the result. */
@@ -76,7 +85,7 @@ void op_run_rope_table(const struct op_run *r, const struct op *op)
         for (int64_t t = begin; t < end; t++) {
             double a = r->x->batch->pos[t] * w;
             y[t * s->n_rot + 2 * i] = (float)(cos(a) * s->mscale);
-            y[t * s->n_rot + 2 * i + 1] = (float)(sin(a) * s->mscale);
+            y[t * s->n_rot + 2 * i + 1] = (float)((op->arg.table.back ? -sin(a) : sin(a)) * s->mscale);
         }
     }
 }

@@ -35,6 +35,9 @@ static inline void op_row_range(const struct op_run *r, const struct op *op, int
     pool_range(op_shape(r->x->plan, op->dst)->ne[1], 1, r->ith, r->nth, begin, end);
 }
 
+/* op_part_of - what vector v has for run `run` of dim columns (ops_norm.c); NULL for VAL_NONE. */
+const float *op_part_of(const struct op_run *r, val v, int64_t run, int64_t dim);
+
 /* ---- matmuls (ops_matmul.c) ---- */
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }

@@ -113,7 +113,7 @@ void op_run_rms_norm(const struct op_run *r, const struct op *op)
 }
 
 /* A vector of one run's length serves all runs; a longer one has a part for each. */
-static const float *part_of(const struct op_run *r, val v, int64_t run, int64_t dim)
+const float *op_part_of(const struct op_run *r, val v, int64_t run, int64_t dim)
 {
     if (v == VAL_NONE) return NULL;
     int64_t n = op_shape(r->x->plan, v)->ne[0];
@@ -128,7 +128,7 @@ void op_run_layer_norm(const struct op_run *r, const struct op *op)
     int64_t dim = op->arg.norm.dim, begin, end;
     pool_range(t->ne[0] / dim * t->ne[1], 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
-        const float *x = src + i * dim, *w = part_of(r, op->src[1], i, dim), *b = part_of(r, op->src[2], i, dim);
+        const float *x = src + i * dim, *w = op_part_of(r, op->src[1], i, dim), *b = op_part_of(r, op->src[2], i, dim);
         float *y = dst + i * dim;
         double sum = 0, square = 0;
         for (int64_t c = 0; c < dim; c++) sum += (double)x[c];

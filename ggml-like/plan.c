@@ -1,5 +1,6 @@
 /* plan - recording, layout and execution of op lists. See plan.h. */
 #include "ggml-like/plan.h"
+#include "ggml-like/grad.h"
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/ops.h"
 #include <assert.h>
@@ -8,34 +9,34 @@
 #include <time.h>
 
 static const struct op_def op_table[OP_KINDS] = {
-    [OP_EMBED] = { "embed", op_run_embed, false },
-    [OP_ROWS] = { "rows", op_run_rows, false, true },
-    [OP_RMS_NORM] = { "rms_norm", op_run_rms_norm, true, true },
-    [OP_ADD] = { "add", op_run_add, true, true },
-    [OP_BIAS] = { "bias", op_run_bias, true, true },
-    [OP_SCALE] = { "scale", op_run_scale, true, true },
-    [OP_SOFTCAP] = { "softcap", op_run_softcap, true },
-    [OP_SILU_MUL] = { "silu_mul", op_run_silu_mul, true, true },
-    [OP_GELU_MUL] = { "gelu_mul", op_run_gelu_mul, true, true },
+    [OP_EMBED] = { "embed", op_run_embed, false, .back = op_back_embed },
+    [OP_ROWS] = { "rows", op_run_rows, false, true, .back = op_back_rows },
+    [OP_RMS_NORM] = { "rms_norm", op_run_rms_norm, true, true, .back = op_back_rms_norm },
+    [OP_ADD] = { "add", op_run_add, true, true, .back = op_back_add },
+    [OP_BIAS] = { "bias", op_run_bias, true, true, .back = op_back_bias },
+    [OP_SCALE] = { "scale", op_run_scale, true, true, .back = op_back_scale },
+    [OP_SOFTCAP] = { "softcap", op_run_softcap, true, .back = op_back_softcap },
+    [OP_SILU_MUL] = { "silu_mul", op_run_silu_mul, true, true, .back = op_back_act },
+    [OP_GELU_MUL] = { "gelu_mul", op_run_gelu_mul, true, true, .back = op_back_act },
     [OP_QUANT] = { "quantize", op_run_quant, false, true },
     [OP_MATMUL] = { "matmul", op_run_matmul, false },
     [OP_ROPE_TABLE] = { "rope_table", op_run_rope_table, false, true },
-    [OP_ROPE] = { "rope", op_run_rope, true, true },
+    [OP_ROPE] = { "rope", op_run_rope, true, true, .back = op_back_rope },
     [OP_KV_STORE] = { "kv_store", op_run_kv_store, false, true },
     [OP_ATTN] = { "attention", op_run_attn, false },
-    [OP_COLS] = { "columns", op_run_cols, false, true },
-    [OP_SLICE] = { "slice", op_run_slice, false, true },
-    [OP_JOIN] = { "join", op_run_join, false, true },
-    [OP_LAYER_NORM] = { "layer_norm", op_run_layer_norm, true, true },
-    [OP_L2_NORM] = { "l2_norm", op_run_l2_norm, true, true },
-    [OP_MUL] = { "mul", op_run_mul, true, true },
-    [OP_MUL_VECTOR] = { "mul_vector", op_run_mul_vector, true, true },
-    [OP_CLAMP] = { "clamp", op_run_clamp, true, true },
-    [OP_GATE] = { "gate", op_run_gate, true, true },
-    [OP_SCALE_RUNS] = { "scale_runs", op_run_scale_runs, true, true },
-    [OP_ACT] = { "activation", op_run_act, true, true },
-    [OP_ADD_POSITION] = { "add_position", op_run_add_position, true, true },
-    [OP_ROW_FACTOR] = { "row_factor", op_run_row_factor, true, true },
+    [OP_COLS] = { "columns", op_run_cols, false, true, .back = op_back_cols },
+    [OP_SLICE] = { "slice", op_run_slice, false, true, .back = op_back_slice },
+    [OP_JOIN] = { "join", op_run_join, false, true, .back = op_back_join },
+    [OP_LAYER_NORM] = { "layer_norm", op_run_layer_norm, true, true, .back = op_back_layer_norm },
+    [OP_L2_NORM] = { "l2_norm", op_run_l2_norm, true, true, .back = op_back_l2_norm },
+    [OP_MUL] = { "mul", op_run_mul, true, true, .back = op_back_mul },
+    [OP_MUL_VECTOR] = { "mul_vector", op_run_mul_vector, true, true, .back = op_back_mul_vector },
+    [OP_CLAMP] = { "clamp", op_run_clamp, true, true, .back = op_back_clamp },
+    [OP_GATE] = { "gate", op_run_gate, true, true, .back = op_back_gate },
+    [OP_SCALE_RUNS] = { "scale_runs", op_run_scale_runs, true, true, .back = op_back_scale_runs },
+    [OP_ACT] = { "activation", op_run_act, true, true, .back = op_back_act },
+    [OP_ADD_POSITION] = { "add_position", op_run_add_position, true, true, .back = op_back_add_position },
+    [OP_ROW_FACTOR] = { "row_factor", op_run_row_factor, true, true, .back = op_back_row_factor },
     [OP_ROUTE] = { "route", op_run_route, false },
     [OP_MOE_SORT] = { "moe_sort", op_run_moe_sort, false },
     [OP_MOE_QUANT] = { "moe_quantize", op_run_moe_quant, false },
@@ -50,8 +51,18 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SCORE_SUM] = { "score_sum", op_run_score_sum, false },
     [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
     [OP_SHOW] = { "show", op_run_show, false },
+    [OP_NORM_GRAD] = { "norm_grad", op_run_norm_grad, true, true },
+    [OP_ACT_GRAD] = { "activation_grad", op_run_act_grad, true, true },
+    [OP_GATE_GRAD] = { "gate_grad", op_run_gate_grad, false, true },
+    [OP_ROWS_GRAD] = { "rows_grad", op_run_rows_grad, false, true },
+    [OP_COLS_GRAD] = { "columns_grad", op_run_cols_grad, false, true },
+    [OP_SLICE_GRAD] = { "slice_grad", op_run_slice_grad, false, true },
+    [OP_SUM_RUNS] = { "sum_runs", op_run_sum_runs, false, true },
+    [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
+    [OP_SCATTER] = { "scatter", op_run_scatter, false, true, .adds = true },
 };
 
+const struct op_def *op_def(enum op_kind kind) { return &op_table[kind]; }
 const char *op_name(enum op_kind kind) { return op_table[kind].name; }
 
 void plan_init(struct plan *p, const struct kernels *k) { *p = (struct plan){ .k = k }; }
@@ -67,7 +78,8 @@ void plan_reset(struct plan *p, int64_t n_rows, int64_t n_out, int64_t max_rows)
 {
     assert(n_rows <= max_rows && n_out <= n_rows);
     p->n_op = p->n_val = 0;
-    p->bytes = 0;
+    p->bytes = p->held_bytes = 0;
+    p->split = 0;
     p->n_rows = n_rows;
     p->n_out = n_out;
     p->max_rows = max_rows;
@@ -159,7 +171,8 @@ struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val
 {
     assert(p->n_op < p->cap_op);
     struct op *op = &p->op[p->n_op];
-    *op = (struct op){ .kind = kind, .dst = dst, .src = { a, b, c, VAL_NONE } };
+    *op = (struct op){ .kind = kind, .dst = dst, .src = { a, b, c } };
+    for (int i = 3; i < OP_SRC; i++) op->src[i] = VAL_NONE;
     if (dst != VAL_NONE) p->val[dst].last = p->n_op;
     for (int i = 0; i < OP_SRC; i++)
         if (op->src[i] != VAL_NONE) p->val[op->src[i]].last = p->n_op;
@@ -169,7 +182,7 @@ struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val
 
 /* ---- layout ---- */
 
-enum { LIVE_MAX = 64 };
+enum { LIVE_MAX = 512 }; /* a layer and its backward pass: up to 60 */
 struct live {
     int32_t n;
     val v[LIVE_MAX];
@@ -214,7 +227,7 @@ static void live_expire(struct plan *p, struct live *l, int32_t op)
 static bool place(struct plan *p, struct live *l, int32_t i)
 {
     struct op *op = &p->op[i];
-    if (op->dst == VAL_NONE || !p->val[op->dst].temp || live_find(l, op->dst) >= 0) return true;
+    if (op->dst == VAL_NONE || !p->val[op->dst].temp || p->val[op->dst].held || live_find(l, op->dst) >= 0) return true;
     struct value *d = &p->val[op->dst];
     val s = op->src[0];
     int32_t at = s == VAL_NONE ? -1 : live_find(l, s);
@@ -228,7 +241,7 @@ static bool place(struct plan *p, struct live *l, int32_t i)
 
 static bool overlap(const struct value *a, const struct value *b)
 {
-    return a->temp && b->temp && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+    return a->temp && b->temp && a->held == b->held && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
 }
 
 /* Element-wise ops on little data: sharing them out takes longer than doing them (a barrier and the late comer it waits for: 0.2 to 1.5 us), and one
@@ -244,12 +257,21 @@ static bool op_is_solo(const struct plan *p, const struct op *op)
     return n <= SOLO_MAX;
 }
 
+/* What an op adds to: its last source. */
+static val adds_to(const struct op *op)
+{
+    int i = OP_SRC - 1;
+    while (i > 0 && op->src[i] == VAL_NONE) i--;
+    return op->src[i];
+}
+
 /* Must op b wait for op a of the same barrier-free stretch? Yes if it reads what a writes, or writes bytes that a touches. The KV cache is
  * written by OP_KV_STORE only and read by OP_ATTN only; a recurrent state by the one op of its layer that reads it. */
 static bool depends(const struct plan *p, const struct op *a, const struct op *b)
 {
     if (a->solo && b->solo) return false;
     if (a->kind == OP_KV_STORE && b->kind == OP_ATTN) return true;
+    if (op_table[a->kind].adds && op_table[b->kind].adds && adds_to(a) == adds_to(b)) return true;
     for (int i = 0; i < OP_SRC; i++) {
         if (b->src[i] != VAL_NONE && a->dst != VAL_NONE && (b->src[i] == a->dst || overlap(&p->val[b->src[i]], &p->val[a->dst])))
             return true;
@@ -258,9 +280,23 @@ static bool depends(const struct plan *p, const struct op *a, const struct op *b
     return a->dst != VAL_NONE && b->dst != VAL_NONE && overlap(&p->val[a->dst], &p->val[b->dst]);
 }
 
+/* What is read on the other side of the split has bytes of its own, which nothing else uses. */
+static void place_held(struct plan *p)
+{
+    p->held_bytes = 0;
+    for (int32_t i = 0; i < p->split; i++) {
+        struct value *v = p->op[i].dst == VAL_NONE ? NULL : &p->val[p->op[i].dst];
+        if (!v || !v->temp || v->held || v->last < p->split) continue;
+        v->held = true;
+        v->offset = p->held_bytes;
+        p->held_bytes += v->bytes;
+    }
+}
+
 status plan_finish(struct plan *p, struct err *e)
 {
     struct live l = { 0 };
+    place_held(p);
     for (int32_t i = 0; i < p->n_op; i++) {
         if (!place(p, &l, i)) return err_set(e, ERR_RUNTIME, "plan: more than %d values alive at op %d", LIVE_MAX, i);
         live_expire(p, &l, i);
@@ -308,31 +344,45 @@ void plan_prune(struct plan *p)
     for (int32_t i = 0; i < p->n_op; i++) p->op[i].live = false;
     for (int32_t i = p->n_op - 1; i >= 0; i--) {
         struct op *op = &p->op[i];
-        if (op->dst != VAL_NONE && p->val[op->dst].live) op->live = true;
+        if ((op->dst != VAL_NONE && p->val[op->dst].live) || op_table[op->kind].adds) op->live = true;
         else if (shown_input(p, op) != VAL_NONE) only_show(op), op->live = true;
         if (op->live) mark(p, i);
     }
-    int32_t n = 0;
-    for (val v = 0; v < p->n_val; v++) p->val[v].last = -1;
+    int32_t n = 0, split = p->split;
     for (int32_t i = 0; i < p->n_op; i++) {
-        if (!p->op[i].live) continue;
-        p->op[n] = p->op[i];
-        const struct op *op = &p->op[n];
-        if (op->dst != VAL_NONE) p->val[op->dst].last = n;
-        for (int k = 0; k < OP_SRC; k++)
-            if (op->src[k] != VAL_NONE) p->val[op->src[k]].last = n;
-        n++;
+        const struct op *op = &p->op[i];
+        if (op->live) p->op[n++] = *op;
+        else if (i < split) p->split--;
     }
     p->n_op = n;
+    for (val v = 0; v < p->n_val; v++)
+        for (int i = 0; i < ARRAY_LEN(p->val[v].quant); i++) {
+            val *q = &p->val[v].quant[i];
+            if (*q != VAL_NONE && !p->val[*q].live) *q = VAL_NONE; /* nobody may ask for it again */
+        }
+    plan_relink(p);
+}
+
+void plan_relink(struct plan *p)
+{
+    for (val v = 0; v < p->n_val; v++) p->val[v].last = -1;
+    for (int32_t i = 0; i < p->n_op; i++) {
+        const struct op *op = &p->op[i];
+        if (op->dst != VAL_NONE) p->val[op->dst].last = i;
+        for (int k = 0; k < OP_SRC; k++)
+            if (op->src[k] != VAL_NONE) p->val[op->src[k]].last = i;
+    }
 }
 
 /* ---- execution ---- */
 
-void *op_data(const struct op_run *r, val v)
+void *plan_data(const struct plan_exec *x, val v)
 {
-    const struct value *x = &r->x->plan->val[v];
-    return x->temp ? r->x->base + x->offset : x->t.data;
+    const struct value *y = &x->plan->val[v];
+    return y->temp ? (y->held ? x->held : x->base) + y->offset : y->t.data;
 }
+
+void *op_data(const struct op_run *r, val v) { return plan_data(r->x, v); }
 
 /* This thread's part, once for each op: the four divisions of a range took as long as everything else in a call. */
 static void share_open(struct plan_share *s, const struct op_run *r, int64_t n, int64_t chunk)
@@ -406,7 +456,8 @@ static void run_thread(void *ctx, int ith, int nth)
     int64_t t0 = timed ? now_ns() : 0;
     struct op_run alone = r;
     alone.nth = 1;
-    for (r.index = 0; r.index < p->n_op; r.index++) {
+    int32_t end = x->end_op ? x->end_op : p->n_op;
+    for (r.index = x->first_op; r.index < end; r.index++) {
         alone.index = r.index;
         const struct op *op = &p->op[r.index];
         if (op->wait) pool_barrier(x->pool);

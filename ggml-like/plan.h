@@ -9,7 +9,7 @@
 struct kernels;
 
 typedef int32_t val; /* index into plan.val */
-enum { VAL_NONE = -1, OP_SRC = 4 };
+enum { VAL_NONE = -1, OP_SRC = 6 };
 
 enum op_kind {
     OP_EMBED, OP_ROWS, OP_RMS_NORM, OP_ADD, OP_BIAS, OP_SCALE, OP_SOFTCAP, OP_SILU_MUL, OP_GELU_MUL,
@@ -17,7 +17,8 @@ enum op_kind {
     OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
-    OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_KINDS
+    OP_SCORE, OP_SCORE_SUM, OP_SHOW,
+    OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -31,6 +32,10 @@ struct rope_spec {
 
 /* y = act(x). CLAMPED_SWISH is the gate of gpt-oss: x * sigmoid(1.702 x) with x <= limit (and the other factor in -limit..limit, plus 1). */
 enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_RELU_SQUARED, ACT_SIGMOID, ACT_TANH, ACT_SOFTPLUS, ACT_CLAMPED_SWISH, ACT_XIELU, ACT_KINDS };
+
+/* What OP_ACT_GRAD knows besides: the derivatives of other bends by the same op. CLAMPED_UP: clamped swish by its second factor. */
+enum bend { BEND_SOFTCAP = ACT_KINDS, BEND_CLAMP, BEND_CLAMPED_UP, BEND_KINDS };
+enum norm_form { NORM_RMS, NORM_LAYER, NORM_L2 };
 
 /* How a router's logits become n_used experts and their weights, for each row:
  *   p = softmax / sigmoid of the logits (+ bias, which counts for the choice only); groups of n_expert / n_group experts are ranked by the sum of
@@ -51,22 +56,24 @@ struct route_spec {
 };
 
 union op_arg {
-    struct { float eps; int64_t dim; } norm;                /* dim = length of a normalised run (row or head) */
+    struct { float eps; int64_t dim; enum norm_form form; } norm; /* dim = length of a normalised run (row or head); form: OP_NORM_GRAD */
     struct { float s; } scale;                              /* factor, or cap */
-    struct { struct rope_spec spec; } table;
+    struct { struct rope_spec spec; bool back; } table;     /* back: angles that turn back */
     struct { int32_t head_dim, n_rot, first; bool neox; } rope; /* dims first .. first + n_rot of each head turn */
     struct { int32_t il; } store;
     struct { int32_t il, n_head, n_head_kv, head_dim, head_dim_v; int64_t window; float scale, cap, alibi; } attn; /* window 0 = none */
     struct { int64_t width, first, n; } slice;              /* of runs of `width` columns, n from `first` on */
     struct { int64_t a, b; } join;                          /* lengths of the runs that alternate */
     struct { float lo, hi; } clamp;
-    struct { enum act act; float limit, param[4]; } act;
+    struct { enum act act; float limit, param[4]; } act;    /* OP_ACT_GRAD: enum bend too */
     struct route_spec route;
     struct { int32_t n_expert, n_used; } moe;
     struct { float scale, floor; } factor;
     struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
     struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */
     struct { int32_t form; } acts;
+    struct { int64_t len; } sum;                            /* columns that share one sum */
+    struct { bool position; } scatter;                      /* by batch->pos, else by batch->token */
     struct { int32_t il, kind; } state;
     struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
 };
@@ -87,6 +94,7 @@ struct value {
     int32_t last;          /* index of the last op that reads or writes it */
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
+    bool held;             /* lives across the split: offset counts from plan_exec.held */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant[4];          /* the forms of this value that matmuls read, by enum act_form (kernels.h), once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
@@ -100,6 +108,8 @@ struct plan {
     int32_t n_op, n_val, cap_op, cap_val;
     const struct kernels *k;
     size_t bytes;          /* scratch block, set by plan_finish */
+    int32_t split;         /* ops of the forward pass, behind which plan_backward (grad.h) recorded others; 0: nothing was */
+    size_t held_bytes;     /* what the ops behind the split read of those before it, set by plan_finish */
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
     int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
@@ -130,8 +140,11 @@ val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0
 void plan_bind(struct plan *p, val v, float *data);
 void plan_keep(struct plan *p, val v);
 struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c); /* VAL_NONE for absent operands */
-/* plan_prune - before plan_finish: drops what neither a kept value nor an observer needs. Matmuls that an observer is shown (of a plan with `observe`: whose
- * weights have a name) stay; where nobody reads the product, only their input is computed and shown (OP_SHOW). */
+/* plan_relink - value.last once more, after ops were moved. */
+void plan_relink(struct plan *p);
+/* plan_prune - before plan_finish, before or behind plan_backward: drops what neither a kept value, nor a place outside that an op adds to, nor an
+ * observer needs. Matmuls that an observer is shown (of a plan with `observe`: whose weights have a name) stay; where nobody reads the product, only
+ * their input is computed and shown (OP_SHOW). */
 void plan_prune(struct plan *p);
 status plan_finish(struct plan *p, struct err *e) MUST_USE;
 
@@ -144,6 +157,7 @@ struct batch {
     const int32_t *pos;    /* [n_rows] */
     const int32_t *out;    /* [n_out] rows that give results, rising */
     const int32_t *target; /* [n_rows] what OP_SCORE looks for */
+    const float *weight;   /* backward passes: [rows of OP_SCORE] the loss is the sum of weight[i] * score[i] */
     const struct batch_segment *seg;
     int n_seg;
 };
@@ -158,6 +172,9 @@ struct plan_exec {
     struct pool *pool;
     const struct batch *batch;
     uint8_t *base;         /* scratch block, plan->bytes, 64-byte aligned */
+    uint8_t *held;         /* plan->held_bytes, 64-byte aligned, when the plan has a split: a layer is run up to the split, and later, with the same block,
+                            * from there on; or all of it once more */
+    int32_t first_op, end_op; /* what is run; end_op 0: up to the end */
     uint8_t *thread_base;  /* [n_threads][thread_bytes] */
     size_t thread_bytes;
     struct plan_share *share; /* [n_threads] */
@@ -168,6 +185,8 @@ struct plan_exec {
 };
 /* plan_run - runs all ops on the pool. The same bits for any number of threads. */
 void plan_run(const struct plan_exec *x);
+/* plan_data - where a value lies in this run. */
+void *plan_data(const struct plan_exec *x, val v);
 /* plan_thread_bytes - scratch each thread needs for ops with heads of up to these sizes. */
 size_t plan_thread_bytes(int64_t head_dim_max);
 size_t plan_panel_bytes(void); /* of it, what op_panel_matmul uses: the beginning */

@@ -25,6 +25,7 @@
     X(file) \
     X(gguf) \
     X(gguf_split) \
+    X(grad) \
     X(grammar) \
     X(import_quant) \
     X(importance) \
