@@ -60,6 +60,10 @@ static inline enum act_form op_act_form(const struct plan *p, const struct dtype
 }
 val op_quantized(struct plan *p, val x, enum act_form form);
 
+/* op_grad_form - the form of floats in which gradients are multiplied. op_packed - x in tiles of such a form, one row too. */
+static inline enum act_form op_grad_form(const struct plan *p) { return p->k->has_bf16 && !p->precise ? ACT_BF16 : ACT_F32; }
+val op_packed(struct plan *p, val x, enum act_form form);
+
 /* op_act_row - row `i` of the activations that op_quantized made for single rows. */
 struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w, int64_t i);
 

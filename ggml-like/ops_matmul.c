@@ -19,6 +19,17 @@ val op_quantized(struct plan *p, val x, enum act_form form)
     return q;
 }
 
+val op_packed(struct plan *p, val x, enum act_form form)
+{
+    const struct tensor *t = op_shape(p, x);
+    assert(act_is_float(form));
+    if (p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
+    val q = plan_temp_bytes(p, act_panel_bytes(p->k, t->ne[0], plan_room(p, t->ne[1]), form));
+    plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.form = form;
+    p->val[x].quant[form] = q;
+    return q;
+}
+
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
@@ -93,7 +104,7 @@ void op_run_quant(const struct op_run *r, const struct op *op)
     const struct tensor *t = op_shape(r->x->plan, op->src[0]);
     int64_t k = t->ne[0], n = t->ne[1];
     const float *x = op_data(r, op->src[0]), *rows[TILE_TOKENS_MAX];
-    if (op_by_rows(r->x->plan, n)) {
+    if (op_by_rows(r->x->plan, n) && !act_is_float(op->arg.acts.form)) {
         for (int64_t i = 0; i < n; i++) quant_one_row(r, x + i * k, (uint8_t *)op_data(r, op->dst) + (size_t)i * act_row_bytes(k), k);
         return;
     }

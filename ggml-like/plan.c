@@ -60,6 +60,8 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SUM_RUNS] = { "sum_runs", op_run_sum_runs, false, true },
     [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
     [OP_SCATTER] = { "scatter", op_run_scatter, false, true, .adds = true },
+    [OP_MATMUL_T] = { "matmul_t", op_run_matmul_t, false },
+    [OP_OUTER] = { "outer", op_run_outer, false, .adds = true },
 };
 
 const struct op_def *op_def(enum op_kind kind) { return &op_table[kind]; }
@@ -479,6 +481,12 @@ void plan_run(const struct plan_exec *x)
 }
 
 size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float); }
+
+size_t plan_grad_bytes(int64_t head_dim_max)
+{
+    size_t a = plan_thread_bytes(head_dim_max), b = op_grad_bytes(head_dim_max);
+    return ((a > b ? a : b) + 4095) & ~(size_t)4095;
+}
 
 size_t plan_thread_bytes(int64_t head_dim_max)
 {

@@ -18,7 +18,8 @@ enum op_kind {
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
     OP_SCORE, OP_SCORE_SUM, OP_SHOW,
-    OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER, OP_KINDS
+    OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
+    OP_MATMUL_T, OP_OUTER, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -74,6 +75,7 @@ union op_arg {
     struct { int32_t form; } acts;
     struct { int64_t len; } sum;                            /* columns that share one sum */
     struct { bool position; } scatter;                      /* by batch->pos, else by batch->token */
+    struct { int64_t first, n; bool add; } part;            /* rows of the matrix; added to what dst holds */
     struct { int32_t il, kind; } state;
     struct { int32_t il, n_k_head, n_v_head, k_dim, v_dim; bool tiled, plain; } delta;
 };
@@ -189,6 +191,8 @@ void plan_run(const struct plan_exec *x);
 void *plan_data(const struct plan_exec *x, val v);
 /* plan_thread_bytes - scratch each thread needs for ops with heads of up to these sizes. */
 size_t plan_thread_bytes(int64_t head_dim_max);
+/* plan_grad_bytes - the same where there are the ops of a backward pass. */
+size_t plan_grad_bytes(int64_t head_dim_max);
 size_t plan_panel_bytes(void); /* of it, what op_panel_matmul uses: the beginning */
 const char *op_name(enum op_kind kind);
 

@@ -26,6 +26,7 @@
     X(gguf) \
     X(gguf_split) \
     X(grad) \
+    X(grad_ops) \
     X(grammar) \
     X(import_quant) \
     X(importance) \

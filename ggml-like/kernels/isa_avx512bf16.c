@@ -76,6 +76,20 @@ static void panel_bf16(const struct kernels *k, struct panel *p, const struct dt
     }
 }
 
+/* The rounded halves come one behind the other; one permutation makes pairs of them. */
+static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n)
+{
+    __m512i pairs = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a,
+                                      0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+    __mmask16 all = (__mmask16)((1u << width) - 1);
+    for (; n > 0; n -= width, a += width, to += step) {
+        __mmask16 in = n < width ? (__mmask16)((1u << n) - 1) : all;
+        __m512 low = _mm512_maskz_loadu_ps(in, a), high = b ? _mm512_maskz_loadu_ps(in, b) : _mm512_setzero_ps();
+        _mm512_mask_storeu_epi32(to, all, _mm512_permutexvar_epi16(pairs, rounded(high, low)));
+        if (b) b += width;
+    }
+}
+
 /* ---- activations ---- */
 
 /* 16 pairs of each token; x[t] + at has `left` columns, up to 32 are read */
@@ -169,6 +183,7 @@ void kernels_init_avx512bf16(struct kernels *k)
 {
     k->has_bf16 = true;
     k->panel_bf16 = panel_bf16;
+    k->columns_bf16 = columns_bf16;
     k->pack_tile_bf16 = pack_tile_bf16;
     k->tile_bf16 = tile_bf16;
 }

@@ -245,7 +245,31 @@ struct kernels {
     void (*attn)(const struct kernels *k, const struct attn_args *a, void *scratch);
     /* out of each row from its parts as attn left them, the same bits as one attn over all keys; reads n_q, head_dim_v, lo, hi, sink, part, part_step */
     void (*attn_merge)(const struct attn_args *a, void *scratch);
+
+    /* ---- gradients ---- */
+    /* the weights of a block from its codes, bit for bit those of dtype_to_f32. y unaligned. Call kernels_to_f32 */
+    void (*from_codes)(const struct dtype *t, const struct codes *c, float *y);
+    void (*mul_sub)(float *y, const float *a, const float *b, float c, int64_t n); /* y = a * (b - c) */
+    /* Panels whose rows, and tiles whose tokens, are the columns of a matrix: two of its rows become one row of pairs in each of them.
+     *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
+     * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
+    void (*columns_bf16)(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n);
 };
+
+/* n weights (a multiple of block_len), bit for bit those of dtype_to_f32: of all formats at the speed of vectors */
+static inline void kernels_to_f32(const struct kernels *k, const struct dtype *t, const void *src, float *dst, int64_t n)
+{
+    const uint8_t *block = src;
+    if (t->group_len == 0 || t->gguf_id == GGUF_Q8_0) {
+        k->to_f32(t, src, dst, n);
+        return;
+    }
+    for (int64_t at = 0; at < n; at += t->block_len, block += t->block_bytes) {
+        struct codes c;
+        k->unpack[t->gguf_id](block, &c);
+        k->from_codes(t, &c, dst + at);
+    }
+}
 
 static inline void kernels_dots(const struct kernels *k, const struct dtype *t, float *y, const uint8_t *w, size_t stride, int64_t n,
                                 const struct act_row *x, int64_t cols)

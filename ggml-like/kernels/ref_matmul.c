@@ -165,6 +165,15 @@ static void panel_bf16(const struct kernels *k, struct panel *p, const struct dt
         }
 }
 
+static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < (n + width - 1) / width * width; i++) {
+        uint16_t *pair = to + i / width * step + i % width * 2;
+        pair[0] = i < n ? f32_to_bf16(a[i]) : 0;
+        pair[1] = i < n && b ? f32_to_bf16(b[i]) : 0;
+    }
+}
+
 /* ---- activations of a tile ---- */
 
 /* 16 columns of one token */
@@ -289,6 +298,7 @@ void kernels_init_ref_matmul(struct kernels *k)
     }
     k->panel_build = panel_build;
     k->panel_bf16 = panel_bf16;
+    k->columns_bf16 = columns_bf16;
     kernels_use_planes(k);
     k->quant_planes = quant_planes;
     k->pack_tile_f32 = pack_tile_f32;

@@ -40,6 +40,19 @@ static void axpy(float *y, const float *x, float s, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] += s * x[i];
 }
 
+static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] * (b[i] - c);
+}
+
+static void from_codes(const struct dtype *t, const struct codes *c, float *y)
+{
+    for (int i = 0; i < t->block_len; i++) {
+        float w = c->scale[i / t->group_len] * (float)c->code[i];
+        y[i] = t->has_min ? w + c->min[i / t->group_len] : w;
+    }
+}
+
 static void silu_mul(float *y, const float *g, const float *u, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] = g[i] / (1.0f + expf(-g[i])) * u[i];
@@ -123,6 +136,8 @@ void kernels_init_ref_vec(struct kernels *k)
     k->recur = recur;
     k->to_f32 = dtype_to_f32;
     k->from_f32 = dtype_from_f32;
+    k->from_codes = from_codes;
+    k->mul_sub = mul_sub;
     k->attn = attn_ref;
     k->attn_merge = attn_merge_ref;
 }

@@ -79,6 +79,7 @@ ALWAYS_INLINE vf op_add(vf a, vf b, vf c) { return v_add(a, b); }
 ALWAYS_INLINE vf op_mul(vf a, vf b, vf c) { return v_mul(a, b); }
 ALWAYS_INLINE vf op_scale(vf a, vf b, vf c) { return v_mul(a, c); }
 ALWAYS_INLINE vf op_axpy(vf a, vf b, vf c) { return v_fma(a, c, b); }
+ALWAYS_INLINE vf op_mul_sub(vf a, vf b, vf c) { return v_mul(a, v_sub(b, c)); }
 ALWAYS_INLINE vf op_norm(vf a, vf b, vf c) { return v_mul(v_mul(a, c), b); }
 ALWAYS_INLINE vf op_softcap(vf a, vf b, vf c) { return v_mul(c, tanh_lanes(v_div(a, c))); }
 ALWAYS_INLINE vf op_silu(vf g, vf u, vf c) { return v_mul(v_div(g, v_add(v_set(1.0f), exp_lanes(v_sub(v_zero(), g)))), u); }
@@ -93,6 +94,7 @@ static void add(float *y, const float *a, const float *b, int64_t n) { map(y, a,
 static void mul(float *y, const float *a, const float *b, int64_t n) { map(y, a, b, 0.0f, n, op_mul); }
 static void scale(float *y, const float *x, float s, int64_t n) { map(y, x, x, s, n, op_scale); }
 static void axpy(float *y, const float *x, float s, int64_t n) { map(y, x, y, s, n, op_axpy); }
+static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n) { map(y, a, b, c, n, op_mul_sub); }
 static void silu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_silu); }
 static void gelu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_gelu); }
 static void softcap(float *y, const float *x, float cap, int64_t n) { map(y, x, x, cap, n, op_softcap); }
@@ -283,6 +285,20 @@ static void q4_0_to_f32(const uint8_t *src, float *dst, int64_t n)
     }
 }
 
+/* 16 codes a round: the shorter of the two lengths of a group */
+static void from_codes(const struct dtype *t, const struct codes *c, float *y)
+{
+    int group = t->group_len;
+    for (int at = 0; at < t->block_len; at += 16) {
+        vf s = v_set(c->scale[at / group]), m = v_set(c->min[at / group]);
+        UNROLL
+        for (int i = 0; i < 16; i += LANES) {
+            vf x = v_mul(s, v_load_i8(c->code + at + i));
+            v_store(y + at + i, t->has_min ? v_add(x, m) : x);
+        }
+    }
+}
+
 static to_f32_fn *const to_f32_of[DTYPE_IDS] = {
     [GGUF_F32] = f32_to_f32,
     [GGUF_F16] = halves_to_f32,
@@ -377,4 +393,6 @@ static void set_vec_slots(struct kernels *k)
     k->recur = recur;
     k->to_f32 = to_f32;
     k->from_f32 = from_f32;
+    k->from_codes = from_codes;
+    k->mul_sub = mul_sub;
 }

@@ -1,0 +1,20 @@
+/* ops_grad - what the gradients of matmuls, attention and scores share: products of two values both of which are packed, of floats (or pairs of BF16).
+ * Three shapes, by which of its two sides each operand is packed from: the columns of a panel's rows and of a tile's tokens are summed over. Rows of a
+ * matrix become rows of a panel by kernels_panel, tokens by kernels_fill, both transpose; its columns become them by op_columns, which copies. */
+#pragma once
+#include "ggml-like/ops_int.h"
+
+static inline size_t op_form_bytes(enum act_form form) { return form == ACT_BF16 ? sizeof(uint16_t) : sizeof(float); }
+
+/* op_columns - rows a and b (NULL: zeros, or none) of n floats become rows i and i + 1 of panels of `width` columns, `step` bytes from one to the next;
+ * i even. The last panel is filled up with zeros. */
+void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int width, int64_t i, const float *a, const float *b, int64_t n);
+
+static inline struct panel op_float_panel(void *data, enum act_form form, int64_t nk)
+{
+    return (struct panel){ .nk = nk, .form = form, .code = data, .f32 = data, .bf16 = data };
+}
+
+/* op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..16) rows of the panel; edge: room for PANEL_ROWS floats of each token */
+void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,
+             int64_t stride, bool add, float *edge);

@@ -1,0 +1,182 @@
+/* ops_grad_matmul - the gradients of a matmul y = W x: of its input (dx = W^T dy) and of its matrix (dW += dy^T x).
+ * Weights are unpacked to floats row by row, as they lie in the file; since a panel's rows are columns of the matrix here, nothing is transposed. A
+ * block of them is unpacked once for all tokens. In BF16 where a level multiplies pairs of it and the plan is not precise. */
+#include "ggml-like/ops_grad.h"
+
+enum {
+    T_COLS = 320,        /* columns of a matrix in a block: 20 panels */
+    T_DEPTH = 512,       /* its rows of BF16, half as many floats: 320 KiB, of a second cache of 1 MiB */
+    T_PAD = 64,          /* bytes behind each panel: their rows are written side by side, and would meet in one set of the cache */
+    OUTER_TOKENS = 240,  /* rows of a result for which the other operand is packed once */
+};
+
+static int64_t depth_of(enum act_form form) { return form == ACT_BF16 ? T_DEPTH : T_DEPTH / 2; }
+static size_t panel_step(enum act_form form) { return (size_t)depth_of(form) * PANEL_ROWS * op_form_bytes(form) + T_PAD; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* ---- what is shared with the other gradients ---- */
+
+/* One row of floats, width of them to each panel. Widths are constants where they are common. */
+static inline __attribute__((always_inline)) void copy_columns(uint8_t *to, size_t step, int width, const float *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + width <= n; i += width, to += step) memcpy(to, x + i, (size_t)width * sizeof *x);
+    if (i == n) return;
+    memset(to, 0, (size_t)width * sizeof *x);
+    memcpy(to, x + i, (size_t)(n - i) * sizeof *x);
+}
+
+void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int width, int64_t i, const float *a, const float *b, int64_t n)
+{
+    size_t row = (size_t)width * op_form_bytes(form);
+    to += (size_t)i * row;
+    if (form == ACT_BF16) {
+        k->columns_bf16((uint16_t *)(void *)to, (int64_t)(step / sizeof(uint16_t)), width, a, b, n);
+        return;
+    }
+    for (int j = 0; j < 2; j++, to += row) {
+        const float *x = j ? b : a;
+        if (!x) return;
+        if (width == PANEL_ROWS) copy_columns(to, step, PANEL_ROWS, x, n);
+        else if (width == 12) copy_columns(to, step, 12, x, n);
+        else if (width == 4) copy_columns(to, step, 4, x, n);
+        else copy_columns(to, step, width, x, n);
+    }
+}
+
+void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,
+             int64_t stride, bool add, float *edge)
+{
+    if (n_rows >= PANEL_ROWS) {
+        kernels_tile(k, p->form)(k, p, x, tile, k0, n_tokens, y, stride, add);
+        return;
+    }
+    kernels_tile(k, p->form)(k, p, x, tile, k0, n_tokens, edge, PANEL_ROWS, false);
+    for (int t = 0; t < n_tokens; t++)
+        for (int i = 0; i < n_rows; i++) y[t * stride + i] = edge[t * PANEL_ROWS + i] + (add ? y[t * stride + i] : 0.0f);
+}
+
+size_t op_grad_bytes(int64_t head_dim_max)
+{
+    size_t edge = PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
+    size_t columns = T_COLS / PANEL_ROWS * panel_step(ACT_BF16) + 2 * T_COLS * sizeof(float) + edge;
+    size_t outer = (OUTER_TOKENS + TILE_TOKENS_MAX) * T_DEPTH * sizeof(uint16_t) + panel_step(ACT_BF16) + edge;
+    return columns > outer ? columns : outer;
+}
+
+/* ---- dx ---- */
+
+val op_matmul_t(struct plan *p, val w, val x)
+{
+    const struct tensor *t = op_shape(p, w);
+    assert(t->ne[1] == op_shape(p, x)->ne[0]);
+    val q = op_packed(p, x, op_grad_form(p)), y = op_rows_like(p, x, t->ne[0]);
+    plan_op(p, OP_MATMUL_T, y, w, q, VAL_NONE)->arg.part.n = t->ne[1];
+    return y;
+}
+
+/* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither. */
+struct t_cut { int64_t width, blocks, tiles, splits; };
+
+static struct t_cut t_cut(const struct op_run *r, const struct tensor *w, int64_t rows)
+{
+    enum { WIDTH_MIN = 64, TILES_MIN = 8 };
+    int64_t unit = max_i64(PANEL_ROWS, w->type->block_len), widest = T_COLS / unit * unit, k = w->ne[0], n_tiles = ceil_div(rows, r->k->tile_tokens);
+    int64_t blocks = ceil_div(ceil_div(k, widest), r->nth) * r->nth;
+    if (blocks * WIDTH_MIN > k) blocks = ceil_div(k, widest);
+    struct t_cut c = { .width = ceil_div(ceil_div(k, blocks), unit) * unit };
+    c.blocks = ceil_div(k, c.width);
+    c.splits = max_i64(1, min_i64(r->nth / c.blocks, n_tiles / TILES_MIN));
+    c.tiles = ceil_div(n_tiles, c.splits);
+    return c;
+}
+
+/* Rows n0 .. n0 + n of the matrix (bytes at `data`, from the block's first column on) as panels of columns. */
+static void unpack_columns(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n, int64_t cols, enum act_form form, uint8_t *panels)
+{
+    float *x[2] = { (float *)(void *)(panels + T_COLS / PANEL_ROWS * panel_step(form)), NULL };
+    x[1] = x[0] + T_COLS;
+    for (int64_t i = 0; i < n; i += 2) {
+        int pair = (int)min_i64(2, n - i);
+        for (int j = 0; j < pair; j++) kernels_to_f32(r->k, w->type, data + (size_t)(i + j) * w->nb[1], x[j], cols);
+        op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x[0], pair == 2 ? x[1] : NULL, cols);
+    }
+}
+
+void op_run_matmul_t(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
+    enum act_form form = op_grad_form(r->x->plan);
+    int64_t rows = t->ne[1], k = t->ne[0], n = op->arg.part.n, nt = r->k->tile_tokens;
+    if (rows == 0) return;
+    struct act_panel x = op_acts(r, op->src[1], n, rows, form);
+    struct t_cut c = t_cut(r, w, rows);
+    float *y = op_data(r, op->dst), *edge = (float *)((uint8_t *)r->scratch + T_COLS / PANEL_ROWS * panel_step(form)) + 2 * T_COLS;
+    const uint8_t *data = (const uint8_t *)w->data + (size_t)op->arg.part.first * w->nb[1];
+    for (int64_t item, end; op_take(r, c.blocks * c.splits, 1, &item, &end);) {
+        int64_t col = item / c.splits * c.width, cols = min_i64(c.width, k - col), tile0 = item % c.splits * c.tiles;
+        int64_t tile1 = min_i64(tile0 + c.tiles, ceil_div(rows, nt));
+        for (int64_t n0 = 0; n0 < n; n0 += depth_of(form)) {
+            int64_t nk = min_i64(depth_of(form), n - n0);
+            unpack_columns(r, w, data + (size_t)n0 * w->nb[1] + dtype_row_bytes(w->type, col), nk, cols, form, r->scratch);
+            for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
+                struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
+                for (int64_t i = tile0; i < tile1; i++)
+                    op_tile(r->k, &p, &x, i, n0, (int)min_i64(nt, rows - i * nt), (int)min_i64(PANEL_ROWS, cols - c0), y + i * nt * k + col + c0, k,
+                            op->arg.part.add || n0 > 0, edge);
+            }
+        }
+    }
+}
+
+/* ---- dW ---- */
+
+void op_outer(struct plan *p, val dy, val x, val to)
+{
+    assert(op_shape(p, to)->ne[0] == op_shape(p, x)->ne[0] && op_shape(p, to)->ne[1] == op_shape(p, dy)->ne[0]);
+    assert(op_shape(p, x)->ne[1] == op_shape(p, dy)->ne[1]);
+    plan_op(p, OP_OUTER, VAL_NONE, dy, x, to);
+}
+
+/* Rows of both operands are summed over. Those of dy become tiles whose tokens are its columns, once for a block of them; those of x become panels. */
+struct outer { const float *dy, *x; int64_t n, k, rows; float *to; };
+
+static void outer_block(const struct op_run *r, const struct outer *o, enum act_form form, int64_t n0, int64_t n1, int64_t c0, int64_t c1)
+{
+    int nt = r->k->tile_tokens;
+    size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form);
+    uint8_t *tiles = r->scratch, *panel = tiles + (size_t)ceil_div(OUTER_TOKENS, nt) * tile_bytes;
+    float *edge = (float *)(void *)(panel + panel_step(form));
+    for (int64_t row = 0; row < o->rows; row += depth_of(form)) {
+        int64_t nk = min_i64(depth_of(form), o->rows - row);
+        struct act_panel a = { .k = nk, .n_tokens = n1 - n0, .form = form, .tile_bytes = tile_bytes, .data = tiles };
+        for (int64_t i = 0; i < nk; i += 2) {
+            const float *dy = o->dy + (row + i) * o->n + n0;
+            op_columns(r->k, form, tiles, tile_bytes, nt, i, dy, i + 1 < nk ? dy + o->n : NULL, n1 - n0);
+        }
+        for (int64_t c = c0; c < c1; c += PANEL_ROWS) {
+            int wide = (int)min_i64(PANEL_ROWS, c1 - c);
+            struct panel p = op_float_panel(panel, form, nk);
+            for (int64_t i = 0; i < nk; i += 2) {
+                const float *x = o->x + (row + i) * o->k + c;
+                op_columns(r->k, form, panel, 0, PANEL_ROWS, i, x, i + 1 < nk ? x + o->k : NULL, wide);
+            }
+            for (int64_t t = n0; t < n1; t += nt)
+                op_tile(r->k, &p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), wide, o->to + t * o->k + c, o->k, true, edge);
+        }
+    }
+}
+
+void op_run_outer(const struct op_run *r, const struct op *op)
+{
+    enum { ITEMS = 4 }; /* a thread: fewer, and the last one waits */
+    const struct tensor *dy = op_shape(r->x->plan, op->src[0]), *x = op_shape(r->x->plan, op->src[1]);
+    struct outer o = { op_data(r, op->src[0]), op_data(r, op->src[1]), dy->ne[0], x->ne[0], x->ne[1], op_data(r, op->src[2]) };
+    int64_t tokens = OUTER_TOKENS / r->k->tile_tokens * r->k->tile_tokens, down = ceil_div(o.n, tokens), panels = ceil_div(o.k, PANEL_ROWS);
+    int64_t across = r->nth == 1 ? 1 : min_i64(panels, ceil_div((int64_t)ITEMS * r->nth, down)), wide = ceil_div(panels, across) * PANEL_ROWS;
+    across = ceil_div(o.k, wide);
+    for (int64_t item, end; op_take(r, down * across, 1, &item, &end);) {
+        int64_t n0 = item / across * tokens, c0 = item % across * wide;
+        outer_block(r, &o, op_grad_form(r->x->plan), n0, min_i64(n0 + tokens, o.n), c0, min_i64(c0 + wide, o.k));
+    }
+}
