@@ -60,7 +60,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SUM_RUNS] = { "sum_runs", op_run_sum_runs, false, true },
     [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
     [OP_SCATTER] = { "scatter", op_run_scatter, false, true, .adds = true },
-    [OP_MATMUL_T] = { "matmul_t", op_run_matmul_t, false },
+    [OP_MATMUL_T] = { "transposed", op_run_matmul_t, false },
     [OP_OUTER] = { "outer", op_run_outer, false, .adds = true },
 };
 
