@@ -161,3 +161,59 @@ void op_back_rope(struct grad *g, const struct op *op, val dy)
     const struct op table = *grad_writer(g, op->src[1]);
     grad_add(g, op->src[0], op_rope_back(grad_plan(g), dy, &table.arg.table.spec, op->arg.rope.head_dim, op->arg.rope.first, op->arg.rope.neox));
 }
+
+/* The keys and values of a cache are those of the op that wrote it in this pass. Values that lie in the keys' rows get their part from there. */
+void op_back_attn(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    struct attn_spec s = { op->arg.attn.il, op->arg.attn.n_head, op->arg.attn.n_head_kv, op->arg.attn.head_dim, op->arg.attn.head_dim_v,
+                           op->arg.attn.window, op->arg.attn.scale, op->arg.attn.cap, op->arg.attn.alibi };
+    int32_t at = p->split - 1;
+    while (at >= 0 && !(p->op[at].kind == OP_KV_STORE && p->op[at].arg.store.il == s.il)) at--;
+    if (at < 0) {
+        grad_refuse(g, "over the keys of an earlier layer");
+        return;
+    }
+    val q = op->src[0], k = p->op[at].src[0], own = p->op[at].src[1], v = own == VAL_NONE ? op_slice(p, k, s.head_dim, 0, s.head_dim_v) : own;
+    val d = op_attn_grad(p, &s, q, k, v, op->src[1], op->dst, dy);
+    int64_t nq = (int64_t)s.n_head * s.head_dim, nk = (int64_t)s.n_head_kv * s.head_dim, nv = (int64_t)s.n_head_kv * s.head_dim_v, n = nq + nk + nv;
+    if (grad_wants(g, q)) grad_add(g, q, op_slice(p, d, n, 0, nq));
+    if (grad_wants(g, k)) grad_add(g, k, op_slice(p, d, n, nq, nk));
+    if (!grad_wants(g, own == VAL_NONE ? k : own)) return;
+    val dv = op_slice(p, d, n, nq + nk, nv);
+    if (own != VAL_NONE) grad_add(g, own, dv);
+    else grad_add(g, k, s.head_dim == s.head_dim_v ? dv : op_slice_grad(p, dv, s.head_dim, 0, s.head_dim_v));
+}
+
+/* ---- matrices ---- */
+
+/* The floats that op_quantized made v of. */
+static val floats_of(const struct grad *g, val v)
+{
+    const struct op *q = grad_writer(g, v);
+    return q && q->kind == OP_QUANT ? q->src[0] : v;
+}
+
+/* The rows of a matrix that an op used. */
+static val rows_of(struct plan *p, val w, int64_t n)
+{
+    struct tensor t = *op_shape(p, w);
+    if (t.ne[1] == n) return w;
+    t.ne[1] = n;
+    return plan_weight(p, &t);
+}
+
+void op_back_matmul(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    val x = floats_of(g, op->src[1]), to = grad_to(g, op, 0);
+    int64_t n = op_shape(p, dy)->ne[0];
+    if (grad_wants(g, x)) grad_add(g, x, op_matmul_t(p, rows_of(p, op->src[0], n), dy));
+    if (to != VAL_NONE) op_outer(p, dy, x, rows_of(p, to, n));
+}
+
+void op_back_score_sum(struct grad *g, const struct op *op, val dy)
+{
+    struct op score = *grad_writer(g, op->src[0]);
+    grad_add(g, op->src[1], op_score_grad(grad_plan(g), &score));
+}

@@ -137,7 +137,7 @@ struct attn_unit {
 
 /* ALiBi: slopes are a geometric series; for n heads that are no power of two, those of the power below, then every other one of the
  * power above. Press et al. 2022, section 3. */
-static float alibi_slope(float max_bias, int32_t n_head, int32_t h)
+float op_alibi_slope(float max_bias, int32_t n_head, int32_t h)
 {
     int32_t n = 1;
     while (2 * n <= n_head) n *= 2;
@@ -166,7 +166,7 @@ static struct attn_args attn_gather(const struct op_run *r, const struct op *op,
             x->lo[t * u->heads + h] = (int32_t)(window > 0 ? max_i64(0, pos - window + 1) : 0);
             x->hi[t * u->heads + h] = (int32_t)pos + 1;
             if (sinks) x->sink[t * u->heads + h] = sinks[u->head + h];
-            if (op->arg.attn.alibi > 0) x->slope[t * u->heads + h] = alibi_slope(op->arg.attn.alibi, n_head, u->head + h);
+            if (op->arg.attn.alibi > 0) x->slope[t * u->heads + h] = op_alibi_slope(op->arg.attn.alibi, n_head, u->head + h);
         }
     }
     size_t base = (size_t)(u->kv_head * c->n_ctx);

@@ -35,6 +35,8 @@ static inline void op_row_range(const struct op_run *r, const struct op *op, int
     pool_range(op_shape(r->x->plan, op->dst)->ne[1], 1, r->ith, r->nth, begin, end);
 }
 
+/* op_alibi_slope - of head h (ops_attn.c). */
+float op_alibi_slope(float max_bias, int32_t n_head, int32_t h);
 /* op_part_of - what vector v has for run `run` of dim columns (ops_norm.c); NULL for VAL_NONE. */
 const float *op_part_of(const struct op_run *r, val v, int64_t run, int64_t dim);
 

@@ -19,7 +19,7 @@ enum op_kind {
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
     OP_SCORE, OP_SCORE_SUM, OP_SHOW,
     OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
-    OP_MATMUL_T, OP_OUTER, OP_KINDS
+    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;

@@ -109,6 +109,41 @@ static val ex_rope(struct bench *b, struct plan *p, val x)
     return op_mul(p, op_rope(p, x, op_rope_table(p, &s), 8, 2, b->ex->arg), x);
 }
 
+static val ex_matmul(struct bench *b, struct plan *p, val x)
+{
+    val w = trained(b, p, COLS, 20);
+    return b->ex->arg ? op_matmul_rows(p, w, x, b->ex->arg) : op_matmul(p, w, x);
+}
+static val ex_low_rank(struct bench *b, struct plan *p, val x)
+{
+    struct tensor w = f32(b->fixed, COLS, 20), up = f32(b->param, 4, 20), down = f32(b->param + 80, COLS, 4);
+    val v = plan_weight(p, &w);
+    plan_low_rank(p, v, &up, &down, 0.5f);
+    b->n_param = 80 + 4 * COLS;
+    val y = op_matmul(p, v, x), u = plan_weight(p, &w);
+    plan_low_rank(p, u, &up, &down, 0.25f); /* twice to the same place */
+    return op_mul(p, y, op_matmul(p, u, x));
+}
+static val ex_attn(struct bench *b, struct plan *p, val x)
+{
+    bool whole = b->ex->arg == 3;
+    struct attn_spec s = { .n_head = 4, .n_head_kv = 2, .head_dim = 8, .head_dim_v = 8, .scale = 0.4f };
+    if (whole) s.n_head = 2, s.n_head_kv = 1, s.head_dim = 16;
+    if (b->ex->arg == 1) s.window = 2, s.cap = 1.5f;
+    if (b->ex->arg == 2) s.alibi = 2;
+    for (int i = 0; whole && i < 2; i++) {
+        struct kv_cache *c = &b->state[i].kv;
+        c->n_head = 1, c->k_dim = 16, c->k_row = c->v_row = 64, c->v_in_k = true, c->v = c->k;
+    }
+    val k = op_mul_vector(p, left(p, x), trained(b, p, COLS / 2, 1)), v = whole ? VAL_NONE : op_mul(p, right(p, x), right(p, x));
+    return op_attention(p, &s, x, k, v, b->ex->arg == 2 ? frozen(b, p, 4, 1) : VAL_NONE);
+}
+static val ex_score(struct bench *b, struct plan *p, val x)
+{
+    val h = op_mul_vector(p, x, trained(b, p, COLS, 1));
+    return op_score(p, frozen(b, p, COLS, VOCAB + 2), h, VOCAB, b->ex->arg ? 0.25f : 0, b->ex->arg ? 2.0f : 0);
+}
+
 static const struct example examples[] = {
     { OP_EMBED, "embed", ex_embed },
     { OP_ROWS, "rows", ex_rows },
@@ -153,6 +188,15 @@ static const struct example examples[] = {
     { OP_ROW_FACTOR, "row_factor", ex_row_factor },
     { OP_ROPE, "rope of pairs", ex_rope, 0 },
     { OP_ROPE, "rope of halves", ex_rope, 1 },
+    { OP_MATMUL, "matmul", ex_matmul },
+    { OP_MATMUL, "matmul of some rows", ex_matmul, 13 },
+    { OP_MATMUL, "matmul with a low-rank part", ex_low_rank },
+    { OP_ATTN, "attention", ex_attn },
+    { OP_ATTN, "attention with window and cap", ex_attn, 1 },
+    { OP_ATTN, "attention with slopes and sinks", ex_attn, 2 },
+    { OP_ATTN, "attention with values in the keys", ex_attn, 3 },
+    { OP_SCORE_SUM, "score", ex_score },
+    { OP_SCORE_SUM, "score with scale and cap", ex_score, 1 },
 };
 
 /* ---- running ---- */
