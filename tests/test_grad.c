@@ -277,7 +277,7 @@ static void bench_run(struct bench *b, int threads, bool apart, struct result *r
     struct pool *pool = NULL;
     struct plan_share share[THREADS];
     CHECK(pool_open(&pool, threads, NULL) == OK);
-    size_t scratch = plan_thread_bytes(64), bytes = (b->p.bytes + 127) & ~(size_t)63, held = (b->p.held_bytes + 127) & ~(size_t)63;
+    size_t scratch = plan_grad_bytes(64), bytes = (b->p.bytes + 127) & ~(size_t)63, held = (b->p.held_bytes + 127) & ~(size_t)63;
     struct plan_exec x = { .plan = &b->p, .pool = pool, .batch = &b->batch, .base = aligned_alloc(64, bytes), .held = aligned_alloc(64, held),
                            .thread_base = aligned_alloc(64, scratch * (size_t)threads), .thread_bytes = scratch, .share = share };
     memset(x.base, 0xff, bytes);

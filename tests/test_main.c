@@ -27,6 +27,7 @@
     X(gguf_split) \
     X(grad) \
     X(grad_ops) \
+    X(grad_archs) \
     X(grammar) \
     X(import_quant) \
     X(importance) \
