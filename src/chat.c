@@ -263,7 +263,7 @@ static status message_json(struct vars *v, const struct message *m, struct json 
     return OK;
 }
 
-static status fill_vars(struct vars *v, const struct chat *c, bool add_generation, const struct json *extra)
+static status fill_vars(struct vars *v, const struct chat *c, int64_t n, bool add_generation, const struct json *extra)
 {
     struct json *list, *j;
     TRY(new_json(v, JSON_OBJ, "", &v->root));
@@ -271,7 +271,7 @@ static status fill_vars(struct vars *v, const struct chat *c, bool add_generatio
     TRY(new_json(v, JSON_ARR, "messages", &list));
     add_member(v, list);
     struct json **tail = &list->child;
-    for (int64_t i = 0; i < c->list.n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         TRY(message_json(v, &c->list.at[i], tail));
         tail = &(*tail)->next;
         list->n++;
@@ -292,16 +292,27 @@ static status fill_vars(struct vars *v, const struct chat *c, bool add_generatio
     return OK;
 }
 
-status chat_render(const struct chat *c, bool add_generation, const struct json *extra, int64_t now, char **out, size_t *n, struct err *e)
+static status render(const struct chat *c, int64_t n_messages, unsigned flags, const struct json *extra, int64_t now, char **out, size_t *n,
+                     struct err *e)
 {
     struct vars v = { .e = e };
     *out = NULL;
     *n = 0;
     arena_init(&v.arena, 0);
-    status st = fill_vars(&v, c, add_generation, extra);
-    if (st == OK) st = template_render(c->t, v.root, now, out, n, e);
+    status st = fill_vars(&v, c, n_messages, flags & CHAT_OPEN, extra);
+    if (st == OK) st = (flags & CHAT_BLOCKS ? template_render_blocks : template_render)(c->t, v.root, now, out, n, e);
     arena_free(&v.arena);
     return st;
+}
+
+status chat_render(const struct chat *c, bool add_generation, const struct json *extra, int64_t now, char **out, size_t *n, struct err *e)
+{
+    return render(c, c->list.n, add_generation ? CHAT_OPEN : 0, extra, now, out, n, e);
+}
+
+status chat_render_part(const struct chat *c, int64_t n_messages, unsigned flags, int64_t now, char **out, size_t *n, struct err *e)
+{
+    return render(c, min_i64(max_i64(n_messages, 0), c->list.n), flags, NULL, now, out, n, e);
 }
 
 /* ---- JSON ---- */

@@ -18,3 +18,7 @@ enum { TEMPLATE_STEPS = 1000000, TEMPLATE_OUTPUT = 8 << 20, TEMPLATE_HEAP = 32 <
  * *out from mem_alloc, NUL-terminated, *n bytes; the caller frees it. raise_exception(msg) is ERR_USAGE with msg.
  * now = seconds since 1970, for strftime_now (UTC). Thread-safe on one parsed template. */
 status template_render(const struct template *t, const struct json *vars, int64_t now, char **out, size_t *n, struct err *e) MUST_USE;
+/* template_render_blocks - the same with a byte TEMPLATE_OPEN before and TEMPLATE_CLOSE behind what each {% generation %} block prints: the text
+ * that its author calls the assistant's. A template whose filters look at that text may print something else then: compare without these bytes. */
+enum { TEMPLATE_OPEN = 3, TEMPLATE_CLOSE = 4 };
+status template_render_blocks(const struct template *t, const struct json *vars, int64_t now, char **out, size_t *n, struct err *e) MUST_USE;

@@ -832,9 +832,12 @@ static status exec_call_block(struct render *r, const struct node *n)
 
 static status exec_scoped(struct render *r, const struct node *n)
 {
+    static const char open = TEMPLATE_OPEN, close = TEMPLATE_CLOSE;
     struct scope *outer = r->scope;
     TRY(scope_push(r));
+    if (r->blocks) TRY(put(r, &open, 1));
     TRY(exec(r, n->b));
+    if (r->blocks) TRY(put(r, &close, 1));
     r->scope = outer;
     return OK;
 }
@@ -878,12 +881,12 @@ static status render_body(struct render *r, const struct json *vars)
     return put(r, "", 0); /* an empty result has a buffer too */
 }
 
-status template_render(const struct template *t, const struct json *vars, int64_t now, char **out, size_t *n, struct err *e)
+static status render_all(const struct template *t, const struct json *vars, int64_t now, bool blocks, char **out, size_t *n, struct err *e)
 {
     *out = NULL;
     *n = 0;
     if (vars->kind != JSON_OBJ) return err_set(e, ERR_USAGE, "%s: variables must be a JSON object", t->name);
-    struct render r = { .t = t, .e = e, .now = now, .line = 1 };
+    struct render r = { .t = t, .e = e, .now = now, .line = 1, .blocks = blocks };
     arena_init(&r.heap, TEMPLATE_HEAP);
     status st = render_body(&r, vars);
     arena_free(&r.heap);
@@ -895,4 +898,14 @@ status template_render(const struct template *t, const struct json *vars, int64_
     *out = r.out;
     *n = r.out_n;
     return OK;
+}
+
+status template_render(const struct template *t, const struct json *vars, int64_t now, char **out, size_t *n, struct err *e)
+{
+    return render_all(t, vars, now, false, out, n, e);
+}
+
+status template_render_blocks(const struct template *t, const struct json *vars, int64_t now, char **out, size_t *n, struct err *e)
+{
+    return render_all(t, vars, now, true, out, n, e);
 }

@@ -247,6 +247,7 @@ struct render {
     int frames, calls, line;
     enum { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;
     struct val block_text; /* input of an N_FILTER without a */
+    bool blocks;           /* generation blocks print where they begin and end */
 };
 
 status fail(struct render *r, const char *fmt, ...) PRINTF_LIKE(2, 3) MUST_USE; /* ERR_RUNTIME "name line n: ..." */

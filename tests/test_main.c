@@ -55,7 +55,8 @@
     X(solve) \
     X(template) \
     X(tok_models) \
-    X(tokenizer)
+    X(tokenizer) \
+    X(train_set)
 #define DECL(id) extern const struct test_suite suite_##id;
 SUITES(DECL)
 #define ROW(id) &suite_##id,

@@ -1,8 +1,8 @@
 /* dataset - see dataset.h. Rows are encoded one by one: the template's control tokens count as such, what looks like one in a message does not. */
 #include "tools/dataset.h"
 #include <string.h>
-#include <strings.h>
 #include "tools/prompt.h"
+#include "tools/rows.h"
 
 enum { TEXT_MAX = 1 << 30 };
 static const int64_t template_date = 1721952000; /* 26 July 2024, for templates that tell the date: the ids must not change with the day */
@@ -99,18 +99,15 @@ static status row_pair(struct reading *r, const struct json *row, struct err *e)
     return add_chat(r, e);
 }
 
-static status add_row(struct reading *r, const char *line, size_t n, struct err *e)
+static status add_row(struct reading *r, struct row *line, struct err *e)
 {
     static const struct { const char *key; status (*read)(struct reading *, const struct json *, struct err *); } kinds[] = {
         { "messages", row_messages }, { "text", row_text }, { "prompt", row_pair },
     };
     struct arena a;
     struct json *row;
-    struct err why = { 0 };
     arena_init(&a, 0);
-    status st = json_parse(&row, line, n, &a, "", &why);
-    if (st == ERR_FORMAT) err_set(e, st, "column %s", strncmp(why.text, ":1:", 3) ? why.text : why.text + 3);
-    else if (st != OK) err_set(e, st, "%s", why.text);
+    status st = rows_parse(line, &a, &row, e);
     int i = 0;
     while (st == OK && i < ARRAY_LEN(kinds) && !json_get(row, kinds[i].key)) i++;
     if (st == OK && i == ARRAY_LEN(kinds))
@@ -120,51 +117,20 @@ static status add_row(struct reading *r, const char *line, size_t n, struct err 
     return st;
 }
 
-static bool blank(const char *p, size_t n)
+static status add_rows(struct reading *r, struct rows *rows, struct err *e)
 {
-    for (size_t i = 0; i < n; i++)
-        if (p[i] != ' ' && p[i] != '\t' && p[i] != '\r') return false;
-    return true;
-}
-
-static size_t line_length(const char *p, size_t n)
-{
-    const char *end = memchr(p, '\n', n);
-    return end ? (size_t)(end - p) : n;
-}
-
-static status add_rows(struct reading *r, const char *path, const char *text, size_t n, struct err *e)
-{
-    int64_t line = 1;
-    for (size_t at = 0; at < n; line++) {
-        size_t len = line_length(text + at, n - at);
+    struct row row;
+    bool more;
+    for (;;) {
         struct err why = { 0 };
-        if (!blank(text + at, len)) {
-            status st = add_row(r, text + at, len, &why);
-            if (st != OK && st != ERR_MEMORY) return err_set(e, ERR_FORMAT, "%.100s:%lld: %s", path, (long long)line, why.text);
-            if (st != OK) return err_set(e, st, "%s", why.text);
-            r->d->n_rows++;
-        }
-        at += len + 1;
+        TRY(rows_next(rows, &row, &more, e));
+        if (!more) break;
+        status st = add_row(r, &row, &why);
+        if (st == ERR_MEMORY) return err_set(e, st, "%s", why.text);
+        if (st != OK) return err_set(e, ERR_FORMAT, "%.100s:%lld: %s", rows->path, (long long)row.line, why.text);
+        r->d->n_rows++;
     }
-    return r->d->n_rows > 0 ? OK : err_set(e, ERR_FORMAT, "%.100s: no rows", path);
-}
-
-/* White space aside, does the text begin with these characters? */
-static bool begins(const char *text, size_t n, const char *with)
-{
-    size_t at = 0;
-    for (; *with; with++, at++) {
-        while (at < n && text[at] && strchr(" \t\r\n", text[at])) at++;
-        if (at == n || text[at] != *with) return false;
-    }
-    return true;
-}
-
-static bool is_rows(const char *path, const char *text, size_t n)
-{
-    size_t m = strlen(path);
-    return (m > 6 && !strcasecmp(path + m - 6, ".jsonl")) || begins(text, n, "{\"");
+    return r->d->n_rows > 0 ? OK : err_set(e, ERR_FORMAT, "%.100s: no rows", rows->path);
 }
 
 /* ---- whole ---- */
@@ -193,13 +159,11 @@ status dataset_read(struct dataset *d, const char *path, const struct tokenizer 
     if (!r.lenient) TRY(file_text(path, TEXT_MAX, &owned, &text.n, e));
     if (!r.lenient) text.p = owned;
     status st = OK;
-    size_t mark = text.n >= 3 && !memcmp(text.p, "\xef\xbb\xbf", 3) ? 3 : 0; /* some editors put it before JSON */
-    struct str rows = { text.p + mark, text.n - mark };
-    if (begins(rows.p, rows.n, "[{\""))
-        st = err_set(e, ERR_FORMAT, "%.100s: a JSON list; what is read are its members, one on each line: jq -c '.[]' %.60s", path, path_base(path));
-    else if (is_rows(r.lenient ? ".jsonl" : path, rows.p, rows.n)) {
+    struct rows rows;
+    rows_of(&rows, path, text.p, text.n);
+    if (rows.kind != ROWS_TEXT) {
         st = open_prompt(&r, file_template, template_name, e);
-        if (st == OK) st = add_rows(&r, path, rows.p, rows.n, e);
+        if (st == OK) st = add_rows(&r, &rows, e);
         prompt_close(&r.prompt);
     } else {
         if (text.n > 0 && text.p[text.n - 1] == '\n') text.n--; /* as llama.cpp's tools do */

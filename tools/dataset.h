@@ -2,7 +2,7 @@
  *   {"messages": [{"role": "user", "content": "..."}, ...]}     rendered through the model's chat template, its control tokens included
  *   {"prompt": "...", "completion": "..."}                      the same: a user's turn and the assistant's
  *   {"text": "..."}                                             as it is
- * Other keys are ignored. A file is taken for JSON lines when its first line that is not blank begins with {"  or its name ends in .jsonl. */
+ * Other keys are ignored. What is JSON lines, and what is one list of rows: rows.h. */
 #pragma once
 #include "src/cuanto.h"
 

@@ -117,16 +117,23 @@ status prompt_open(struct prompt *p, const struct tokenizer *t, struct str file_
     return st;
 }
 
+static void shape_free(struct shape *s)
+{
+    mem_free(s->key), mem_free(s->text), mem_free(s->turn);
+    *s = (struct shape){ 0 };
+}
+
 void prompt_close(struct prompt *p)
 {
     chat_close(p->chat), chat_close(p->marked);
+    for (int i = 0; i < PROMPT_SHAPES; i++) shape_free(&p->shape[i]);
     mem_free(p->control), mem_free(p->text), mem_free(p->ids), mem_free(p->span);
     *p = (struct prompt){ 0 };
 }
 
 /* ---- where the messages are ---- */
 
-static status add_span(struct prompt *p, size_t from, size_t to, struct err *e)
+static status add_span(struct prompt *p, struct span span, struct err *e)
 {
     if (p->n_span == p->span_cap) {
         int cap = p->span_cap ? 2 * p->span_cap : 16;
@@ -134,7 +141,7 @@ static status add_span(struct prompt *p, size_t from, size_t to, struct err *e)
         if (!s) return err_oom(e, "prompt", (size_t)cap * sizeof *s);
         p->span = s, p->span_cap = cap;
     }
-    p->span[p->n_span++] = (struct span){ from, to };
+    p->span[p->n_span++] = span;
     return OK;
 }
 
@@ -181,7 +188,7 @@ static status match_spans(struct prompt *p, const char *marked, size_t marked_n,
         if (index < 0 || index >= chat_count(p->chat)) return OK;
         int64_t took = match_message(chat_at(p->chat, index), text + at, n - at, m, literal);
         if (took < 0) return OK;
-        TRY(add_span(p, at, at + (size_t)took, e));
+        TRY(add_span(p, (struct span){ at, at + (size_t)took, (size_t)(m - len - marked), len }, e));
         at += (size_t)took;
         index = next_index, len = next_len;
     }
@@ -189,22 +196,54 @@ static status match_spans(struct prompt *p, const char *marked, size_t marked_n,
     return OK;
 }
 
-static status find_spans(struct prompt *p, bool add_generation, const char *text, size_t n, struct err *e)
+status prompt_mark(struct prompt *p, struct err *e)
 {
-    char marker[MARKER_CAP], *marked = NULL;
-    size_t marked_n = 0;
-    status st = OK;
+    char marker[MARKER_CAP];
     chat_truncate(p->marked, 0);
-    p->n_span = 0, p->spans_known = false;
-    for (int64_t i = 0; i < chat_count(p->chat) && st == OK; i++) {
+    for (int64_t i = 0; i < chat_count(p->chat); i++) {
         struct chat_message m = chat_at(p->chat, i);
         int len = m.n ? snprintf(marker, sizeof marker, "\001%lld\002", (long long)i) : 0;
-        st = chat_add(p->marked, m.role, marker, (size_t)len, e);
+        TRY(chat_add(p->marked, m.role, marker, (size_t)len, e));
     }
-    if (st == OK && chat_render(p->marked, add_generation, NULL, p->now, &marked, &marked_n, NULL) == OK)
-        st = match_spans(p, marked, marked_n, text, n, e);
-    mem_free(marked);
+    return OK;
+}
+
+/* What a shape depends on: for every message its role and whether it is empty, then whether an answer is opened. */
+static size_t shape_key(const struct prompt *p, bool add_generation, char *key)
+{
+    size_t n = 0;
+    for (int64_t i = 0; i < chat_count(p->chat); i++) {
+        struct chat_message m = chat_at(p->chat, i);
+        size_t len = strlen(m.role) + 1;
+        if (key) memcpy(key + n, m.role, len), key[n + len] = m.n > 0;
+        n += len + 1;
+    }
+    if (key) key[n] = add_generation;
+    return n + 1;
+}
+
+static status find_shape(struct prompt *p, bool add_generation, struct err *e)
+{
+    size_t n = shape_key(p, add_generation, NULL);
+    char *key = mem_alloc(n);
+    if (!key) return err_oom(e, "prompt", n);
+    shape_key(p, add_generation, key);
+    struct shape *s = p->current = &p->shape[hash64((uintptr_t)p, key, n) % PROMPT_SHAPES];
+    if (s->key && s->n_key == n && !memcmp(s->key, key, n)) return mem_free(key), OK;
+    shape_free(s);
+    struct err why = { 0 };
+    status st = prompt_mark(p, e);
+    if (st == OK && chat_render(p->marked, add_generation, NULL, p->now, &s->text, &s->n, &why) == ERR_MEMORY) st = err_set(e, why.code, "%s", why.text);
+    if (st == OK) s->key = key, s->n_key = n;
+    else mem_free(key);
     return st;
+}
+
+static status find_spans(struct prompt *p, bool add_generation, const char *text, size_t n, struct err *e)
+{
+    p->n_span = 0, p->spans_known = false;
+    TRY(find_shape(p, add_generation, e));
+    return p->current->text ? match_spans(p, p->current->text, p->current->n, text, n, e) : OK;
 }
 
 status prompt_render(struct prompt *p, bool add_generation, char **text, size_t *n, struct err *e)

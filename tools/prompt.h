@@ -7,13 +7,21 @@
 #pragma once
 #include "src/cuanto.h"
 
-struct span { size_t from, to; };
+/* Where a message stands in the text, and where its marker stands in the shape's. */
+struct span { size_t from, to, mark, mark_n; };
+/* A conversation's rendering with markers in place of the messages. It depends on roles and on which messages are empty only, so that the thousands of
+ * conversations of a training set share a few. turn: what train_mask.c finds out about it. */
+struct turn { size_t from, to; int64_t message; bool ends; };
+struct shape { char *key; size_t n_key; char *text; size_t n; struct turn *turn; int64_t n_turn; bool has_turns; };
+enum { PROMPT_SHAPES = 64 };
 struct control { int32_t id; struct str text; };
 
 struct prompt {
     const struct tokenizer *tok;
     struct chat *chat;            /* the conversation; change it through chat.h */
-    struct chat *marked;          /* same template, markers instead of contents */
+    struct chat *marked;          /* same template, markers instead of contents: the shape that was rendered last */
+    struct shape shape[PROMPT_SHAPES]; /* by hash of the key; key NULL: free. text NULL: the template refuses it */
+    struct shape *current;        /* the shape of the last rendering, valid until the next one */
     int64_t now;                  /* fixed per prompt: a date in the template must not invalidate the KV cache */
     struct control *control;      /* control tokens, longest text first per first byte */
     int n_control;
@@ -38,6 +46,8 @@ status prompt_render(struct prompt *p, bool add_generation, char **text, size_t 
 /* prompt_encode - renders and encodes: text, ids. When the new text continues text (see prompt_append) at a control token, the ids of the old
  * part are kept, so that what was generated stays in the KV cache token for token. BOS is added once. */
 status prompt_encode(struct prompt *p, bool add_generation, struct err *e) MUST_USE;
+/* prompt_mark - marked becomes the conversation with markers as messages. */
+status prompt_mark(struct prompt *p, struct err *e) MUST_USE;
 /* prompt_count - how many ids the conversation would be now, without opening an answer; text and ids stay. */
 status prompt_count(struct prompt *p, int64_t *n_ids, struct err *e) MUST_USE;
 /* prompt_append - a generated token; room must have been made with prompt_reserve, then nothing is allocated. */
