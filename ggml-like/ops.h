@@ -92,6 +92,10 @@ val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float c
 /* op_head_matmul - each head's run of x by a matrix of its own: w [n_head][n][k], x [rows][n_head * k] -> [rows][n_head * n]. */
 val op_head_matmul(struct plan *p, val w, val x);
 
+/* op_dropout - each element of x becomes 0 with probability `rate`, the others are divided by 1 - rate; the same ones for equal batch->draw and `draw`.
+ * Nothing changes where batch->draw is 0. Srivastava et al. 2014 */
+val op_dropout(struct plan *p, val x, float rate, uint32_t draw);
+
 val op_cols(struct plan *p, val x, val index);     /* columns `index` (I32 [n]) of x -> [rows][n] */
 
 /* op_rope_table - cos/sin of the batch positions [n_rows][n_rot]; reused when the same spec was asked for before. */
@@ -188,6 +192,7 @@ void op_run_conv(const struct op_run *r, const struct op *op);
 void op_run_score(const struct op_run *r, const struct op *op);
 void op_run_score_sum(const struct op_run *r, const struct op *op);
 void op_run_show(const struct op_run *r, const struct op *op);
+void op_run_dropout(const struct op_run *r, const struct op *op);
 void op_run_delta_rule(const struct op_run *r, const struct op *op);
 void op_run_norm_grad(const struct op_run *r, const struct op *op);
 void op_run_act_grad(const struct op_run *r, const struct op *op);

@@ -58,7 +58,10 @@ val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
     for (val s = p->val[w].extra; s != VAL_NONE; s = p->val[s].extra) {
         val in = p->val[s].index;
         if (in != VAL_NONE) in = op_cols(p, x, in);
-        else in = op_scale(p, matmul(p, p->val[s].down, x, op_shape(p, p->val[s].down)->ne[1], false), p->val[s].scale);
+        else {
+            in = p->dropout > 0 ? op_dropout(p, x, p->dropout, p->draws++) : x;
+            in = op_scale(p, matmul(p, p->val[s].down, in, op_shape(p, p->val[s].down)->ne[1], false), p->val[s].scale);
+        }
         y = op_add(p, y, matmul(p, s, in, n, false));
     }
     return y;

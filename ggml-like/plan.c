@@ -51,6 +51,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SCORE_SUM] = { "score_sum", op_run_score_sum, false, .back = op_back_score_sum },
     [OP_DELTA_RULE] = { "delta_rule", op_run_delta_rule, false },
     [OP_SHOW] = { "show", op_run_show, false },
+    [OP_DROPOUT] = { "dropout", op_run_dropout, true, true, .back = op_back_dropout },
     [OP_NORM_GRAD] = { "norm_grad", op_run_norm_grad, true, true },
     [OP_ACT_GRAD] = { "activation_grad", op_run_act_grad, true, true },
     [OP_GATE_GRAD] = { "gate_grad", op_run_gate_grad, false, true },

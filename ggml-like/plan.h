@@ -17,7 +17,7 @@ enum op_kind {
     OP_SLICE, OP_JOIN, OP_LAYER_NORM, OP_MUL, OP_MUL_VECTOR, OP_CLAMP, OP_GATE, OP_ACT, OP_ADD_POSITION, OP_ROW_FACTOR,
     OP_ROUTE, OP_MOE_SORT, OP_MOE_QUANT, OP_MOE_MATMUL, OP_MOE_BIAS, OP_MOE_SUM,
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
-    OP_SCORE, OP_SCORE_SUM, OP_SHOW,
+    OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_DROPOUT,
     OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
     OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_KINDS
 };
@@ -73,6 +73,7 @@ union op_arg {
     struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
     struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */
     struct { int32_t form; } acts;
+    struct { float rate; uint32_t draw; } dropout;
     struct { int64_t len; } sum;                            /* columns that share one sum */
     struct { bool position; } scatter;                      /* by batch->pos, else by batch->token */
     struct { int64_t first, n; bool add; } part;            /* rows of the matrix; added to what dst holds */
@@ -116,6 +117,8 @@ struct plan {
     int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
+    float dropout;         /* of what low-rank parts of a matmul read, for training; 0: none */
+    uint32_t draws;        /* numbers the masks of dropout; plan_reset leaves it alone */
     bool observe;          /* matmuls keep their float input alive for the observer; weights without a name are not shown */
 };
 
@@ -160,6 +163,7 @@ struct batch {
     const int32_t *out;    /* [n_out] rows that give results, rising */
     const int32_t *target; /* [n_rows] what OP_SCORE looks for */
     const float *weight;   /* backward passes: [rows of OP_SCORE] the loss is the sum of weight[i] * score[i] */
+    uint64_t draw;         /* what the masks of dropout follow from; 0: nothing is left out */
     const struct batch_segment *seg;
     int n_seg;
 };

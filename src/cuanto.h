@@ -18,6 +18,8 @@
 #include "src/fold.h"
 #include "src/json_schema.h"
 #include "src/model.h"
+#include "src/optim.h"
 #include "src/sampler.h"
 #include "src/template.h"
 #include "src/tokenizer.h"
+#include "src/trainer.h"

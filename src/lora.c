@@ -6,7 +6,7 @@
 
 enum { SUFFIX = 7 /* ".lora_a" */ };
 
-static size_t slot_of(const struct model *m, int il, enum weight_id id)
+size_t adapter_slot(const struct model *m, int il, enum weight_id id)
 {
     size_t layers = (size_t)m->hp.n_layer * W_LAYER_COUNT;
     return id < W_LAYER_COUNT ? (size_t)il * W_LAYER_COUNT + id : layers + (id - W_LAYER_COUNT);
@@ -14,7 +14,7 @@ static size_t slot_of(const struct model *m, int il, enum weight_id id)
 
 const struct lora_pair *adapter_pair(const struct adapter *a, int il, enum weight_id id)
 {
-    int32_t i = a->of[slot_of(a->m, il, id)];
+    int32_t i = a->of[adapter_slot(a->m, il, id)];
     return i < 0 ? NULL : &a->pair[i];
 }
 
@@ -103,7 +103,7 @@ static status bind(struct adapter *a, const struct weight_row *r, int il, const 
     TRY(check_shape(tb, rank, flipped ? w->ne[0] : w->ne[1], w->ne[2], path, e));
     struct lora_pair *p = &a->pair[a->n_pairs];
     *p = (struct lora_pair){ .a = *ta, .b = *tb, .factor = a->alpha != 0 ? a->alpha / (float)rank : 1, .id = r->id, .il = il };
-    a->of[slot_of(a->m, il, r->id)] = (int32_t)a->n_pairs++;
+    a->of[adapter_slot(a->m, il, r->id)] = (int32_t)a->n_pairs++;
     return OK;
 }
 

@@ -29,5 +29,6 @@ struct lora_set {
     int n;
 };
 
-/* adapter_pair - what the adapter has for this weight; NULL: nothing. */
+/* adapter_slot - index of a weight in adapter.of. adapter_pair - what the adapter has for this weight; NULL: nothing. */
+size_t adapter_slot(const struct model *m, int il, enum weight_id id);
 const struct lora_pair *adapter_pair(const struct adapter *a, int il, enum weight_id id);

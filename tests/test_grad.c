@@ -78,6 +78,7 @@ static val ex_act(struct bench *b, struct plan *p, val x) { return op_act(p, (en
 static val ex_act_mul(struct bench *b, struct plan *p, val x) { return op_act_mul(p, (enum act)b->ex->arg, left(p, x), right(p, x), 0.75f); }
 static val ex_swish(struct bench *b, struct plan *p, val x) { return op_act_mul(p, ACT_CLAMPED_SWISH, x, VAL_NONE, 0.75f); }
 static val ex_xielu(struct bench *b, struct plan *p, val x) { return op_xielu(p, x, 0.8f, 0.6f, 0.5f, -0.25f); }
+static val ex_dropout(struct bench *b, struct plan *p, val x) { return op_mul(p, op_dropout(p, x, 0.4f, 3), x); }
 static val ex_cols(struct bench *b, struct plan *p, val x)
 {
     static int32_t index[7] = { 30, 2, 2, 9, 0, 31, 17 };
@@ -170,6 +171,7 @@ static const struct example examples[] = {
     { OP_ACT, "relu^2 times", ex_act_mul, ACT_RELU_SQUARED },
     { OP_SILU_MUL, "silu_mul", ex_act_mul, ACT_SILU },
     { OP_GELU_MUL, "gelu_mul", ex_act_mul, ACT_GELU_TANH },
+    { OP_DROPOUT, "dropout", ex_dropout },
     { OP_COLS, "columns", ex_cols },
     { OP_SLICE, "slice", ex_slice },
     { OP_JOIN, "join", ex_join },
@@ -217,7 +219,8 @@ static void bench_open(struct bench *b, const struct example *ex, uint32_t featu
         b->state[i].kv = (struct kv_cache){ t, t, CTX, 2, 8, 8, false, 32, 32, (uint8_t *)b->cache[i][0], (uint8_t *)b->cache[i][1] };
         b->seg[i] = (struct batch_segment){ i ? 3 : 0, i ? 2 : 3, 0, &b->state[i] };
     }
-    b->batch = (struct batch){ ROWS, OUT, tokens, places, out_rows, targets, weights, b->seg, 2 };
+    b->batch = (struct batch){ .n_rows = ROWS, .n_out = OUT, .token = tokens, .pos = places, .out = out_rows, .target = targets, .weight = weights,
+                               .draw = 7, .seg = b->seg, .n_seg = 2 };
     plan_init(&b->p, &b->k);
 }
 

@@ -37,6 +37,7 @@
     X(kernels_vec) \
     X(latent) \
     X(layers) \
+    X(train) \
     X(lookup) \
     X(lora) \
     X(measure) \
