@@ -1,56 +1,25 @@
 /* convert_source - from weight rows to the tensors of a checkpoint: names, shapes, stacks of experts, and what is left over. */
 #include "src/convert_int.h"
+#include "src/hf.h"
 #include <stdio.h>
 #include <string.h>
 
 /* ---- names ---- */
 
-/* "model.layers.%d.mlp.experts.%e.w1.weight" with numbers; false when it does not fit. */
-static bool expand(const char *p, size_t n, int il, int64_t expert, char *out, size_t cap)
-{
-    size_t at = 0;
-    for (size_t i = 0; i < n; i++) {
-        int len = 1;
-        if (p[i] == '%' && i + 1 < n && (p[i + 1] == 'd' || p[i + 1] == 'e')) {
-            len = snprintf(out + at, cap - at, "%lld", p[i + 1] == 'd' ? (long long)il : (long long)expert);
-            i++;
-        } else {
-            out[at] = p[i];
-        }
-        at += (size_t)len;
-        if (at + 24 > cap) return false;
-    }
-    out[at] = '\0';
-    return true;
-}
-
 /* The first alternative with its numbers, for errors. */
 static const char *plain_name(const char *pattern, int il, int64_t expert, char *out, size_t cap)
 {
     size_t n = strcspn(pattern, "|");
-    if (!expand(pattern, n, il, expert, out, cap)) snprintf(out, cap, "%.*s", (int)n, pattern);
+    if (!hf_expand(pattern, n, il, expert, out, cap)) snprintf(out, cap, "%.*s", (int)n, pattern);
     return out;
 }
 
-/* The same tensor goes by several names: whole models put "model." or "transformer." before what base models have bare, multimodal ones add
- * "language_model." before or behind it. */
 static const struct ckpt_tensor *find_named(const struct checkpoint *c, const char *name)
 {
-    static const char *const strip[] = { "model.", "transformer." };
-    static const char *const before[] = { "", "language_model.", "model.language_model.", "transformer.", "model." };
     char other[320];
-    const struct ckpt_tensor *t;
-    for (int i = 0; i < ARRAY_LEN(before); i++) {
-        snprintf(other, sizeof other, "%s%s", before[i], name);
-        if ((t = checkpoint_find(c, other))) return t;
-    }
-    for (int s = 0; s < ARRAY_LEN(strip); s++) {
-        size_t n = strlen(strip[s]);
-        if (strncmp(name, strip[s], n) != 0) continue;
-        for (int i = 0; i < 4; i++) {
-            snprintf(other, sizeof other, "%s%s", before[i], name + n);
-            if ((t = checkpoint_find(c, other))) return t;
-        }
+    for (int i = 0; hf_spelling(name, i, other, sizeof other); i++) {
+        const struct ckpt_tensor *t = checkpoint_find(c, other);
+        if (t) return t;
     }
     return NULL;
 }
@@ -74,7 +43,7 @@ static const struct ckpt_tensor *find_pattern(const struct import *im, const cha
     for (const char *p = pattern; *p;) {
         size_t n = strcspn(p, "|");
         char name[256];
-        const struct ckpt_tensor *t = expand(p, n, il, expert, name, sizeof name) ? find_any(im, name, packed) : NULL;
+        const struct ckpt_tensor *t = hf_expand(p, n, il, expert, name, sizeof name) ? find_any(im, name, packed) : NULL;
         if (t) return t;
         p += n + (p[n] == '|');
     }
@@ -244,9 +213,7 @@ static status add_tensor(struct convert *c, const struct weight_row *r, int il, 
     snprintf(name, sizeof name, r->gguf, il);
     t->t.name = arena_strdup(&c->im.arena, name, strlen(name));
     if (!t->t.name) return err_oom(e, name, sizeof name);
-    const struct arch_import *own = c->im.arch->import;
-    for (const struct weight_import *w = own ? own->weights : NULL; w && w->id != W_COUNT; w++)
-        if (w->id == r->id) t->own = w;
+    t->own = hf_own(c->im.arch, r->id);
     *out = t;
     return OK;
 }

@@ -3,6 +3,7 @@
 #include "ggml-like/cpu.h"
 #include "ggml-like/pool.h"
 #include "src/convert_int.h"
+#include "src/hf.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -14,13 +15,6 @@ static const size_t WHOLE_MAX = (size_t)1 << 30;
 
 /* ---- rows ---- */
 
-/* Where an element of a head stands in the Hugging Face order, halves of pairs half a rotation apart, when here they are neighbours. */
-static int64_t unpaired(const struct layer_params *l, int64_t i)
-{
-    int64_t head = i / l->head_dim, j = i % l->head_dim, n = l->rope.n_rot;
-    return head * l->head_dim + (j < n ? j % 2 * (n / 2) + j / 2 : j);
-}
-
 /* Row i of all rows of t: which source, which row of it; -1: zeros. */
 static int64_t source_row(const struct convert *c, const struct out_tensor *t, int64_t i, const struct source **s)
 {
@@ -29,9 +23,7 @@ static int64_t source_row(const struct convert *c, const struct out_tensor *t, i
         *s = &t->source[i / t->t.ne[1]];
         i %= t->t.ne[1];
     }
-    if (t->own && t->own->row && t->t.ne[1] > 1) return t->own->row(&c->model, t->il, i);
-    if (t->row->flags & WEIGHT_ROPE_PAIRS && t->t.ne[1] > 1) return unpaired(&c->model.layer[t->il].hp, i);
-    return i;
+    return t->t.ne[1] > 1 ? hf_row(&c->model, t->row, t->own, t->il, i) : i;
 }
 
 static void finish_floats(const struct convert *c, const struct out_tensor *t, float *x, float *spare, int64_t n)
@@ -40,7 +32,7 @@ static void finish_floats(const struct convert *c, const struct out_tensor *t, f
     if (t->t.ne[1] == 1 && (mapped || t->row->flags & WEIGHT_ROPE_PAIRS)) {
         memcpy(spare, x, (size_t)n * sizeof *x);
         for (int64_t i = 0; i < n; i++) {
-            int64_t from = mapped ? t->own->row(&c->model, t->il, i) : unpaired(&c->model.layer[t->il].hp, i);
+            int64_t from = hf_row(&c->model, t->row, t->own, t->il, i);
             x[i] = from >= 0 && from < n ? spare[from] : 0;
         }
     }

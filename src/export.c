@@ -4,7 +4,7 @@
 #include "ggml-like/checkpoint.h"
 #include "ggml-like/cpu.h"
 #include "ggml-like/pool.h"
-#include "src/import.h"
+#include "src/hf.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -43,16 +43,7 @@ void export_warn(const struct export *x, const char *fmt, ...)
 static char *hf_name(struct export *x, const struct weight_row *r, int il, int64_t expert)
 {
     char name[256];
-    size_t at = 0, n = strcspn(r->hf, "|");
-    for (size_t i = 0; i < n && at + 24 < sizeof name; i++) {
-        if (r->hf[i] == '%' && (r->hf[i + 1] == 'd' || r->hf[i + 1] == 'e')) {
-            at += (size_t)snprintf(name + at, sizeof name - at, "%lld", r->hf[i + 1] == 'd' ? (long long)il : (long long)expert);
-            i++;
-        } else {
-            name[at++] = r->hf[i];
-        }
-    }
-    return arena_strdup(&x->arena, name, at);
+    return hf_expand(r->hf, strcspn(r->hf, "|"), il, expert, name, sizeof name) ? arena_strdup(&x->arena, name, strlen(name)) : NULL;
 }
 
 static bool is_float(const struct dtype *t) { return t->gguf_id == GGUF_F32 || t->gguf_id == GGUF_F16 || t->gguf_id == GGUF_BF16; }
@@ -261,7 +252,7 @@ static status write_weights(struct export *x, const char *path, struct err *e)
 
 /* ---- the directory ---- */
 
-static status write_text(const char *dir, const char *name, struct json_out *o, struct err *e)
+status export_text(const char *dir, const char *name, struct json_out *o, struct err *e)
 {
     char path[4200];
     struct file_out f;
@@ -294,10 +285,10 @@ static status write_all(struct export *x, const char *dir, struct texts *t, bool
     if (snprintf(path, sizeof path, "%s/model.safetensors", dir) >= (int)sizeof path) return err_set(e, ERR_FILE, "%.60s...: the path is too long", dir);
     if (mkdir(dir, 0777) != 0 && errno != EEXIST) return err_set(e, ERR_FILE, "%s: cannot make the directory", dir);
     TRY(write_weights(x, path, e));
-    TRY(write_text(dir, "config.json", &t->config, e));
-    TRY(write_text(dir, "generation_config.json", &t->generation, e));
-    if (tokenizer) TRY(write_text(dir, "tokenizer.json", &t->tokenizer, e));
-    return write_text(dir, "tokenizer_config.json", &t->tokenizer_config, e);
+    TRY(export_text(dir, "config.json", &t->config, e));
+    TRY(export_text(dir, "generation_config.json", &t->generation, e));
+    if (tokenizer) TRY(export_text(dir, "tokenizer.json", &t->tokenizer, e));
+    return export_text(dir, "tokenizer_config.json", &t->tokenizer_config, e);
 }
 
 status export_write(struct export *x, const char *dir, struct err *e)

@@ -30,3 +30,5 @@ status export_config(const struct export *x, struct json_out *o, struct err *e) 
 status export_generation(const struct export *x, struct json_out *o, struct err *e) MUST_USE;
 status export_tokenizer(const struct export *x, struct json_out *o, bool *written, struct err *e) MUST_USE;
 status export_tokenizer_config(const struct export *x, bool tokenizer, struct json_out *o, struct err *e) MUST_USE;
+/* export_text - a small file of a directory, complete or not at all. */
+status export_text(const char *dir, const char *name, struct json_out *o, struct err *e) MUST_USE;

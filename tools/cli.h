@@ -55,7 +55,7 @@ struct cli {
     int64_t bits, calibration_tokens, measure_tokens;
     bool dry_run, resume, verify, pure, compat, plain_targets, allow_requantize, overwrite, sha256;
     /* converting */
-    const char *dtype, *name;
+    const char *dtype, *name, *base;  /* base: the model of an adapter */
     bool allow_unused, vocab_only;
     /* importance, comparing */
     const char *fold, *calibration, *base_logits, *fail_if[16]; int n_fail_if;

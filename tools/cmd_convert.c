@@ -1,5 +1,7 @@
-/* convert - a Hugging Face directory as one GGUF file, and back. The library plans, checks and writes (src/convert.h); here are words and a bar. */
+/* convert - a Hugging Face directory as one GGUF file, and back; a PEFT folder as an adapter in GGUF, and back. The library plans, checks and writes
+ * (src/convert.h, src/peft.h); here are words and a bar. */
 #include "src/convert.h"
+#include "src/peft.h"
 #include "tools/opt.h"
 #include <limits.h>
 #include <stdio.h>
@@ -149,18 +151,19 @@ static bool is_gguf(const char *path)
 }
 
 /* "dir/Name.gguf": "Name-hf" here */
-static status default_dir(struct job *j, struct err *e)
+static status default_dir(struct job *j, const char *kind, struct err *e)
 {
     const char *base = path_base(j->c->model);
     int n = (int)strlen(base) - 5;
-    if (snprintf(j->out, sizeof j->out, "%.*s-hf", n, base) < (int)sizeof j->out) return OK;
+    if (snprintf(j->out, sizeof j->out, "%.*s-%s", n, base, kind) < (int)sizeof j->out) return OK;
     return err_set(e, ERR_USAGE, "%.60s...: the path is too long", j->c->model);
 }
 
 /* Any of the files of a model says that the directory is one: a checkpoint in shards has no model.safetensors. */
 static status check_dir(struct job *j, struct err *e)
 {
-    static const char *const names[] = { "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json" };
+    static const char *const names[] = { "model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                         "adapter_config.json", "adapter_model.safetensors" };
     struct stat st;
     char path[PATH_MAX + 32];
     if (stat(j->out, &st) == 0 && !S_ISDIR(st.st_mode)) return err_set(e, ERR_USAGE, "%s is no directory: a GGUF file becomes a directory", j->out);
@@ -172,20 +175,21 @@ static status check_dir(struct job *j, struct err *e)
 }
 
 /* What only a checkpoint has. */
-static status check_options(const struct cli *c, struct err *e)
+static status check_options(const struct cli *c, bool adapter, struct err *e)
 {
     const struct { const char *name; bool given; } rows[] = {
-        { "--pre", c->pre != NULL }, { "--name", c->name != NULL }, { "--allow-unused", c->allow_unused }, { "--vocab-only", c->vocab_only },
+        { "--pre", c->pre != NULL }, { "--name", c->name != NULL && !adapter }, { "--allow-unused", c->allow_unused }, { "--vocab-only", c->vocab_only },
     };
+    const char *what = adapter ? "an adapter" : "a GGUF file that becomes a directory";
     for (int i = 0; i < ARRAY_LEN(rows); i++)
-        if (rows[i].given) return err_set(e, ERR_USAGE, "%s: not for a GGUF file that becomes a directory", rows[i].name);
+        if (rows[i].given) return err_set(e, ERR_USAGE, "%s: not for %s", rows[i].name, what);
     return OK;
 }
 
 static status export(struct job *j, struct err *e)
 {
     struct cli *c = j->c;
-    TRY(check_options(c, e));
+    TRY(check_options(c, false, e));
     struct export *x;
     struct export_info info;
     struct export_options o = { .n_threads = (int)c->threads, .warn = warn, .progress = progress, .ctx = j };
@@ -196,7 +200,7 @@ static status export(struct job *j, struct err *e)
     if (is_gguf(j->out)) return err_set(e, ERR_USAGE, "-o %s: a GGUF file becomes a directory; cuanto quantize makes another GGUF file of it", j->out);
     TRY(export_open(&x, c->model, &o, e));
     export_info(x, &info);
-    status st = c->output ? OK : default_dir(j, e);
+    status st = c->output ? OK : default_dir(j, "hf", e);
     if (st == OK && !c->dry_run) st = check_dir(j, e);
     if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     if (st == OK && !c->dry_run) {
@@ -207,6 +211,79 @@ static status export(struct job *j, struct err *e)
     if (st == OK) tell(j, &(struct convert_info){ .arch = info.arch, .hf = info.hf, .n_tensors = info.n_tensors, .out_bytes = info.bytes });
     export_close(x);
     return st;
+}
+
+/* ---- adapters ---- */
+
+static void tell_adapter(const struct job *j, const struct peft_info *i, bool to_gguf)
+{
+    if (j->c->json) {
+        struct json_out o;
+        json_out_init(&o, true);
+        json_begin(&o, NULL, '{');
+        json_put_cstr(&o, "kind", "adapter");
+        json_put_i64(&o, "tensors", i->n_tensors);
+        json_put_i64(&o, "modules", i->n_modules);
+        json_put_i64(&o, "rank_min", i->rank_min);
+        json_put_i64(&o, "rank_max", i->rank_max);
+        json_put_f64(&o, "alpha", i->alpha);
+        json_put_cstr(&o, "type", i->type->gguf_name);
+        json_put_cstr(&o, "output", j->c->dry_run ? NULL : j->out);
+        json_end(&o, '}');
+        if (json_out_ok(&o)) out_printf("%.*s\n", (int)o.n, o.buf);
+        json_out_free(&o);
+        return;
+    }
+    if (j->c->quiet && !j->c->dry_run) return;
+    char rank[48];
+    snprintf(rank, sizeof rank, i->rank_min == i->rank_max ? "%lld" : "%lld to %lld", (long long)i->rank_min, (long long)i->rank_max);
+    out_printf("%s (%s) -> %s: %lld modules, %lld tensors, rank %s, alpha %g, %s\n", to_gguf ? "PEFT adapter" : "adapter", j->c->model,
+               to_gguf ? "GGUF adapter" : "PEFT folder", (long long)i->n_modules, (long long)i->n_tensors, rank, i->alpha, i->type->gguf_name);
+    if (!j->c->dry_run && !j->c->quiet) out_printf("wrote %s\n", j->out);
+}
+
+/* Either way needs the base: shapes, names and the order of rows are its. The first look writes nothing. */
+static status convert_adapter(struct job *j, bool to_gguf, struct err *e)
+{
+    struct cli *c = j->c;
+    char path[PATH_MAX];
+    struct model *m;
+    struct peft_info info;
+    struct peft_options o = { .base_name = c->name, .check_only = true, .warn = warn, .ctx = j };
+    status (*make)(const char *, const struct model *, const char *, const struct peft_options *, struct peft_info *, struct err *) =
+        to_gguf ? peft_import : peft_export;
+    TRY(check_options(c, true, e));
+    if (!c->base) return err_set(e, ERR_USAGE, "%.80s is an adapter: --base MODEL.gguf says of which model", c->model);
+    if (c->dtype && strcmp(c->dtype, "auto") && !(o.type = dtype_by_name(c->dtype)))
+        return err_set(e, ERR_USAGE, "--dtype: '%.30s' is unknown: auto, f32, f16, bf16", c->dtype);
+    if (o.type && o.type->gguf_id != GGUF_F32 && o.type->gguf_id != GGUF_F16 && o.type->gguf_id != GGUF_BF16)
+        return err_set(e, ERR_USAGE, "--dtype %s: adapters are f32, f16 or bf16", c->dtype);
+    if (c->output && snprintf(j->out, sizeof j->out, "%s", c->output) >= (int)sizeof j->out)
+        return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->output);
+    TRY(model_find(c->base, path, sizeof path, e));
+    TRY(model_open(&m, path, &(struct model_options){ 0 }, e));
+    status st = make(c->model, m, NULL, &o, &info, e);
+    o.check_only = false, o.warn = NULL;
+    if (st == OK && !c->output) st = to_gguf ? default_out(j, info.type->gguf_name, e) : default_dir(j, "peft", e);
+    if (st == OK && !c->dry_run) st = to_gguf ? check_out(j, e) : check_dir(j, e);
+    if (st == OK && !c->dry_run) st = output_apart("--output", j->out, (const char *const[]){ path }, 1, e);
+    if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
+    if (st == OK && !c->dry_run) st = make(c->model, m, j->out, &o, &info, e);
+    if (st == OK) tell_adapter(j, &info, to_gguf);
+    model_close(m);
+    return st;
+}
+
+/* A GGUF file that says it is one; what cannot be read is told by whoever opens it next. */
+static bool is_adapter(const char *path)
+{
+    struct gguf g;
+    struct str type;
+    struct err none = { 0 };
+    if (gguf_open(&g, path, true, &none) != OK) return false;
+    bool is = gguf_get_str(&g, "general.type", &type, &none) && type.n == 7 && !memcmp(type.p, "adapter", 7);
+    gguf_close(&g);
+    return is;
 }
 
 /* ---- which way ---- */
@@ -232,8 +309,6 @@ static status find_input(struct cli *c, char *path, size_t cap, struct err *e)
     struct err none = { 0 };
     const char *name = c->model;
     if (stat(name, &st) == 0) {
-        if (S_ISDIR(st.st_mode) && holds(name, "adapter_config.json") && !holds(name, "config.json"))
-            return err_set(e, ERR_FORMAT, "%s: an adapter, no model: llama.cpp's convert_lora_to_gguf.py makes a GGUF file of it, for --lora", name);
         return OK;
     }
     if (is_part(name)) return OK; /* told when it is opened */
@@ -253,7 +328,11 @@ static int run(struct cli *c)
     char path[PATH_MAX];
     cli_signals();
     status st = find_input(c, path, sizeof path, &e);
-    if (st == OK) st = is_gguf(c->model) ? export(&j, &e) : convert(&j, &e);
+    bool folder = st == OK && !is_gguf(c->model) && peft_is_folder(c->model) && (c->base || !holds(c->model, "config.json"));
+    if (st == OK && folder) st = convert_adapter(&j, true, &e);
+    else if (st == OK && is_gguf(c->model) && is_adapter(c->model)) st = convert_adapter(&j, false, &e);
+    else if (st == OK && c->base) st = err_set(&e, ERR_USAGE, "--base: %.80s is no adapter", c->model);
+    else if (st == OK) st = is_gguf(c->model) ? export(&j, &e) : convert(&j, &e);
     if (cli_interrupted && st != OK) st = e.code = ERR_INTERRUPTED; /* what is finished stays a success */
     return st == OK ? out_status() : cli_fail(&e, NULL);
 }
@@ -265,6 +344,7 @@ OPT_GROUP(convert_group, "Convert",
       .help = "format of the matrices: auto (as the checkpoint), f32, f16, bf16, q8_0, ..." },
     ROW_PRE,
     { "name", "--model-name", OPT_STR, OPT_AT(name), .value = "TEXT", .help = "the model's name in the file (default: the directory's)" },
+    { "base", "--base-model", OPT_STR, OPT_AT(base), .value = "MODEL", .help = "of an adapter (PEFT folder or GGUF): the GGUF model it belongs to" },
     { "allow-unused", NULL, OPT_FLAG, OPT_AT(allow_unused), .help = "leave out tensors that the architecture has no place for" },
     { "vocab-only", NULL, OPT_FLAG, OPT_AT(vocab_only), .help = "keys and tokenizer, no weights" },
     { "dry-run", NULL, OPT_FLAG, OPT_AT(dry_run), .help = "check everything and print the plan, write nothing" },
@@ -275,13 +355,15 @@ static const struct opt_group *const groups[] = { &convert_group, &opts_common, 
 
 const struct command command_convert = {
     .name = "convert",
-    .brief = "make a GGUF file of a Hugging Face checkpoint, or the other way",
+    .brief = "make a GGUF file of a Hugging Face checkpoint or adapter, or the other way",
     .usage = "cuanto convert DIR|FILE [-o OUT.gguf] [options]\n"
-             "       cuanto convert FILE.gguf [-o DIR] [options]",
+             "       cuanto convert FILE.gguf [-o DIR] [options]\n"
+             "       cuanto convert ADAPTER --base MODEL.gguf [-o OUT] [options]",
     .examples = "cuanto convert ./Qwen3-0.6B\n"
                 "cuanto convert ./Qwen3-0.6B -o qwen.gguf --dtype q8_0\n"
                 "cuanto convert ./checkpoint --dry-run\n"
-                "cuanto convert qwen.gguf -o ./qwen-hf",
+                "cuanto convert qwen.gguf -o ./qwen-hf\n"
+                "cuanto convert ./my-lora --base qwen.gguf -o lora.gguf",
     .groups = groups,
     .min_args = 1,
     .max_args = 1,
