@@ -38,6 +38,7 @@ static status put_keys(struct gguf_writer *w, const struct adapter_file *f, stru
 static status check(const struct adapter_file *f, const struct adapter_tensor *t, struct err *e)
 {
     const struct tensor *w = gguf_tensor(&f->m->g, t->base);
+    if (!w && !strcmp(t->base, "output.weight")) w = model_weight(f->m, -1, W_OUTPUT); /* a tied head may have an adapter of its own */
     bool flipped = !strcmp(t->base, embedding);
     int64_t n = max_i64(t->n_mat, 1);
     if (!w) return err_set(e, ERR_FORMAT, "%s: the model has no such tensor", t->base);

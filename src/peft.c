@@ -208,10 +208,12 @@ static status list_modules(struct reading *x, struct err *e)
         if (side == 0 && x->n_modules) qsort(x->module, (size_t)x->n_modules, sizeof *x->module, by_name);
     }
     if (x->n_modules == 0) return err_set(e, ERR_FORMAT, "%s: there are no LoRA matrices in it", x->path);
+    for (int64_t i = 1; i < x->n_modules; i++)
+        if (!strcmp(x->module[i].name, x->module[i - 1].name))
+            return err_set(e, ERR_FORMAT, "%s: %.140s: the module is there twice", x->path, x->module[i].a->name);
     for (int64_t i = 0; i < x->n_modules; i++) {
         const struct module *m = &x->module[i];
         if (!m->b) return err_set(e, ERR_FORMAT, "%s: %.140s has no partner lora_B", x->path, m->a->name);
-        if (i && !strcmp(m->name, m[-1].name)) return err_set(e, ERR_FORMAT, "%s: %.140s: the module is there twice", x->path, m->a->name);
         if (m->a->shape[0] != m->b->shape[1] || m->a->shape[0] < 1)
             return err_set(e, ERR_FORMAT, "%s: %.120s: A has %lld rows, B %lld columns", x->path, m->name, (long long)m->a->shape[0],
                            (long long)m->b->shape[1]);
@@ -340,8 +342,8 @@ static status check_shape(const struct reading *x, const struct built *d, const 
     const struct weight_import *own = hf_own(x->m->arch, r->id);
     int64_t out = r->id == W_EMBD ? d->t.out : own && own->row ? hf_source_rows(x->m, r, il) : d->t.out;
     if ((own && (own->value || own->factor || (own->load && !own->row))) || out < 0)
-        return err_set(e, ERR_FORMAT, "%s: %.120s: architecture %s computes %s from it; adapters of such weights are not supported", path_base(x->path), m->name,
-                       x->m->arch->name, d->t.base);
+        return err_set(e, ERR_FORMAT, "%s: %.120s: architecture %s computes %s from it; adapters of such weights are not supported", path_base(x->path),
+                       m->name, x->m->arch->name, d->t.base);
     if (m->embedding != (r->id == W_EMBD))
         return err_set(e, ERR_FORMAT, "%s: %.120s: %s", path_base(x->path), m->name,
                        m->embedding ? "an embedding's adapter for a matrix" : "a matrix's adapter for the embedding");
@@ -414,7 +416,13 @@ static status build_one(struct reading *x, const struct weight_row *r, int il, s
     if (!any && !stack) return OK;
     bool flipped = r->id == W_EMBD;
     struct built *d = &x->built[x->n++];
-    *d = (struct built){ .t = { .base = w->name, .in = flipped ? w->ne[1] : w->ne[0], .out = flipped ? w->ne[0] : w->ne[1], .n_mat = w->ne[2] } };
+    char base[112];
+    snprintf(base, sizeof base, r->gguf, il); /* of a tied head not the name of the tensor that it is */
+    if (r->id == W_OUTPUT && w->data == model_weight(x->m, -1, W_EMBD)->data)
+        say(x->o, "lm_head: the base's head is its embedding; llama.cpp refuses adapters for such a head");
+    d->t = (struct adapter_tensor){ .base = arena_strdup(&x->arena, base, strlen(base)), .n_mat = w->ne[2] };
+    d->t.in = flipped ? w->ne[1] : w->ne[0], d->t.out = flipped ? w->ne[0] : w->ne[1];
+    if (!d->t.base) return err_oom(e, base, sizeof base);
     if (any && !each && w->ne[2] > 1)
         return err_set(e, ERR_FORMAT, "%s: %.60s: an adapter of all experts in one matrix is not supported", path_base(x->path), w->name);
     return any ? from_modules(x, d, r, il, e) : from_stack(x, d, r, il, stack, e);
@@ -428,8 +436,6 @@ static status check_left(const struct reading *x, struct err *e)
             return err_set(e, ERR_FORMAT, "%s: ensure_weight_tying: an adapter that embedding and head share cannot be expressed in a GGUF adapter",
                            path_base(x->path));
         if (m->used) continue;
-        if (!strcmp(m->name, "lm_head") && !model_weight(x->m, -1, W_OUTPUT))
-            return err_set(e, ERR_FORMAT, "%s: lm_head: the base's head is its embedding, of which a GGUF adapter cannot have two kinds", path_base(x->path));
         return err_set(e, ERR_FORMAT, "%s: %.140s: architecture %s has no weight for this module", path_base(x->path), m->name, x->m->arch->name);
     }
     return OK;

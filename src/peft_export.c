@@ -88,7 +88,8 @@ static status add_part(struct export_peft *x, const struct weight_row *r, int il
         m->in = flipped ? w->ne[1] : w->ne[0];
         m->out = flipped ? w->ne[0] : strstr(r->hf, "%e") ? w->ne[1] : hf_source_rows(x->m, r, il);
     }
-    if (m->n_parts == PARTS_MAX || m->out < 0) return err_set(e, ERR_FORMAT, "%s: %.120s has other parts, its adapter cannot be written for PEFT", w->name, m->name);
+    if (m->n_parts == PARTS_MAX || m->out < 0)
+        return err_set(e, ERR_FORMAT, "%s: %.120s has other parts, its adapter cannot be written for PEFT", w->name, m->name);
     m->part[m->n_parts++] = (struct part){ p, r, il, expert, flipped ? w->ne[0] : w->ne[1] };
     x->turned |= (r->flags & WEIGHT_TRANSPOSED) != 0;
     return OK;
@@ -200,7 +201,7 @@ static void settle(struct export_peft *x)
         if (same_alpha > best_alpha) best_alpha = same_alpha, x->alpha = alpha;
         if (2 * best_rank > x->n && 2 * best_alpha > x->n) break;
     }
-    if (fabs(x->alpha - (double)(float)x->alpha) < 1e-5 * fabs(x->alpha)) x->alpha = fabs(x->alpha - nearbyint(x->alpha)) < 1e-5 ? nearbyint(x->alpha) : x->alpha;
+    if (fabs(x->alpha - nearbyint(x->alpha)) < 1e-6 * fabs(x->alpha)) x->alpha = nearbyint(x->alpha); /* factors are rounded floats */
 }
 
 /* ---- names for the config ---- */
@@ -377,7 +378,8 @@ static status write_folder(struct export_peft *x, const char *dir, struct err *e
     char path[4200];
     struct safetensors_writer *w;
     struct json_out o;
-    if (snprintf(path, sizeof path, "%s/adapter_model.safetensors", dir) >= (int)sizeof path) return err_set(e, ERR_FILE, "%.60s...: the path is too long", dir);
+    if (snprintf(path, sizeof path, "%s/adapter_model.safetensors", dir) >= (int)sizeof path)
+        return err_set(e, ERR_FILE, "%.60s...: the path is too long", dir);
     if (mkdir(dir, 0777) != 0 && errno != EEXIST) return err_set(e, ERR_FILE, "%s: cannot make the directory", dir);
     TRY(safetensors_writer_open(&w, path, e));
     status st = write_weights(x, w, e);

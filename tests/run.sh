@@ -31,11 +31,11 @@ tell() {
 
 # The command line's models are copied before the unit tests, which write them too, begin: both lanes take about as long.
 ${RUN:-} "$build/test" cli_models_are_written >/dev/null 2>&1
-for m in tiny bare recurrent mixture; do cp "$build/tmp/cli_$m.gguf" "$build/tmp/copy_$m.gguf"; done
+for m in tiny bare recurrent mixture adapter; do cp "$build/tmp/cli_$m.gguf" "$build/tmp/copy_$m.gguf"; done
 rm -f "$build"/tmp/*.log.rc
 start unit ${RUN:-} "$build/test" &
 CUANTO="${RUN:+$RUN }$build/cuanto" TINY_MODEL="$build/tmp/copy_tiny.gguf" BARE_MODEL="$build/tmp/copy_bare.gguf" \
-    RECURRENT_MODEL="$build/tmp/copy_recurrent.gguf" MIXTURE_MODEL="$build/tmp/copy_mixture.gguf" start cli sh tests/cli/run.sh
+    RECURRENT_MODEL="$build/tmp/copy_recurrent.gguf" MIXTURE_MODEL="$build/tmp/copy_mixture.gguf" ADAPTER="$build/tmp/copy_adapter.gguf" start cli sh tests/cli/run.sh
 for f in "$build"/fuzz_*; do
     case $f in *.[do]) continue ;; esac
     t=${f##*/fuzz_}

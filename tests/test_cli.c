@@ -99,6 +99,29 @@ TEST(environment_loses_against_words)
 
 static char tiny_path[256], bare_path[256];
 
+/* Q of the first layer and all of the last layer's feed-forward block, of rank 3: cli_adapter.gguf. */
+static void write_adapter(const char *base, const char *path)
+{
+    static const char *const names[] = { "blk.0.attn_q.weight", "blk.1.ffn_gate.weight", "blk.1.ffn_up.weight", "blk.1.ffn_down.weight" };
+    static float a[3 * 512], b[512 * 3];
+    struct adapter_tensor t[ARRAY_LEN(names)];
+    struct model *m = NULL;
+    struct err e = { 0 };
+    uint64_t rng = 9;
+    for (int i = 0; i < ARRAY_LEN(a); i++) a[i] = 0.2f * test_randf(&rng), b[i] = 0.2f * test_randf(&rng);
+    if (model_open(&m, base, &(struct model_options){ 0 }, &e) == OK) {
+        for (int i = 0; i < ARRAY_LEN(names); i++) {
+            const struct tensor *w = gguf_tensor(model_gguf(m), names[i]);
+            t[i] = (struct adapter_tensor){ .base = names[i], .in = w->ne[0], .out = w->ne[1], .rank = 3, .a = a, .b = b };
+        }
+        struct adapter_note note = { "training.seed", NOTE_INT, .i = 7 };
+        struct adapter_file f = { .m = m, .tensor = t, .n = ARRAY_LEN(names), .alpha = 6, .note = &note, .n_notes = 1 };
+        if (adapter_write_gguf(path, &f, &e) == OK) e.code = OK;
+    }
+    CHECK_MSG(e.code == OK, "%s", e.text);
+    model_close(m);
+}
+
 TEST(cli_models_are_written)
 {
     struct err e = { 0 };
@@ -112,6 +135,7 @@ TEST(cli_models_are_written)
     CHECK_MSG(tiny_model(test_tmp("cli_recurrent.gguf"), &recurrent, &e) == OK, "%s", e.text);
     const struct tiny_options mixture = { .arch = "qwen3moe" };
     CHECK_MSG(tiny_model(test_tmp("cli_mixture.gguf"), &mixture, &e) == OK, "%s", e.text);
+    write_adapter(tiny_path, test_tmp("cli_adapter.gguf"));
 }
 
 static bool open_prompt(struct vocab *v, struct prompt *p, const char *path, const char *template_name, struct err *e)

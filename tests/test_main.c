@@ -40,6 +40,7 @@
     X(train) \
     X(lookup) \
     X(lora) \
+    X(peft) \
     X(measure) \
     X(model) \
     X(model_hostile) \

@@ -16,7 +16,7 @@ static const struct hparam_row hparams[] = {
 
 static const struct weight_row weights[] = {
     { W_EMBD, "token_embd.weight", "gpt_neox.embed_in.weight", DIM_EMBD, DIM_VOCAB, 0 },
-    { W_OUTPUT, "output.weight", "embed_out.weight|lm_head.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL },
+    { W_OUTPUT, "output.weight", "lm_head.weight|embed_out.weight", DIM_EMBD, DIM_VOCAB, WEIGHT_OPTIONAL },
     ROWS_LAYER_NORM(W_OUTPUT_NORM, "output_norm", "gpt_neox.final_layer_norm", 0),
     ROWS_LAYER_NORM(W_ATTN_NORM, "blk.%d.attn_norm", LAYER "input_layernorm", 0),
     ROWS_FUSED_ATTENTION(LAYER "attention.query_key_value", LAYER "attention.dense", 0, 0),

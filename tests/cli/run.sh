@@ -2,7 +2,7 @@
 # Runs the command-line cases: NAME.sh must print exactly NAME.out. Needs sh and the binary only.
 #   tests/cli/run.sh [NAME...]     CUANTO = the command to test, may be several words: "qemu-aarch64 build/arm/cuanto"
 # Cases model_*.sh use small models: $TINY_MODEL (with a chat template), $BARE_MODEL (without), $RECURRENT_MODEL (with layers that cannot go
-# back), $MIXTURE_MODEL (with experts). Where they are not set, $TEST_BIN writes
+# back), $MIXTURE_MODEL (with experts), $ADAPTER (of $TINY_MODEL). Where they are not set, $TEST_BIN writes
 # them into $TMP; without that either, the cases are counted as skipped.
 # A case runs in an empty folder, with `cuanto` first in PATH and no CUANTO_ variables. UPDATE=1 rewrites the .out files.
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,9 +12,10 @@ binary=
 for word in $CUANTO; do binary="$binary $(absolute "$word")"; done
 if [ -z "${TINY_MODEL:-}" ] && [ -n "${TEST_BIN:-}" ] && $TEST_BIN cli_models_are_written >/dev/null; then
     TINY_MODEL=$TMP/cli_tiny.gguf BARE_MODEL=$TMP/cli_bare.gguf RECURRENT_MODEL=$TMP/cli_recurrent.gguf MIXTURE_MODEL=$TMP/cli_mixture.gguf
+    ADAPTER=$TMP/cli_adapter.gguf
 fi
 TINY_MODEL=$(absolute "${TINY_MODEL:-}") BARE_MODEL=$(absolute "${BARE_MODEL:-}") RECURRENT_MODEL=$(absolute "${RECURRENT_MODEL:-}")
-MIXTURE_MODEL=$(absolute "${MIXTURE_MODEL:-}")
+MIXTURE_MODEL=$(absolute "${MIXTURE_MODEL:-}") ADAPTER=$(absolute "${ADAPTER:-}")
 
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -27,12 +28,12 @@ passed=0 failed=0 skipped=0
 [ $# -gt 0 ] || set -- $(cd "$here" && ls *.sh | grep -v '^run\.sh$' | sed 's/\.sh$//')
 for name; do
     case $name in
-    model_*) [ -f "$TINY_MODEL" ] && [ -f "$BARE_MODEL" ] && [ -f "$RECURRENT_MODEL" ] && [ -f "$MIXTURE_MODEL" ] || { skipped=$((skipped + 1)); continue; } ;;
+    model_*) [ -f "$TINY_MODEL" ] && [ -f "$BARE_MODEL" ] && [ -f "$RECURRENT_MODEL" ] && [ -f "$MIXTURE_MODEL" ] && [ -f "$ADAPTER" ] || { skipped=$((skipped + 1)); continue; } ;;
     esac
     rm -rf "$tmp/work"
     mkdir "$tmp/work"
     (cd "$tmp/work" && env -i PATH="$tmp/bin:$PATH" HOME="$tmp/home" TERM=dumb LC_ALL=C TINY_MODEL="$TINY_MODEL" BARE_MODEL="$BARE_MODEL" \
-        RECURRENT_MODEL="$RECURRENT_MODEL" MIXTURE_MODEL="$MIXTURE_MODEL" \
+        RECURRENT_MODEL="$RECURRENT_MODEL" MIXTURE_MODEL="$MIXTURE_MODEL" ADAPTER="$ADAPTER" \
         sh "$here/$name.sh" </dev/null >"$tmp/out" 2>&1)
     [ -z "${UPDATE:-}" ] || cp "$tmp/out" "$here/$name.out"
     if cmp -s "$tmp/out" "$here/$name.out"; then
