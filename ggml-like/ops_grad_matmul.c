@@ -60,8 +60,9 @@ size_t op_grad_bytes(int64_t head_dim_max)
 {
     size_t edge = PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
     size_t columns = T_COLS / PANEL_ROWS * panel_step(ACT_BF16) + 2 * T_COLS * sizeof(float) + edge;
-    size_t outer = (OUTER_TOKENS + TILE_TOKENS_MAX) * T_DEPTH * sizeof(uint16_t) + panel_step(ACT_BF16) + edge;
-    return columns > outer ? columns : outer;
+    size_t outer = (OUTER_TOKENS + TILE_TOKENS_MAX) * (T_DEPTH * sizeof(uint16_t) + T_PAD) + panel_step(ACT_BF16) + edge;
+    size_t most = columns > outer ? columns : outer, attn = op_attn_grad_bytes(head_dim_max);
+    return attn > most ? attn : most;
 }
 
 /* ---- dx ---- */
@@ -144,7 +145,7 @@ struct outer { const float *dy, *x; int64_t n, k, rows; float *to; };
 static void outer_block(const struct op_run *r, const struct outer *o, enum act_form form, int64_t n0, int64_t n1, int64_t c0, int64_t c1)
 {
     int nt = r->k->tile_tokens;
-    size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form);
+    size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form) + T_PAD;
     uint8_t *tiles = r->scratch, *panel = tiles + (size_t)ceil_div(OUTER_TOKENS, nt) * tile_bytes;
     float *edge = (float *)(void *)(panel + panel_step(form));
     for (int64_t row = 0; row < o->rows; row += depth_of(form)) {

@@ -72,6 +72,7 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 /* op_acts - the panel of activations in v. op_fill_tile - tile `tile` of q from m rows of q->k floats. */
 struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_form form);
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
+
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
  * row t of the result at y + t * stride. next: what this thread will most likely read after them. op_rows_soon - those rows, if there are any. */
 struct op_soon { const uint8_t *at; size_t bytes; };

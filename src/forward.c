@@ -60,12 +60,15 @@ status forward_machine(struct kernels *k, struct pool **pool, int n_threads, con
     return pool_open(pool, n_threads ? n_threads : cpu.n_threads_default, e);
 }
 
-size_t forward_thread_bytes(const struct model *m)
+static int64_t widest_head(const struct model *m)
 {
     int64_t n = 8;
     for (int64_t il = 0; il < m->hp.n_layer; il++) n = max_i64(n, max_i64(m->layer[il].hp.head_dim, m->layer[il].hp.head_dim_v));
-    return plan_thread_bytes(n);
+    return n;
 }
+
+size_t forward_thread_bytes(const struct model *m) { return plan_thread_bytes(widest_head(m)); }
+size_t forward_grad_bytes(const struct model *m) { return plan_grad_bytes(widest_head(m)); }
 
 int64_t forward_pass_rows(int64_t n_batch, int64_t left)
 {

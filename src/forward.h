@@ -17,6 +17,7 @@ status forward_score(const struct build *b, val *x, bool *whole, struct err *e) 
 status forward_machine(struct kernels *k, struct pool **pool, int n_threads, const char *isa, struct err *e) MUST_USE;
 /* forward_thread_bytes - plan_thread_bytes for the heads of this model. */
 size_t forward_thread_bytes(const struct model *m);
+size_t forward_grad_bytes(const struct model *m); /* plan_grad_bytes */
 
 enum { BATCH_DEFAULT = 512, HEAD_BYTES = 32 << 20 };
 /* forward_pass_rows - as engine_pass_rows. */

@@ -579,7 +579,7 @@ static status open_buffers(struct trainer *t, struct err *e)
     for (int i = 0; i < ARRAY_LEN(lists); i++)
         if (!(*lists[i].p = mem_calloc(1, lists[i].n))) return err_oom(e, "trainer", lists[i].n);
     for (size_t il = 0; il < layers; il++) plan_init(&t->layer[il].plan, &t->k);
-    t->thread_bytes = forward_thread_bytes(t->m);
+    t->thread_bytes = forward_grad_bytes(t->m);
     t->threads_bytes = n * t->thread_bytes;
     t->threads = mem_map(t->threads_bytes);
     t->x = mem_map(rows_bytes(t, t->n_batch) * (layers + 1));

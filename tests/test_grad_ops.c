@@ -234,5 +234,177 @@ static void check_outers(struct bench *b)
 }
 TEST(outer_adds_the_sum_over_rows) { each_level(check_outers); }
 
+/* ---- attention ---- */
+
+enum { SEGS = 3 };
+struct attn_case { struct attn_spec s; bool sinks; int64_t n[SEGS]; };
+static const struct attn_case attn_cases[] = {
+    { { .n_head = 4, .n_head_kv = 2, .head_dim = 16, .head_dim_v = 16, .scale = 0.25f }, false, { 37, 1, 5 } },
+    { { .n_head = 2, .n_head_kv = 1, .head_dim = 64, .head_dim_v = 64, .scale = 0.125f }, true, { 130, 96 } },
+    { { .n_head = 2, .n_head_kv = 2, .head_dim = 24, .head_dim_v = 8, .scale = 0.2f, .window = 10 }, false, { 230, 7 } },
+    { { .n_head = 3, .n_head_kv = 3, .head_dim = 40, .head_dim_v = 56, .scale = 0.3f, .cap = 2, .alibi = 8 }, false, { 61, 98 } },
+    { { .n_head = 1, .n_head_kv = 1, .head_dim = 8, .head_dim_v = 8, .scale = 0.5f, .window = 1100 }, true, { 1300 } },
+};
+
+/* Everything in double: y = attention(q, k, v), and for the loss sum dy y the gradients in the order of the op's result. */
+struct attn_ref {
+    const struct attn_case *c;
+    int64_t rows, nq, nk, nv, no, width;
+    double *q, *k, *v, *dy, *y, *d, *p;
+    float sinks[8];
+};
+
+static double *random_doubles(int64_t n, uint64_t seed)
+{
+    double *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = (double)test_randn(&seed); /* floats exactly */
+    return x;
+}
+
+static void attn_ref_open(struct attn_ref *a, const struct attn_case *c)
+{
+    const struct attn_spec *s = &c->s;
+    *a = (struct attn_ref){ .c = c, .nq = s->n_head * s->head_dim, .nk = s->n_head_kv * s->head_dim, .nv = s->n_head_kv * s->head_dim_v };
+    a->no = s->n_head * s->head_dim_v, a->width = a->nq + a->nk + a->nv;
+    for (int i = 0; i < SEGS; i++) a->rows += c->n[i];
+    a->q = random_doubles(a->rows * a->nq, 1), a->k = random_doubles(a->rows * a->nk, 2), a->v = random_doubles(a->rows * a->nv, 3);
+    a->dy = random_doubles(a->rows * a->no, 4), a->y = calloc((size_t)(a->rows * a->no), sizeof *a->y);
+    a->d = calloc((size_t)(a->rows * a->width), sizeof *a->d), a->p = calloc((size_t)a->rows + 1, sizeof *a->p);
+    for (int i = 0; i < ARRAY_LEN(a->sinks); i++) a->sinks[i] = 0.5f * (float)i - 0.25f;
+}
+
+static void attn_ref_close(struct attn_ref *a) { free(a->q), free(a->k), free(a->v), free(a->dy), free(a->y), free(a->d), free(a->p); }
+
+/* Weights of keys first .. i of row `row` (its position in the segment is i), and the derivatives of their logits by q k. */
+static int64_t attn_ref_row(const struct attn_ref *a, int64_t row, int64_t i, int h, double *p, double *slope_of)
+{
+    const struct attn_spec *s = &a->c->s;
+    int64_t first = s->window > 0 && i >= s->window ? i - s->window + 1 : 0, hd = s->head_dim, kv = h / (s->n_head / s->n_head_kv);
+    double sum = 0, alibi = s->alibi > 0 ? pow(2, -(double)s->alibi * (h < 2 ? h + 1.0 : 0.5 * (2 * (h - 2) + 1)) / 2) : 0;
+    if (s->n_head == 1 && s->alibi > 0) alibi = pow(2, -(double)s->alibi);
+    for (int64_t j = first; j <= i; j++) {
+        double z = 0;
+        for (int64_t c = 0; c < hd; c++) z += a->q[row * a->nq + h * hd + c] * a->k[(row - i + j) * a->nk + kv * hd + c];
+        z *= (double)s->scale;
+        double t = s->cap > 0 ? tanh(z / (double)s->cap) : 0;
+        slope_of[j] = (double)s->scale * (1 - t * t);
+        if (s->cap > 0) z = (double)s->cap * t;
+        p[j] = exp(z + alibi * (double)(j - i));
+        sum += p[j];
+    }
+    if (a->c->sinks) sum += exp((double)a->sinks[h]);
+    for (int64_t j = first; j <= i; j++) p[j] /= sum;
+    return first;
+}
+
+static double attn_ref_run(struct attn_ref *a, bool back)
+{
+    const struct attn_spec *s = &a->c->s;
+    int64_t hd = s->head_dim, vd = s->head_dim_v, row = 0;
+    double loss = 0, *bend = malloc((size_t)a->rows * sizeof *bend);
+    for (int seg = 0; seg < SEGS; seg++)
+        for (int64_t i = 0; i < a->c->n[seg]; i++, row++)
+            for (int h = 0; h < s->n_head; h++) {
+                int64_t first = attn_ref_row(a, row, i, h, a->p, bend), kv = h / (s->n_head / s->n_head_kv);
+                double *y = a->y + row * a->no + h * vd, *dy = a->dy + row * a->no + h * vd, sum = 0;
+                memset(y, 0, (size_t)vd * sizeof *y);
+                for (int64_t j = first; j <= i; j++)
+                    for (int64_t c = 0; c < vd; c++) y[c] += a->p[j] * a->v[(row - i + j) * a->nv + kv * vd + c];
+                for (int64_t c = 0; c < vd; c++) sum += dy[c] * y[c];
+                loss += sum;
+                for (int64_t j = first; back && j <= i; j++) {
+                    const double *v = a->v + (row - i + j) * a->nv + kv * vd, *k = a->k + (row - i + j) * a->nk + kv * hd;
+                    const double *q = a->q + row * a->nq + h * hd;
+                    double dp = 0, *dq = a->d + row * a->width + h * hd, *dk = a->d + (row - i + j) * a->width + a->nq + kv * hd;
+                    double *dv = a->d + (row - i + j) * a->width + a->nq + a->nk + kv * vd;
+                    for (int64_t c = 0; c < vd; c++) dp += dy[c] * v[c], dv[c] += a->p[j] * dy[c];
+                    double ds = a->p[j] * (dp - sum) * bend[j];
+                    for (int64_t c = 0; c < hd; c++) dq[c] += ds * k[c], dk[c] += ds * q[c];
+                }
+            }
+    free(bend);
+    return loss;
+}
+
+/* The reference itself, by differences. */
+TEST(attention_reference_has_the_slopes_of_its_loss)
+{
+    for (int i = 0; i < ARRAY_LEN(attn_cases) - 1; i++) {
+        struct attn_ref a;
+        uint64_t seed = 9;
+        attn_ref_open(&a, &attn_cases[i]);
+        attn_ref_run(&a, true);
+        for (int t = 0; t < 9; t++) {
+            double *x = t % 3 == 0 ? a.q : t % 3 == 1 ? a.k : a.v;
+            int64_t n = t % 3 == 0 ? a.nq : t % 3 == 1 ? a.nk : a.nv, at = t % 3 == 0 ? 0 : t % 3 == 1 ? a.nq : a.nq + a.nk;
+            int64_t row = (int64_t)(test_rand(&seed) % (uint64_t)a.rows), c = (int64_t)(test_rand(&seed) % (uint64_t)n);
+            double keep = x[row * n + c], up, down;
+            x[row * n + c] = keep + 1e-5, up = attn_ref_run(&a, false);
+            x[row * n + c] = keep - 1e-5, down = attn_ref_run(&a, false);
+            x[row * n + c] = keep;
+            CHECK_NEAR(a.d[row * a.width + at + c], (up - down) / 2e-5, 1e-6);
+        }
+        attn_ref_close(&a);
+    }
+}
+
+static float *floats_of(const double *x, int64_t n)
+{
+    float *y = malloc((size_t)n * sizeof *y);
+    for (int64_t i = 0; i < n; i++) y[i] = (float)x[i];
+    return y;
+}
+
+/* Of columns c0 .. c1: the error of all of them beside their size, and of each beside the largest. */
+static void check_close(const struct bench *b, const char *what, const float *got, const double *want, int64_t rows, int64_t width, int64_t c0, int64_t c1,
+                        double bound)
+{
+    double error = 0, size = 0, worst = 0, top = 0;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = c0; c < c1; c++) {
+            double d = (double)got[i * width + c] - want[i * width + c];
+            error += d * d, size += want[i * width + c] * want[i * width + c];
+            if (!(fabs(d) <= worst)) worst = fabs(d);
+            if (fabs(want[i * width + c]) > top) top = fabs(want[i * width + c]);
+        }
+    CHECK_MSG(sqrt(error / size) <= bound && worst <= 4 * bound * top, "%s%s: %s is off by %g of its size, at worst by %g of its largest", b->level,
+              b->precise ? ", precise" : "", what, sqrt(error / size), worst / top);
+}
+
+static void check_attention(struct bench *b)
+{
+    for (int i = 0; i < ARRAY_LEN(attn_cases); i++) {
+        struct attn_ref a;
+        attn_ref_open(&a, &attn_cases[i]);
+        attn_ref_run(&a, true);
+        float *q = floats_of(a.q, a.rows * a.nq), *k = floats_of(a.k, a.rows * a.nk), *v = floats_of(a.v, a.rows * a.nv);
+        float *dy = floats_of(a.dy, a.rows * a.no), *y = floats_of(a.y, a.rows * a.no);
+        size_t bytes = (size_t)(a.rows * a.width) * sizeof(float);
+        float *got = malloc(bytes), *again = malloc(bytes);
+        struct batch_segment seg[SEGS];
+        int n_seg = 0;
+        for (int64_t row = 0; n_seg < SEGS && a.c->n[n_seg]; row += a.c->n[n_seg++]) seg[n_seg] = (struct batch_segment){ .row = row, .n = a.c->n[n_seg] };
+        for (int threads = 1; threads <= THREADS; threads++) {
+            bench_open(b, a.rows);
+            struct plan *p = &b->p;
+            val sinks = a.c->sinks ? input(p, a.c->s.n_head, 1, a.sinks) : VAL_NONE;
+            val out = op_attn_grad(p, &a.c->s, input(p, a.nq, a.rows, q), input(p, a.nk, a.rows, k), input(p, a.nv, a.rows, v), sinks,
+                                   input(p, a.no, a.rows, y), input(p, a.no, a.rows, dy));
+            plan_keep(p, out);
+            bench_run(b, &(struct batch){ .n_rows = a.rows, .n_out = a.rows, .seg = seg, .n_seg = n_seg }, threads, out, threads > 1 ? again : got);
+            CHECK_MSG(threads == 1 || !memcmp(got, again, bytes), "%s: %d threads change bits", b->level, threads);
+            plan_free(p);
+        }
+        double bound = is_bf16(b) ? 5e-3 : 3e-6;
+        check_close(b, "dq", got, a.d, a.rows, a.width, 0, a.nq, bound);
+        check_close(b, "dk", got, a.d, a.rows, a.width, a.nq, a.nq + a.nk, bound);
+        check_close(b, "dv", got, a.d, a.rows, a.width, a.nq + a.nk, a.width, bound);
+        free(q), free(k), free(v), free(y), free(dy), free(got), free(again);
+        attn_ref_close(&a);
+    }
+}
+TEST(attention_gradients_are_those_of_the_formula) { each_level(check_attention); }
+
 SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(products_of_differences), T(matmul_t_reads_every_format),
-      T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows));
+      T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss),
+      T(attention_gradients_are_those_of_the_formula));
