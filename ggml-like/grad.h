@@ -51,3 +51,8 @@ void op_back_dropout(struct grad *g, const struct op *op, val dy);
 void op_back_matmul(struct grad *g, const struct op *op, val dy);
 void op_back_attn(struct grad *g, const struct op *op, val dy);
 void op_back_score_sum(struct grad *g, const struct op *op, val dy);
+void op_back_moe_sort(struct grad *g, const struct op *op, val dy);
+void op_back_moe_matmul(struct grad *g, const struct op *op, val dy);
+void op_back_moe_bias(struct grad *g, const struct op *op, val dy);
+void op_back_moe_scale(struct grad *g, const struct op *op, val dy);
+void op_back_moe_sum(struct grad *g, const struct op *op, val dy);

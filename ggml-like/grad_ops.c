@@ -217,3 +217,43 @@ void op_back_score_sum(struct grad *g, const struct op *op, val dy)
     struct op score = *grad_writer(g, op->src[0]);
     grad_add(g, op->src[1], op_score_grad(grad_plan(g), &score));
 }
+
+/* ---- mixtures of experts: the choice is what it was, its weights have a gradient ---- */
+
+void op_back_moe_sum(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    if (grad_wants(g, op->src[0])) grad_add(g, op->src[0], op_moe_spread(p, dy, op->src[1], false));
+    if (grad_wants(g, op->src[1])) grad_add(g, op->src[1], op_moe_weight_grad(p, dy, op->src[0], op->src[1]));
+}
+
+/* A bias of the choice has no part in the weights. */
+void op_back_moe_sort(struct grad *g, const struct op *op, val dy)
+{
+    struct op route = *grad_writer(g, op->src[0]);
+    if (grad_wants(g, route.src[0])) grad_add(g, route.src[0], op_route_grad(grad_plan(g), dy, route.src[0], op->dst, &route.arg.route));
+}
+
+void op_back_moe_bias(struct grad *g, const struct op *op, val dy)
+{
+    grad_add(g, op->src[0], dy);
+    val to = grad_to(g, op, 1);
+    if (to != VAL_NONE) op_moe_scatter(grad_plan(g), dy, op->src[2], to);
+}
+
+void op_back_moe_scale(struct grad *g, const struct op *op, val dy)
+{
+    grad_add(g, op->src[0], op_moe_scale(grad_plan(g), dy, op->src[1], op->src[2]));
+}
+
+void op_back_moe_matmul(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    val x = op->src[3], route = op->src[2], to = grad_to(g, op, 0);
+    bool sorted = p->val[x].sorted;
+    if (grad_wants(g, x)) {
+        val d = op_moe_transposed(p, op->src[0], dy, route);
+        grad_add(g, x, sorted ? d : op_moe_gather(p, d, route));
+    }
+    if (to != VAL_NONE) op_moe_outer(p, dy, sorted ? x : op_moe_spread(p, x, route, true), route, to);
+}

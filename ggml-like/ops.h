@@ -127,6 +127,16 @@ val op_sum_runs(struct plan *p, val x, int64_t len);                /* the sum o
  * op_scatter - row i of dy is added to row batch->token[i] of `to`; position: batch->pos[i], at most the last. */
 void op_sum_rows(struct plan *p, val a, val b, val to, int64_t len);
 void op_scatter(struct plan *p, val dy, val to, bool position);
+/* Of mixtures: the choice stays as it was. op_moe_spread - to each pair its row of x, times the pair's weight unless plain. op_moe_gather - op_moe_sum
+ * without weights. op_moe_weight_grad - of the weights [rows][n_used] in op_moe_sum(x, route). op_route_grad - of the logits, from those.
+ * op_moe_transposed, op_moe_outer - as op_matmul_t and op_outer; x sorted. op_moe_scatter - rows of dy are added to that of their expert. */
+val op_moe_spread(struct plan *p, val x, val route, bool plain);
+val op_moe_gather(struct plan *p, val x, val route);
+val op_moe_weight_grad(struct plan *p, val dy, val x, val route);
+val op_route_grad(struct plan *p, val dweight, val logits, val route, const struct route_spec *s);
+val op_moe_transposed(struct plan *p, val w, val dy, val route);
+void op_moe_outer(struct plan *p, val dy, val x, val route, val to);
+void op_moe_scatter(struct plan *p, val dy, val route, val to);
 /* op_rope_back - op_rope turned round: what `table` (of op_rope_table) turned on. */
 val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox);
 /* op_matmul_t - w [n][k] any format, x [rows][n] -> x w [rows][k]: the gradient of op_matmul's input.
@@ -208,3 +218,8 @@ void op_run_outer(const struct op_run *r, const struct op *op);
 void op_run_attn_grad(const struct op_run *r, const struct op *op);
 void op_run_score_grad(const struct op_run *r, const struct op *op);
 size_t op_grad_bytes(int64_t head_dim_max); /* scratch of a thread */
+void op_run_route_grad(const struct op_run *r, const struct op *op);
+void op_run_moe_spread(const struct op_run *r, const struct op *op);
+void op_run_moe_weight_grad(const struct op_run *r, const struct op *op);
+void op_run_moe_matmul_t(const struct op_run *r, const struct op *op);
+void op_run_moe_outer(const struct op_run *r, const struct op *op);

@@ -1,7 +1,6 @@
 /* ops_grad - what backward passes need besides the ops of forward ones: derivatives of norms and bends, and gathers turned round. Sums over rows belong
  * to columns, which belong to threads: their order is that of the rows. */
-#include "ggml-like/ops_int.h"
-#include <math.h>
+#include "ggml-like/ops_moe.h"
 
 /* ---- recording ---- */
 
@@ -74,6 +73,12 @@ void op_scatter(struct plan *p, val dy, val to, bool position)
 {
     assert(op_shape(p, dy)->ne[0] == op_shape(p, to)->ne[0]);
     plan_op(p, OP_SCATTER, VAL_NONE, dy, to, VAL_NONE)->arg.scatter.position = position;
+}
+
+void op_moe_scatter(struct plan *p, val dy, val route, val to)
+{
+    assert(p->val[dy].sorted && op_shape(p, dy)->ne[0] == op_shape(p, to)->ne[0]);
+    plan_op(p, OP_SCATTER, VAL_NONE, dy, route, to);
 }
 
 /* ---- norms ---- */
@@ -350,15 +355,18 @@ void op_run_sum_rows(const struct op_run *r, const struct op *op)
 
 void op_run_scatter(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *t = op_shape(r->x->plan, op->src[1]);
+    bool routed = op->src[2] != VAL_NONE;
+    val place = op->src[routed ? 2 : 1];
+    const struct tensor *t = op_shape(r->x->plan, place);
     const struct batch *batch = r->x->batch;
+    const int32_t *index = routed ? op_route_of(r, op->src[1]).id : op->arg.scatter.position ? batch->pos : batch->token;
     int64_t rows = op_shape(r->x->plan, op->src[0])->ne[1], n = t->ne[0], begin, end;
     const float *dy = op_data(r, op->src[0]);
-    float *to = op_data(r, op->src[1]);
+    float *to = op_data(r, place);
     pool_range(n, COLUMNS, r->ith, r->nth, &begin, &end);
     if (begin == end) return;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t row = op->arg.scatter.position ? min_i64(batch->pos[i], t->ne[1] - 1) : batch->token[i];
+        int64_t row = min_i64(index[i], t->ne[1] - 1); /* positions past the end have the last one's */
         r->k->add(to + row * n + begin, to + row * n + begin, dy + i * n + begin, end - begin);
     }
 }

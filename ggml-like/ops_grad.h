@@ -20,3 +20,15 @@ size_t op_attn_grad_bytes(int64_t head_dim_max); /* scratch */
 /* op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..16) rows of the panel; edge: room for PANEL_ROWS floats of each token */
 void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,
              int64_t stride, bool add, float *edge);
+
+/* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither.
+ * op_transposed - columns col .. col + cols of `rows` tokens from tile `tile` on times n rows of a matrix at `data` (shape and type as w): token t at
+ * y + t * w->ne[0]. */
+struct t_cut { int64_t width, blocks, tiles, splits; };
+struct t_cut op_t_cut(const struct op_run *r, const struct tensor *w, int64_t rows);
+void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n, const struct act_panel *x, int64_t tile, int64_t rows,
+                   int64_t col, int64_t cols, float *y, bool add);
+/* to [n][k] += dy^T x, summed over rows: in a number of items, each of them whole. */
+struct op_outer_args { const float *dy, *x; int64_t n, k, rows; float *to; };
+int64_t op_outer_items(const struct op_run *r, int64_t n, int64_t k);
+void op_outer_item(const struct op_run *r, const struct op_outer_args *o, int64_t item);

@@ -76,10 +76,7 @@ val op_matmul_t(struct plan *p, val w, val x)
     return y;
 }
 
-/* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither. */
-struct t_cut { int64_t width, blocks, tiles, splits; };
-
-static struct t_cut t_cut(const struct op_run *r, const struct tensor *w, int64_t rows)
+struct t_cut op_t_cut(const struct op_run *r, const struct tensor *w, int64_t rows)
 {
     enum { WIDTH_MIN = 64, TILES_MIN = 8 };
     int64_t unit = max_i64(PANEL_ROWS, w->type->block_len), widest = T_COLS / unit * unit, k = w->ne[0], n_tiles = ceil_div(rows, r->k->tile_tokens);
@@ -104,29 +101,37 @@ static void unpack_columns(const struct op_run *r, const struct tensor *w, const
     }
 }
 
+void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n, const struct act_panel *x, int64_t tile, int64_t rows,
+                   int64_t col, int64_t cols, float *y, bool add)
+{
+    enum act_form form = x->form;
+    int64_t k = w->ne[0], nt = r->k->tile_tokens;
+    float *edge = (float *)((uint8_t *)r->scratch + T_COLS / PANEL_ROWS * panel_step(form)) + 2 * T_COLS;
+    for (int64_t n0 = 0; n0 < n; n0 += depth_of(form)) {
+        int64_t nk = min_i64(depth_of(form), n - n0);
+        unpack_columns(r, w, data + (size_t)n0 * w->nb[1] + dtype_row_bytes(w->type, col), nk, cols, form, r->scratch);
+        for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
+            struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
+            for (int64_t i = 0; i < rows; i += nt)
+                op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * k + col + c0, k,
+                        add || n0 > 0, edge);
+        }
+    }
+}
+
 void op_run_matmul_t(const struct op_run *r, const struct op *op)
 {
     const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
-    enum act_form form = op_grad_form(r->x->plan);
     int64_t rows = t->ne[1], k = t->ne[0], n = op->arg.part.n, nt = r->k->tile_tokens;
     if (rows == 0) return;
-    struct act_panel x = op_acts(r, op->src[1], n, rows, form);
-    struct t_cut c = t_cut(r, w, rows);
-    float *y = op_data(r, op->dst), *edge = (float *)((uint8_t *)r->scratch + T_COLS / PANEL_ROWS * panel_step(form)) + 2 * T_COLS;
+    struct act_panel x = op_acts(r, op->src[1], n, rows, op_grad_form(r->x->plan));
+    struct t_cut c = op_t_cut(r, w, rows);
+    float *y = op_data(r, op->dst);
     const uint8_t *data = (const uint8_t *)w->data + (size_t)op->arg.part.first * w->nb[1];
     for (int64_t item, end; op_take(r, c.blocks * c.splits, 1, &item, &end);) {
-        int64_t col = item / c.splits * c.width, cols = min_i64(c.width, k - col), tile0 = item % c.splits * c.tiles;
-        int64_t tile1 = min_i64(tile0 + c.tiles, ceil_div(rows, nt));
-        for (int64_t n0 = 0; n0 < n; n0 += depth_of(form)) {
-            int64_t nk = min_i64(depth_of(form), n - n0);
-            unpack_columns(r, w, data + (size_t)n0 * w->nb[1] + dtype_row_bytes(w->type, col), nk, cols, form, r->scratch);
-            for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
-                struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
-                for (int64_t i = tile0; i < tile1; i++)
-                    op_tile(r->k, &p, &x, i, n0, (int)min_i64(nt, rows - i * nt), (int)min_i64(PANEL_ROWS, cols - c0), y + i * nt * k + col + c0, k,
-                            op->arg.part.add || n0 > 0, edge);
-            }
-        }
+        int64_t col = item / c.splits * c.width, cols = min_i64(c.width, k - col), tile = item % c.splits * c.tiles;
+        int64_t here = min_i64(c.tiles * nt, rows - tile * nt);
+        if (here > 0) op_transposed(r, w, data, n, &x, tile, here, col, cols, y + tile * nt * k, op->arg.part.add);
     }
 }
 
@@ -139,10 +144,8 @@ void op_outer(struct plan *p, val dy, val x, val to)
     plan_op(p, OP_OUTER, VAL_NONE, dy, x, to);
 }
 
-/* Rows of both operands are summed over. Those of dy become tiles whose tokens are its columns, once for a block of them; those of x become panels. */
-struct outer { const float *dy, *x; int64_t n, k, rows; float *to; };
-
-static void outer_block(const struct op_run *r, const struct outer *o, enum act_form form, int64_t n0, int64_t n1, int64_t c0, int64_t c1)
+/* Those of dy become tiles whose tokens are its columns, once for a block of them; those of x become panels. */
+static void outer_block(const struct op_run *r, const struct op_outer_args *o, enum act_form form, int64_t n0, int64_t n1, int64_t c0, int64_t c1)
 {
     int nt = r->k->tile_tokens;
     size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form) + T_PAD;
@@ -168,16 +171,32 @@ static void outer_block(const struct op_run *r, const struct outer *o, enum act_
     }
 }
 
-void op_run_outer(const struct op_run *r, const struct op *op)
+struct outer_cut { int64_t tokens, down, wide, across; };
+
+static struct outer_cut outer_cut(const struct op_run *r, int64_t n, int64_t k)
 {
     enum { ITEMS = 4 }; /* a thread: fewer, and the last one waits */
-    const struct tensor *dy = op_shape(r->x->plan, op->src[0]), *x = op_shape(r->x->plan, op->src[1]);
-    struct outer o = { op_data(r, op->src[0]), op_data(r, op->src[1]), dy->ne[0], x->ne[0], x->ne[1], op_data(r, op->src[2]) };
-    int64_t tokens = OUTER_TOKENS / r->k->tile_tokens * r->k->tile_tokens, down = ceil_div(o.n, tokens), panels = ceil_div(o.k, PANEL_ROWS);
+    int64_t tokens = OUTER_TOKENS / r->k->tile_tokens * r->k->tile_tokens, down = ceil_div(n, tokens), panels = ceil_div(k, PANEL_ROWS);
     int64_t across = r->nth == 1 ? 1 : min_i64(panels, ceil_div((int64_t)ITEMS * r->nth, down)), wide = ceil_div(panels, across) * PANEL_ROWS;
-    across = ceil_div(o.k, wide);
-    for (int64_t item, end; op_take(r, down * across, 1, &item, &end);) {
-        int64_t n0 = item / across * tokens, c0 = item % across * wide;
-        outer_block(r, &o, op_grad_form(r->x->plan), n0, min_i64(n0 + tokens, o.n), c0, min_i64(c0 + wide, o.k));
-    }
+    return (struct outer_cut){ tokens, down, wide, ceil_div(k, wide) };
+}
+
+int64_t op_outer_items(const struct op_run *r, int64_t n, int64_t k)
+{
+    struct outer_cut c = outer_cut(r, n, k);
+    return c.down * c.across;
+}
+
+void op_outer_item(const struct op_run *r, const struct op_outer_args *o, int64_t item)
+{
+    struct outer_cut c = outer_cut(r, o->n, o->k);
+    int64_t n0 = item / c.across * c.tokens, c0 = item % c.across * c.wide;
+    outer_block(r, o, op_grad_form(r->x->plan), n0, min_i64(n0 + c.tokens, o->n), c0, min_i64(c0 + c.wide, o->k));
+}
+
+void op_run_outer(const struct op_run *r, const struct op *op)
+{
+    const struct tensor *dy = op_shape(r->x->plan, op->src[0]), *x = op_shape(r->x->plan, op->src[1]);
+    struct op_outer_args o = { op_data(r, op->src[0]), op_data(r, op->src[1]), dy->ne[0], x->ne[0], x->ne[1], op_data(r, op->src[2]) };
+    for (int64_t item, end; op_take(r, op_outer_items(r, o.n, o.k), 1, &item, &end);) op_outer_item(r, &o, item);
 }

@@ -1,6 +1,6 @@
 /* ops_moe - mixtures of experts. A router's choice is sorted by expert once; then each expert's matrix meets its own rows only: as tiles that
  * begin anew with every expert (several rows), or as single rows (one). */
-#include "ggml-like/ops_int.h"
+#include "ggml-like/ops_moe.h"
 #include <math.h>
 
 /* ---- the choice ---- */
@@ -11,42 +11,9 @@ struct choice {
     float *weight;
 };
 
-/* What OP_MOE_SORT makes of it. A pair is a row and one of its experts; pairs are sorted by expert, then by row. */
-struct route {
-    int64_t n_pairs;
-    int32_t *n_active;       /* experts that have pairs */
-    int32_t *expert;         /* [n_expert] the active ones, rising */
-    int32_t *start, *tile;   /* [n_expert + 1] of the i-th active expert: its first pair, its first tile */
-    int32_t *row, *id;       /* [pairs] sorted: row of the pass, expert */
-    int32_t *at;             /* [rows][n_used] where the pair stands */
-    float *weight;           /* [rows][n_used] */
-};
-
 static size_t choice_bytes(int64_t pairs) { return (size_t)pairs * (sizeof(int32_t) + sizeof(float)); }
 
 static struct choice choice_at(void *p, int64_t pairs) { return (struct choice){ p, (float *)p + pairs }; }
-
-static size_t route_bytes(int64_t n_expert, int64_t pairs) { return (size_t)(1 + 3 * n_expert + 2 + 4 * pairs) * sizeof(int32_t); }
-
-static struct route route_at(void *p, int64_t n_expert, int64_t pairs)
-{
-    struct route r = { .n_pairs = pairs, .n_active = p };
-    r.expert = r.n_active + 1;
-    r.start = r.expert + n_expert;
-    r.tile = r.start + n_expert + 1;
-    r.row = r.tile + n_expert + 1;
-    r.id = r.row + pairs;
-    r.at = r.id + pairs;
-    r.weight = (float *)(r.at + pairs);
-    return r;
-}
-
-/* The number of experts and of pairs stand in the value: ne[0] experts, ne[1] rows, per_row experts of a row. */
-static struct route route_of(const struct op_run *r, val v)
-{
-    const struct value *x = &r->x->plan->val[v];
-    return route_at(op_data(r, v), x->t.ne[0], x->t.ne[1] * x->per_row);
-}
 
 val op_route(struct plan *p, val logits, val bias, const struct route_spec *s)
 {
@@ -54,7 +21,7 @@ val op_route(struct plan *p, val logits, val bias, const struct route_spec *s)
     assert(op_shape(p, logits)->ne[0] == s->n_expert && s->n_used >= 1 && s->n_used <= s->n_expert);
     val c = plan_temp_bytes(p, choice_bytes(most));
     plan_op(p, OP_ROUTE, c, logits, bias, VAL_NONE)->arg.route = *s;
-    val y = plan_temp_bytes(p, route_bytes(s->n_expert, most));
+    val y = plan_temp_bytes(p, op_route_bytes(s->n_expert, most));
     struct value *v = &p->val[y];
     v->t.ne[0] = s->n_expert;
     v->t.ne[1] = rows;
@@ -102,7 +69,7 @@ static float sparse_mixer_weight(const float *x, const float *rank, int64_t n, i
 {
     float sum = 0, top = x[best];
     for (int64_t j = 0; j < n; j++)
-        if (!isnan(rank[j]) && !((top - x[j]) / fmaxf(fabsf(x[j]), top) > 0.02f)) sum += expf(x[j] - top);
+        if (!isnan(rank[j]) && op_near_best(top, x[j])) sum += expf(x[j] - top);
     return 1 / sum;
 }
 
@@ -122,8 +89,19 @@ static void choose(const struct route_spec *s, const float *score, float *rank, 
     for (int i = 0; i < s->n_used; i++) sum += soft ? (weight[i] = expf(weight[i] - top)) : weight[i];
     float scale = s->scale > 0 ? s->scale : 1;
     if (soft) scale /= sum;
-    else if (s->norm) scale /= fmaxf(sum, 6.103515625e-5f); /* llama.cpp's floor, the smallest normal half */
+    else if (s->norm) scale /= fmaxf(sum, ROUTE_FLOOR); /* llama.cpp's floor, the smallest normal half */
     for (int i = 0; i < s->n_used; i++) weight[i] *= scale;
+}
+
+void op_route_scores(const struct kernels *k, const struct route_spec *s, const float *x, float *score)
+{
+    int64_t n = s->n_expert;
+    float sum = 1;
+    if (s->func == ROUTE_SOFTMAX) sum = (float)k->exp_sum(score, x, k->max(x, n, NULL), n);
+    for (int64_t j = 0; j < n; j++) {
+        if (s->func == ROUTE_SOFTMAX) score[j] /= sum;
+        else score[j] = s->func == ROUTE_SIGMOID ? 1.0f / (1.0f + expf(-x[j])) : x[j];
+    }
 }
 
 void op_run_route(const struct op_run *r, const struct op *op)
@@ -135,14 +113,8 @@ void op_run_route(const struct op_run *r, const struct op *op)
     float *score = r->scratch, *rank = score + n, *group = rank + n;
     pool_range(rows, 1, r->ith, r->nth, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
-        const float *x = logits + i * n;
-        float sum = 1;
-        if (s->func == ROUTE_SOFTMAX) sum = (float)r->k->exp_sum(score, x, r->k->max(x, n, NULL), n);
-        for (int64_t j = 0; j < n; j++) {
-            if (s->func == ROUTE_SOFTMAX) score[j] /= sum;
-            else score[j] = s->func == ROUTE_SIGMOID ? 1.0f / (1.0f + expf(-x[j])) : x[j];
-            rank[j] = score[j] + (bias ? bias[j] : 0.0f);
-        }
+        op_route_scores(r->k, s, logits + i * n, score);
+        for (int64_t j = 0; j < n; j++) rank[j] = score[j] + (bias ? bias[j] : 0.0f);
         if (s->n_group > 1 && s->n_group_used < s->n_group) keep_groups(s, rank, group);
         choose(s, score, rank, c.id + i * s->n_used, c.weight + i * s->n_used);
     }
@@ -152,7 +124,7 @@ void op_run_route(const struct op_run *r, const struct op *op)
 void op_run_moe_sort(const struct op_run *r, const struct op *op)
 {
     if (r->ith != 0) return;
-    struct route x = route_of(r, op->dst);
+    struct route x = op_route_of(r, op->dst);
     struct choice c = choice_at(op_data(r, op->src[0]), x.n_pairs);
     int32_t *next = r->scratch, n_expert = op->arg.moe.n_expert, nt = r->k->tile_tokens;
     memset(next, 0, (size_t)n_expert * sizeof *next);
@@ -189,6 +161,15 @@ static int64_t room_tokens(const struct plan *p, int64_t n_expert, int64_t pairs
     return (pairs + nt * min_i64(n_expert, pairs) + nt - 1) / nt * nt;
 }
 
+val op_moe_packed(struct plan *p, val x, val route, enum act_form form)
+{
+    int64_t n_expert = op_shape(p, route)->ne[0], pairs = plan_room(p, op_shape(p, route)->ne[1]) * p->val[route].per_row;
+    assert(act_is_float(form));
+    val q = plan_temp_bytes(p, act_panel_bytes(p->k, op_shape(p, x)->ne[0], room_tokens(p, n_expert, pairs), form));
+    plan_op(p, OP_MOE_QUANT, q, x, route, VAL_NONE)->arg.acts.form = form;
+    return q;
+}
+
 /* The activations of all pairs. A single row is quantized once when all its experts read the same floats. */
 static val routed_quant(struct plan *p, val x, val route, enum act_form form)
 {
@@ -199,7 +180,7 @@ static val routed_quant(struct plan *p, val x, val route, enum act_form form)
     if (by_rows && act_is_float(form)) return x;
     if (by_rows) form = ACT_8;
     if (by_rows && !sorted) return op_quantized(p, x, form);
-    for (int32_t i = p->n_op - 1; i >= 0 && i > p->n_op - 16; i--)
+    for (int32_t i = p->n_op - 1; i >= p->split && i > p->n_op - 16; i--)
         if (p->op[i].kind == OP_MOE_QUANT && p->op[i].src[0] == x && p->op[i].src[1] == route && p->op[i].arg.acts.form == (int32_t)form)
             return p->op[i].dst;
     size_t bytes = (size_t)(n_used * plan_room(p, rows)) * act_row_bytes(k);
@@ -235,11 +216,11 @@ val op_moe_matmul(struct plan *p, val w, val x, val route)
 
 void op_run_moe_quant(const struct op_run *r, const struct op *op)
 {
-    struct route route = route_of(r, op->src[1]);
+    struct route route = op_route_of(r, op->src[1]);
     const struct value *from = &r->x->plan->val[op->src[0]];
     int64_t k = from->t.ne[0], rows = op_shape(r->x->plan, op->src[1])->ne[1];
     const float *x = op_data(r, op->src[0]), *row[TILE_TOKENS_MAX];
-    if (op_by_rows(r->x->plan, rows)) {
+    if (op_by_rows(r->x->plan, rows) && !act_is_float((enum act_form)op->arg.acts.form)) {
         for (int64_t j = r->ith; j < route.n_pairs; j += r->nth) {
             struct act_row a;
             act_row_place(&a, (uint8_t *)op_data(r, op->dst) + (size_t)j * act_row_bytes(k), k);
@@ -280,7 +261,7 @@ static void moe_single(const struct op_run *r, const struct op *op, const struct
 void op_run_moe_matmul(const struct op_run *r, const struct op *op)
 {
     const struct tensor *w = op_shape(r->x->plan, op->src[0]);
-    struct route route = route_of(r, op->src[2]);
+    struct route route = op_route_of(r, op->src[2]);
     float *y = op_data(r, op->dst);
     int64_t rows = op_shape(r->x->plan, op->src[2])->ne[1], n = w->ne[1];
     if (rows == 0) return;
@@ -303,7 +284,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
 void op_show_experts(const struct op_run *r, const struct op *op, struct shown *s)
 {
     bool sorted = r->x->plan->val[op->src[3]].sorted;
-    struct route route = route_of(r, op->src[2]);
+    struct route route = op_route_of(r, op->src[2]);
     const float *x = s->x;
     for (int32_t i = 0; i < *route.n_active; i++) {
         int32_t first = route.start[i];
@@ -336,17 +317,20 @@ val op_moe_scale(struct plan *p, val x, val s, val route)
     return y;
 }
 
-val op_moe_sum(struct plan *p, val x, val route)
+static val moe_sum(struct plan *p, val x, val route, bool plain)
 {
     assert(p->val[x].sorted);
     val y = plan_temp(p, op_shape(p, x)->ne[0], op_shape(p, route)->ne[1]);
-    plan_op(p, OP_MOE_SUM, y, x, route, VAL_NONE);
+    plan_op(p, OP_MOE_SUM, y, x, route, VAL_NONE)->arg.pairs.plain = plain;
     return y;
 }
 
+val op_moe_sum(struct plan *p, val x, val route) { return moe_sum(p, x, route, false); }
+val op_moe_gather(struct plan *p, val x, val route) { return moe_sum(p, x, route, true); }
+
 void op_run_moe_bias(const struct op_run *r, const struct op *op)
 {
-    struct route route = route_of(r, op->src[2]);
+    struct route route = op_route_of(r, op->src[2]);
     int64_t n = op_shape(r->x->plan, op->dst)->ne[0], begin, end;
     const float *x = op_data(r, op->src[0]), *b = op_data(r, op->src[1]);
     float *y = op_data(r, op->dst);
@@ -356,7 +340,7 @@ void op_run_moe_bias(const struct op_run *r, const struct op *op)
 
 void op_run_moe_scale(const struct op_run *r, const struct op *op)
 {
-    struct route route = route_of(r, op->src[2]);
+    struct route route = op_route_of(r, op->src[2]);
     int64_t n = op_shape(r->x->plan, op->dst)->ne[0], begin, end;
     const float *x = op_data(r, op->src[0]), *s = op_data(r, op->src[1]);
     float *y = op_data(r, op->dst);
@@ -367,7 +351,7 @@ void op_run_moe_scale(const struct op_run *r, const struct op *op)
 /* Always in the order of the choice: the sum does not depend on where the pairs stand. */
 void op_run_moe_sum(const struct op_run *r, const struct op *op)
 {
-    struct route route = route_of(r, op->src[1]);
+    struct route route = op_route_of(r, op->src[1]);
     int64_t n = op_shape(r->x->plan, op->dst)->ne[0], rows = op_shape(r->x->plan, op->dst)->ne[1], begin, end;
     int64_t n_used = r->x->plan->val[op->src[1]].per_row;
     const float *x = op_data(r, op->src[0]);
@@ -379,7 +363,7 @@ void op_run_moe_sum(const struct op_run *r, const struct op *op)
         int64_t row = i / runs, c = i % runs * 64, m = min_i64(64, n - c);
         for (int64_t u = 0; u < n_used; u++) {
             const float *from = x + route.at[row * n_used + u] * n + c;
-            float weight = route.weight[row * n_used + u];
+            float weight = op->arg.pairs.plain ? 1 : route.weight[row * n_used + u];
             if (u == 0) r->k->scale(y + row * n + c, from, weight, m);
             else r->k->axpy(y + row * n + c, from, weight, m);
         }

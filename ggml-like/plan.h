@@ -19,7 +19,8 @@ enum op_kind {
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
     OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_DROPOUT,
     OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
-    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_KINDS
+    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD,
+    OP_ROUTE_GRAD, OP_MOE_SPREAD, OP_MOE_WEIGHT_GRAD, OP_MOE_MATMUL_T, OP_MOE_OUTER, OP_KINDS
 };
 
 /* Angles of one rope variant: theta(pos, i) = pos * base^(-2i/n_rot) * freq_scale / factor[i], cos and sin times `mscale`;
@@ -69,6 +70,7 @@ union op_arg {
     struct { enum act act; float limit, param[4]; } act;    /* OP_ACT_GRAD: enum bend too */
     struct route_spec route;
     struct { int32_t n_expert, n_used; } moe;
+    struct { bool plain; } pairs;                           /* without the weights of the choice */
     struct { float scale, floor; } factor;
     struct { int64_t n_vocab; float scale, cap; } score;    /* scale, cap: of the logits, 0 = none */
     struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */

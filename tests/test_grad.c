@@ -29,6 +29,7 @@ struct example {
     const char *name;
     val (*record)(struct bench *b, struct plan *p, val x);
     int arg;
+    double step; /* of differences; 0 = 1/64, whose truncation is below the rounding of floats */
 };
 
 static float odd(uint64_t *seed)
@@ -145,6 +146,52 @@ static val ex_score(struct bench *b, struct plan *p, val x)
     return op_score(p, frozen(b, p, COLS, VOCAB + 2), h, VOCAB, b->ex->arg ? 0.25f : 0, b->ex->arg ? 2.0f : 0);
 }
 
+enum { EXPERTS = 6, EXPERT_FF = 8 };
+static struct tensor stack(float *data, int64_t ne0, int64_t ne1)
+{
+    struct tensor t = { 0 };
+    tensor_shape(&t, dtype_by_id(GGUF_F32), ne0, ne1, EXPERTS, 1);
+    t.data = data;
+    return t;
+}
+static val trained_stack(struct bench *b, struct plan *p, int64_t ne0, int64_t ne1)
+{
+    struct tensor t = stack(b->param + b->n_param, ne0, ne1);
+    b->n_param += ne0 * ne1 * EXPERTS;
+    return plan_weight(p, &t);
+}
+/* Logits so far apart that no difference changes the choice, or, for the sparse mixer, which of them are near the best. */
+static val choice(struct bench *b, struct plan *p, val x, const struct route_spec *s)
+{
+    static const float apart[EXPERTS] = { 0.4f, 1.5f, -0.2f, 0.1f, 1.0f, -0.7f }, close[EXPERTS] = { 9, 19.75f, 8, 20, 10, 5 };
+    bool mixer = s->func == ROUTE_SPARSE_MIXER;
+    memcpy(b->fixed, mixer ? close : apart, sizeof apart);
+    b->n_fixed = EXPERTS;
+    struct tensor bias = f32(b->fixed, EXPERTS, 1);
+    val logits = op_bias(p, op_scale(p, op_slice(p, x, COLS, 3, EXPERTS), mixer ? 0.05f : 0.125f), plan_weight(p, &bias));
+    return op_route(p, logits, s->func == ROUTE_SIGMOID ? frozen(b, p, EXPERTS, 1) : VAL_NONE, s);
+}
+static const struct route_spec routers[] = {
+    { EXPERTS, 2, 0, 0, ROUTE_SOFTMAX, true, false, 0 },
+    { EXPERTS, 3, 0, 0, ROUTE_SOFTMAX, false, false, 1.5f },
+    { EXPERTS, 2, 3, 2, ROUTE_SIGMOID, true, false, 2.5f },
+    { EXPERTS, 3, 0, 0, ROUTE_SOFTMAX_CHOSEN, false, false, 0 },
+    { EXPERTS, 2, 0, 0, ROUTE_SPARSE_MIXER, false, false, 0 },
+};
+static val ex_route(struct bench *b, struct plan *p, val x) /* x has a part in the weights only */
+{
+    val route = choice(b, p, x, &routers[b->ex->arg]), h = op_embed(p, frozen(b, p, COLS, VOCAB), COLS);
+    struct tensor w = stack(b->fixed + b->n_fixed, COLS, EXPERT_FF);
+    return op_moe_sum(p, op_moe_matmul(p, plan_weight(p, &w), h, route), route);
+}
+static val ex_experts(struct bench *b, struct plan *p, val x)
+{
+    val route = choice(b, p, x, &routers[0]);
+    val h = op_act(p, ACT_SILU, op_moe_bias(p, op_moe_matmul(p, trained_stack(b, p, COLS, EXPERT_FF), x, route), trained(b, p, EXPERT_FF, EXPERTS), route));
+    val y = op_moe_matmul(p, trained_stack(b, p, EXPERT_FF, COLS), h, route);
+    return op_moe_sum(p, op_moe_scale(p, y, frozen(b, p, EXPERTS, 1), route), route);
+}
+
 static const struct example examples[] = {
     { OP_EMBED, "embed", ex_embed },
     { OP_ROWS, "rows", ex_rows },
@@ -198,6 +245,15 @@ static const struct example examples[] = {
     { OP_ATTN, "attention with slopes and sinks", ex_attn, 2 },
     { OP_ATTN, "attention with values in the keys", ex_attn, 3 },
     { OP_SCORE_SUM, "score", ex_score },
+    { OP_MOE_SORT, "a router: softmax", ex_route, 0 },
+    { OP_MOE_SORT, "a router: softmax, not normalised", ex_route, 1 },
+    { OP_MOE_SORT, "a router: sigmoid, groups", ex_route, 2 },
+    { OP_MOE_SORT, "a router: softmax of the chosen", ex_route, 3 },
+    { OP_MOE_SORT, "a router: sparse mixer", ex_route, 4, 1.0 / 16 },
+    { OP_MOE_MATMUL, "experts", ex_experts },
+    { OP_MOE_BIAS, "experts with biases", ex_experts },
+    { OP_MOE_SCALE, "experts with factors", ex_experts },
+    { OP_MOE_SUM, "experts summed", ex_experts },
     { OP_SCORE_SUM, "score with scale and cap", ex_score, 1 },
 };
 
@@ -310,11 +366,11 @@ static void bench_run(struct bench *b, int threads, bool apart, struct result *r
 
 /* ---- differences ---- */
 
-/* Fourth order: a step of 1/64 has a truncation below the rounding of floats. */
+/* Fourth order. */
 static double slope(struct bench *b, float *at)
 {
     static struct result r;
-    const double h = 1.0 / 64;
+    const double h = b->ex->step > 0 ? b->ex->step : 1.0 / 64;
     float was = *at;
     double sum = 0;
     const double step[4] = { h, -h, 2 * h, -2 * h }, factor[4] = { 8, -8, -1, 1 };
