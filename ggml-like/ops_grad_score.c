@@ -1,58 +1,82 @@
-/* ops_grad_score - the gradient of scores, a row of logits at a time. */
-#include "ggml-like/ops_int.h"
-#include <math.h>
+/* ops_grad_score - the gradient of scores: dx = sum over the vocabulary of weight (softmax - onehot) W, a part of the vocabulary at a time. Of each the logits
+ * are computed once more, with the bits of the score, and leave as tiles of coefficients; a matmul_t adds what they make of the matrix. So there is never
+ * a row of logits, nor a partial sum for each thread. */
+#include "ggml-like/ops_grad.h"
+
+/* Of 262k words 16 parts, of 49k 6: as many pairs of ops, and 4 to 8 MiB of coefficients */
+enum { PART_MIN = 8192, PARTS = 16 };
+
+static int64_t part_of(int64_t n_vocab)
+{
+    int64_t n = (n_vocab + PARTS - 1) / PARTS;
+    return max_i64(PART_MIN, (n + SCORE_CHUNK - 1) / SCORE_CHUNK * SCORE_CHUNK);
+}
 
 val op_score_grad(struct plan *p, const struct op *score)
 {
-    val dx = plan_temp(p, op_shape(p, score->src[2])->ne[0], op_shape(p, score->src[2])->ne[1]);
-    struct op *op = plan_op(p, OP_SCORE_GRAD, dx, score->src[0], score->src[2], VAL_NONE);
-    op->arg.score = score->arg.score;
+    const struct op s = *score; /* recording moves it */
+    const struct tensor *w = op_shape(p, s.src[0]), *x = op_shape(p, s.src[2]);
+    enum act_form form = op_grad_form(p);
+    int64_t rows = x->ne[1], n_vocab = s.arg.score.n_vocab, step = part_of(n_vocab);
+    val sums = VAL_NONE, q = op_quantized(p, s.src[2], op_act_form(p, w->type));
+    for (int32_t i = 0; i < p->n_op && sums == VAL_NONE; i++)
+        if (p->op[i].kind == OP_SCORE_SUM && p->op[i].src[0] == s.dst) sums = p->op[i].dst;
+    assert(sums != VAL_NONE);
+    val dx = plan_temp(p, op_shape(p, s.src[0])->ne[0], rows);
+    val g = plan_temp_bytes(p, act_panel_bytes(p->k, min_i64(step, n_vocab), plan_room(p, rows), form));
+    for (int64_t first = 0; first < n_vocab; first += step) {
+        int64_t n = min_i64(step, n_vocab - first);
+        struct op *op = plan_op(p, OP_SCORE_GRAD, g, s.src[0], q, s.src[2]);
+        op->arg.score = s.arg.score;
+        op->arg.score.first = first, op->arg.score.n = n;
+        op->src[3] = sums;
+        p->val[sums].last = p->n_op - 1;
+        op = plan_op(p, OP_MATMUL_T, dx, s.src[0], g, VAL_NONE);
+        op->arg.part.first = first, op->arg.part.n = n, op->arg.part.add = first > 0;
+    }
     return dx;
 }
 
-/* Piece c of row i of the matrix. */
-static int64_t piece(const struct op_run *r, const struct tensor *w, int64_t i, int64_t c, float *to)
+/* n logits of a row to the coefficients of their matrix rows. target: of them, or outside; bend: room for a row. */
+static void coefficients(const struct kernels *k, float *y, int64_t n, double lse, int64_t target, float weight, const struct op *op, float *bend)
 {
-    int64_t n = min_i64(op_is_float(w->type) ? 256 : w->type->block_len, w->ne[0] - c);
-    r->k->to_f32(w->type, (const uint8_t *)w->data + (size_t)i * w->nb[1] + dtype_row_bytes(w->type, c), to, n);
-    return n;
-}
-
-static float logit(const struct op_run *r, const struct op *op, const struct tensor *w, int64_t i, const float *x, float *slope)
-{
-    float row[256], scale = op->arg.score.scale != 0 ? op->arg.score.scale : 1, cap = op->arg.score.cap;
-    double y = 0;
-    for (int64_t c = 0, n; c < w->ne[0]; c += n) {
-        n = piece(r, w, i, c, row);
-        y += (double)r->k->dot(row, x + c, n);
+    float scale = op->arg.score.scale, cap = op->arg.score.cap;
+    if (weight == 0) {
+        memset(y, 0, (size_t)n * sizeof *y);
+        return;
     }
-    float t = cap > 0 ? tanhf((float)y * scale / cap) : 0;
-    *slope = scale * (1 - t * t);
-    return cap > 0 ? cap * t : (float)y * scale;
+    if (cap > 0) { /* (y / cap)^2: the slope of the cap is 1 less that */
+        k->scale(bend, y, 1 / cap, n);
+        k->mul(bend, bend, bend, n);
+    }
+    k->exp_sum(y, y, (float)lse, n);
+    if (target >= 0 && target < n) y[target] -= 1;
+    k->scale(y, y, weight * (scale != 0 ? scale : 1), n);
+    if (cap <= 0) return;
+    k->mul(bend, bend, y, n);
+    k->axpy(y, bend, -1, n);
 }
 
 void op_run_score_grad(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
-    float *dx = op_data(r, op->dst), row[256], slope;
     const struct batch *b = r->x->batch;
-    int64_t n = op->arg.score.n_vocab, begin, end;
-    pool_range(t->ne[1], 1, r->ith, r->nth, &begin, &end);
-    for (int64_t j = begin; j < end; j++) {
-        const float *x = (const float *)op_data(r, op->src[1]) + j * t->ne[0];
-        double sum = 0, top = -INFINITY;
-        for (int64_t i = 0; i < n; i++) {
-            double y = (double)logit(r, op, w, i, x, &slope);
-            if (y > top) sum *= exp(top - y), top = y;
-            sum += exp(y - top);
-        }
-        memset(dx + j * t->ne[0], 0, t->nb[1]);
-        for (int64_t i = 0; i < n; i++) {
-            double p = exp((double)logit(r, op, w, i, x, &slope) - top) / sum - (i == b->target[j]);
-            for (int64_t c = 0, m; c < t->ne[0]; c += m) {
-                m = piece(r, w, i, c, row);
-                r->k->axpy(dx + j * t->ne[0] + c, row, (float)p * slope * b->weight[j], m);
-            }
+    int64_t rows = op_shape(r->x->plan, op->src[2])->ne[1], first = op->arg.score.first, n = op->arg.score.n, nt = r->k->tile_tokens;
+    const double *lse = (const double *)op_data(r, op->src[3]) + rows;
+    float *buf = (float *)(void *)((uint8_t *)r->scratch + plan_panel_bytes()), *bend = buf + SCORE_ROWS * SCORE_CHUNK;
+    struct act_panel g = op_acts(r, op->dst, n, rows, op_grad_form(r->x->plan));
+    for (int64_t c, end; op_take(r, (n + SCORE_CHUNK - 1) / SCORE_CHUNK, 1, &c, &end);) {
+        int64_t at = c * SCORE_CHUNK, m = min_i64(SCORE_CHUNK, n - at);
+        struct act_panel part = g; /* columns at .. at + m of every tile */
+        part.k = m;
+        part.data += (size_t)(at * nt) * op_form_bytes(g.form);
+        op_logits(r, op, first + at, m, buf);
+        for (int64_t t = 0; t < rows; t++)
+            coefficients(r->k, buf + t * SCORE_CHUNK, m, lse[t], b->target[t] - first - at, b->weight[t], op, bend);
+        for (int64_t t = 0; t < rows; t += nt) {
+            const float *x[TILE_TOKENS_MAX];
+            int tokens = (int)min_i64(nt, rows - t);
+            for (int i = 0; i < tokens; i++) x[i] = buf + (t + i) * SCORE_CHUNK;
+            op_fill_tile(r, &part, t / nt, x, tokens);
         }
     }
 }

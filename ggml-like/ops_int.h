@@ -73,6 +73,10 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_form form);
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
 
+/* op_logits - of an op like OP_SCORE (sources: matrix, activations, input): rows first .. first + n (at most SCORE_CHUNK) of the vocabulary for all rows of
+ * the input, row t at y + t * SCORE_CHUNK. Always the same bits. ops_score.c */
+void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64_t n, float *y);
+
 /* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
  * row t of the result at y + t * stride. next: what this thread will most likely read after them. op_rows_soon - those rows, if there are any. */
 struct op_soon { const uint8_t *at; size_t bytes; };

@@ -18,7 +18,7 @@ val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float c
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n_vocab <= op_shape(p, w)->ne[1] && rows >= 1 && rows <= SCORE_ROWS);
     val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
     val parts = plan_temp_bytes(p, (size_t)(chunks_of(n_vocab) * plan_room(p, rows)) * sizeof(struct part));
-    val y = plan_temp_bytes(p, (size_t)plan_room(p, rows) * sizeof(double));
+    val y = plan_temp_bytes(p, 2 * (size_t)plan_room(p, rows) * sizeof(double));
     struct op *op = plan_op(p, OP_SCORE, parts, w, q, x);
     op->arg.score.n_vocab = n_vocab, op->arg.score.scale = scale, op->arg.score.cap = cap;
     plan_op(p, OP_SCORE_SUM, y, parts, x, VAL_NONE)->arg.score.n_vocab = n_vocab;
@@ -35,36 +35,40 @@ static struct part part_of(const struct kernels *k, const float *x, int64_t n)
     return s;
 }
 
-static void multiply(const struct op_run *r, const struct op *op, const struct tensor *w, const struct act_panel *x, int64_t first, int64_t n, int64_t rows,
-                     float *y)
+void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64_t n, float *y)
 {
+    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
     const uint8_t *data = (const uint8_t *)w->data + (size_t)first * w->nb[1];
+    int64_t rows = op_shape(r->x->plan, op->src[2])->ne[1];
+    float scale = op->arg.score.scale, cap = op->arg.score.cap;
+    struct act_panel x = { 0 };
     if (op_by_rows(r->x->plan, rows)) {
         for (int64_t t = 0; t < rows; t++) {
             struct act_row a = op_act_row(r, op->src[1], w, t);
             kernels_dots(r->k, w->type, y + t * SCORE_CHUNK, data, w->nb[1], n, &a, w->ne[0]);
         }
-        return;
+    } else {
+        x = op_acts(r, op->src[1], w->ne[0], rows, op_act_form(r->x->plan, w->type));
+        for (int64_t i = 0; i < n; i += PANEL_ROWS)
+            op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + PANEL_ROWS), &x, 0, rows, i, y, SCORE_CHUNK);
     }
-    for (int64_t i = 0; i < n; i += PANEL_ROWS) op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + PANEL_ROWS), x, 0, rows, i, y, SCORE_CHUNK);
+    for (int64_t t = 0; t < rows; t++, y += SCORE_CHUNK) {
+        if (scale != 0) r->k->scale(y, y, scale, n);
+        if (cap > 0) r->k->softcap(y, y, cap, n);
+    }
 }
 
 void op_run_score(const struct op_run *r, const struct op *op)
 {
-    const struct tensor *w = op_shape(r->x->plan, op->src[0]);
     const int32_t *target = r->x->batch->target;
     int64_t n_vocab = op->arg.score.n_vocab, rows = op_shape(r->x->plan, op->src[2])->ne[1];
-    float scale = op->arg.score.scale, cap = op->arg.score.cap, *buf = (float *)((uint8_t *)r->scratch + plan_panel_bytes());
+    float *buf = (float *)((uint8_t *)r->scratch + plan_panel_bytes());
     struct part *parts = op_data(r, op->dst);
-    struct act_panel x = { 0 };
-    if (!op_by_rows(r->x->plan, rows)) x = op_acts(r, op->src[1], w->ne[0], rows, op_act_form(r->x->plan, w->type));
     for (int64_t c, end; op_take(r, chunks_of(n_vocab), 1, &c, &end);) {
         int64_t first = c * SCORE_CHUNK, n = min_i64(SCORE_CHUNK, n_vocab - first);
-        multiply(r, op, w, &x, first, n, rows, buf);
+        op_logits(r, op, first, n, buf);
         for (int64_t t = 0; t < rows; t++) {
-            float *y = buf + t * SCORE_CHUNK;
-            if (scale != 0) r->k->scale(y, y, scale, n);
-            if (cap > 0) r->k->softcap(y, y, cap, n);
+            const float *y = buf + t * SCORE_CHUNK;
             struct part *s = &parts[c * rows + t];
             *s = part_of(r->k, y, n);
             if (target[t] >= first && target[t] < first + n) s->target = y[target[t] - first];
@@ -87,6 +91,7 @@ void op_run_score_sum(const struct op_run *r, const struct op *op)
             const struct part *s = &parts[c * rows + t];
             sum += s->sum * (s->max == max ? 1 : s->max > -INFINITY ? exp((double)s->max - (double)max) : 1);
         }
-        y[t] = (double)max + log(sum) - (double)parts[r->x->batch->target[t] / SCORE_CHUNK * rows + t].target;
+        y[rows + t] = (double)max + log(sum); /* for the gradient */
+        y[t] = y[rows + t] - (double)parts[r->x->batch->target[t] / SCORE_CHUNK * rows + t].target;
     }
 }

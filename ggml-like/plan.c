@@ -493,6 +493,7 @@ size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_
 size_t plan_grad_bytes(int64_t head_dim_max)
 {
     size_t a = plan_thread_bytes(head_dim_max), b = op_grad_bytes(head_dim_max);
+    a += SCORE_CHUNK * sizeof(float); /* a row beside what scores use */
     return ((a > b ? a : b) + 4095) & ~(size_t)4095;
 }
 

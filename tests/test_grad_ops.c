@@ -405,6 +405,73 @@ static void check_attention(struct bench *b)
 }
 TEST(attention_gradients_are_those_of_the_formula) { each_level(check_attention); }
 
+/* ---- scores ---- */
+
+struct score_case { int64_t n_vocab, k, rows; float scale, cap; const char *type; };
+
+static void score_reference(const struct score_case *c, const float *w, const float *x, const int32_t *target, const float *weight, double *dx)
+{
+    double *y = malloc((size_t)c->n_vocab * sizeof *y), *bend = malloc((size_t)c->n_vocab * sizeof *bend);
+    for (int64_t t = 0; t < c->rows; t++) {
+        double sum = 0, scale = c->scale != 0 ? (double)c->scale : 1;
+        for (int64_t i = 0; i < c->n_vocab; i++) {
+            double z = 0;
+            for (int64_t j = 0; j < c->k; j++) z += (double)w[i * c->k + j] * (double)x[t * c->k + j];
+            double u = c->cap > 0 ? tanh(scale * z / (double)c->cap) : 0;
+            y[i] = exp(c->cap > 0 ? (double)c->cap * u : scale * z), bend[i] = scale * (1 - u * u);
+            sum += y[i];
+        }
+        for (int64_t i = 0; i < c->n_vocab; i++) {
+            double g = (double)weight[t] * bend[i] * (y[i] / sum - (i == target[t]));
+            for (int64_t j = 0; j < c->k; j++) dx[t * c->k + j] += g * (double)w[i * c->k + j];
+        }
+    }
+    free(y), free(bend);
+}
+
+static void check_score(struct bench *b, const struct score_case *c)
+{
+    struct tensor w;
+    const struct dtype *type = dtype_by_name(c->type);
+    tensor_shape(&w, type, c->k, c->n_vocab + 3, 1, 1);
+    w.data = malloc(tensor_bytes(&w));
+    fill_weights(type, w.data, (c->n_vocab + 3) * c->k / type->block_len, 21);
+    int64_t n = c->rows * c->k;
+    float *x = malloc((size_t)n * sizeof *x), *got = malloc((size_t)n * sizeof *got), *again = malloc((size_t)n * sizeof *again);
+    float *weight = malloc((size_t)c->rows * sizeof *weight), *floats = malloc((size_t)(c->n_vocab * c->k) * sizeof *floats);
+    int32_t *target = malloc((size_t)c->rows * sizeof *target);
+    double *want = calloc((size_t)n, sizeof *want);
+    dtype_to_f32(type, w.data, floats, c->n_vocab * c->k);
+    fill(x, n, 22), fill(weight, c->rows, 23);
+    for (int64_t t = 0; t < c->rows; t++) target[t] = (int32_t)(t * 7919 % c->n_vocab);
+    if (c->rows > 1) weight[c->rows / 2] = 0;
+    score_reference(c, floats, x, target, weight, want);
+    for (int threads = 1; threads <= THREADS; threads++) {
+        bench_open(b, c->rows);
+        (void)op_score(&b->p, plan_weight(&b->p, &w), input(&b->p, c->k, c->rows, x), c->n_vocab, c->scale, c->cap);
+        val dx = op_score_grad(&b->p, &b->p.op[b->p.n_op - 2]);
+        plan_keep(&b->p, dx);
+        struct batch batch = { .n_rows = c->rows, .n_out = c->rows, .target = target, .weight = weight };
+        bench_run(b, &batch, threads, dx, threads > 1 ? again : got);
+        CHECK_MSG(threads == 1 || !memcmp(got, again, (size_t)n * sizeof *got), "%s: %d threads change bits", b->level, threads);
+        plan_free(&b->p);
+    }
+    check_close(b, c->type, got, want, c->rows, c->k, 0, c->k, is_bf16(b) ? 5e-3 : 1e-5);
+    for (int64_t i = 0; i < c->k && c->rows > 1; i++) CHECK(got[c->rows / 2 * c->k + i] == 0);
+    free(w.data), free(x), free(got), free(again), free(weight), free(floats), free(target), free(want);
+}
+
+static void check_scores(struct bench *b)
+{
+    static const struct score_case cases[] = {
+        { 8709, 24, 14, 0, 0, "f32" }, { 300, 40, 7, 0.5f, 3, "f32" }, { 513, 40, 1, 0, 0, "f16" }, { 17, 256, 3, 0.1f, 0, "f32" },
+    };
+    for (int i = 0; i < ARRAY_LEN(cases); i++) check_score(b, &cases[i]);
+    struct score_case codes = { 700, 256, 9, 3e-4f, 0, "q4_k" };
+    if (is_bf16(b)) check_score(b, &codes); /* activations of 8 bits stay below the bound of BF16 */
+}
+TEST(score_gradients_are_those_of_the_formula) { each_level(check_scores); }
+
 SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(products_of_differences), T(matmul_t_reads_every_format),
       T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss),
-      T(attention_gradients_are_those_of_the_formula));
+      T(attention_gradients_are_those_of_the_formula), T(score_gradients_are_those_of_the_formula));
