@@ -17,6 +17,7 @@
     X(convert) \
     X(convert_hostile) \
     X(cpu) \
+    X(data) \
     X(dataset) \
     X(dtype) \
     X(engine) \

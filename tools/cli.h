@@ -64,6 +64,11 @@ struct cli {
     const char *merge[16]; int n_merge;
     bool process_output, no_ppl;
     int64_t from_chunk;
+    /* training data */
+    const char *base, *loss, *too_long, *dedupe, *match[16], *drop[16]; int n_match, n_drop;
+    int64_t preview, min_chars, max_chars, min_tokens, max_tokens, data_seed;
+    float near, split;
+    bool skip_bad;
     observe_fn observe; void *observe_ctx;  /* not options: runtime_open hands them to the engine */
 };
 
@@ -99,7 +104,7 @@ struct command {
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_convert, command_quantize, command_recommend, command_importance, command_completion, command_version, command_help;
+    command_doctor, command_convert, command_quantize, command_recommend, command_importance, command_data, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
  * (128 + signal for ERR_INTERRUPTED, which prints nothing). */

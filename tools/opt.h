@@ -26,6 +26,17 @@
     { "lookup", "--draft-ngram", OPT_INT, OPT_AT(lookup), .value = "N", .hi = SINGLE_ROWS - 1, .implied = "8",              \
       .help = "guess up to N tokens (8) from the text so far and check them in one pass: the same answer, faster where it repeats" }
 #define ROW_SESSION(text) { "session", "--prompt-cache", OPT_STR, OPT_AT(session_file), .value = "FILE", .help = text }
+/* How training data are read: train, data. */
+#define ROW_LOSS                                                                                                            \
+    { "loss", "--mask", OPT_STR, OPT_AT(loss), .value = "WHAT", .def = "answers", .choices = "answers|last|all",            \
+      .help = "learn from all turns of the assistant, from the last one, or from every token" }
+#define ROW_TOO_LONG                                                                                                        \
+    { "too-long", NULL, OPT_STR, OPT_AT(too_long), .value = "WHAT", .def = "drop", .choices = "drop|cut|error",             \
+      .help = "samples beyond the context: left out, cut at the end, refused; texts are split" }
+#define ROW_SKIP_BAD { "skip-bad", NULL, OPT_FLAG, OPT_AT(skip_bad), .help = "leave bad rows out, and go on" }
+#define ROW_SPECIAL_ROWS { "special", NULL, OPT_FLAG, OPT_AT(special), .help = "rows of text: text of control tokens becomes those tokens" }
+#define ROW_PREVIEW                                                                                                         \
+    { "preview", NULL, OPT_INT, OPT_AT(preview), .value = "N", .hi = 1e6, .help = "only show N samples as the model sees them, with what is learnt marked" }
 #define OPT_GROUP(id, group_title, ...)                                    \
     static const struct opt id##_rows[] = { __VA_ARGS__ };                 \
     const struct opt_group id = { group_title, id##_rows, ARRAY_LEN(id##_rows) }

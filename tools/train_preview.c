@@ -37,10 +37,11 @@ static bool left_out(const struct train_set *s, const struct train_options *o, s
 {
     bool ok = true;
     if (s->n_dropped > 0)
-        ok = buffer_put(b, "note: %lld sample%s longer than %lld tokens left out (the longest has %lld): a larger --ctx, or --too-long cut\n",
-                        (long long)s->n_dropped, plural(s->n_dropped), (long long)o->n_ctx, (long long)s->n_longest) && ok;
+        ok = buffer_put(b, "note: %lld sample%s longer than %lld tokens left out (the longest has %lld)%s\n",
+                        (long long)s->n_dropped, plural(s->n_dropped), (long long)o->n_ctx, (long long)s->n_longest,
+                        o->too_long == TRAIN_CUT ? ": cut, nothing to learn would be left of them" : ": a larger --ctx, or --too-long cut") && ok;
     if (s->n_cut > 0)
-        ok = buffer_put(b, "note: %lld sample%s cut to %lld tokens: what the end token follows is missing there\n", (long long)s->n_cut, plural(s->n_cut),
+        ok = buffer_put(b, "note: %lld sample%s cut to %lld tokens: the end of the answer is missing there\n", (long long)s->n_cut, plural(s->n_cut),
                         (long long)o->n_ctx) && ok;
     if (s->n_split > 0) ok = buffer_put(b, "%lld text%s split into samples of %lld tokens\n", (long long)s->n_split, plural(s->n_split),
                                             (long long)o->n_ctx) && ok;

@@ -60,7 +60,7 @@ static status add_sample(struct reader *r, struct train_sample x, bool *left_out
 {
     struct train_set *s = r->s;
     int64_t n_ctx = r->o->n_ctx;
-    x.first = s->n_tokens, x.n_full = x.n, x.file = r->file->path;
+    x.first = s->n_tokens, x.n_full = x.n, x.file = r->file->path, x.row = r->file->n_rows;
     const float *w = s->weight + x.first;
     s->n_longest = max_i64(s->n_longest, x.n);
     *left_out = false;
@@ -206,7 +206,7 @@ static status add_text(struct reader *r, const char *text, size_t n, int64_t lin
 
 /* ---- rows ---- */
 
-static void note_unknown(struct train_file *f, const struct json *row)
+void train_file_note(struct train_file *f, const struct json *row)
 {
     char name[64];
     int64_t at = 0;
@@ -255,7 +255,7 @@ static status read_row(struct reader *r, struct row *line, struct arena *a, stru
     if (format != (int)f->format)
         return err_set(e, ERR_FORMAT, "a row of format %s in a file of format %s (told by line %lld)", train_format_names[format],
                        train_format_names[f->format], (long long)r->format_line);
-    note_unknown(f, json);
+    train_file_note(f, json);
     if (f->format == TRAIN_PREFERENCE) return read_pair(r, json, line->line, a, e);
     bool left_out;
     TRY(read_answer(r, json, 0, line->line, a, &left_out, e));
@@ -320,12 +320,14 @@ static status read_plain(struct reader *r, struct rows *rows, struct err *e)
     struct err why = { 0 };
     size_t n = rows->n;
     int64_t line = 1;
-    r->file->format = TRAIN_PLAIN, r->file->n_rows = 1;
+    r->file->format = TRAIN_PLAIN;
     if (n > 0 && rows->text[n - 1] == '\n') n--;
-    if (check_utf8(rows->text, n, &line, &why) != OK) return note_fault(r, line, &why, e);
-    if (n > 0) return add_text(r, rows->text, n, 1, e);
-    err_set(&why, ERR_FORMAT, "the file is empty");
-    return note_fault(r, 1, &why, e);
+    status st = check_utf8(rows->text, n, &line, &why);
+    if (st == OK && n == 0) st = err_set(&why, ERR_FORMAT, "the file is empty");
+    if (st == OK) st = add_text(r, rows->text, n, 1, e);
+    else st = note_fault(r, line, &why, e);
+    r->file->n_rows = 1;
+    return st;
 }
 
 static status read_file(struct reader *r, const char *path, struct err *e)
@@ -342,6 +344,18 @@ static status read_file(struct reader *r, const char *path, struct err *e)
 }
 
 /* ---- whole ---- */
+
+struct train_options train_choices(const struct cli *c)
+{
+    static const struct { const char *name; enum train_loss loss; } losses[] = { { "answers", TRAIN_ANSWERS }, { "last", TRAIN_LAST }, { "all", TRAIN_ALL } };
+    static const struct { const char *name; enum train_long too_long; } longs[] = { { "drop", TRAIN_DROP }, { "cut", TRAIN_CUT }, { "error", TRAIN_REFUSE } };
+    struct train_options o = { .n_ctx = c->ctx, .skip_bad = c->skip_bad, .special = c->special, .template_name = c->template_name, .model = c->model };
+    for (int i = 0; i < 3; i++) {
+        if (c->loss && !strcmp(c->loss, losses[i].name)) o.loss = losses[i].loss;
+        if (c->too_long && !strcmp(c->too_long, longs[i].name)) o.too_long = longs[i].too_long;
+    }
+    return o;
+}
 
 static status open_reader(struct reader *r, struct str file_template, struct err *e)
 {

@@ -20,7 +20,7 @@ struct train_sample {
     int64_t first, n;            /* tokens: train_set.token[first .. first + n) */
     int64_t n_trained;           /* of these, with weight 1 */
     int64_t n_full;              /* before it was cut; = n otherwise */
-    int64_t line;                /* of its row; of a text: where the text begins */
+    int64_t line, row;           /* of its row: where it begins, and its number in the file, from 0 */
     const char *file;
     int64_t n_turns, n_ended;    /* turns learnt from; of these, with an end token that is learnt */
     bool bos;                    /* begins with BOS */
@@ -34,6 +34,9 @@ struct train_file {
     int64_t n_rows, n_samples, n_bad;
     char unknown[TRAIN_UNKNOWN][64]; int n_unknown; /* members that nothing here reads; the list ends when it is full */
 };
+/* train_file_note - adds the members of a row that its format does not know to f->unknown. */
+void train_file_note(struct train_file *f, const struct json *row);
+
 struct train_set {
     int32_t *token; float *weight;      /* [n_tokens]; weight 1: the loss of predicting this token counts, 0: it does not. First token of a sample: 0 */
     struct train_sample *sample; int64_t n_samples;
@@ -48,6 +51,9 @@ struct train_set {
     int64_t cap_tokens, cap_samples, cap_pairs;
 };
 
+/* train_choices - the options that ROW_LOSS, ROW_TOO_LONG, ROW_SKIP_BAD, ROW_SPECIAL_ROWS, ROW_TEMPLATE and --ctx filled; model and n_ctx may be changed. */
+struct cli;
+struct train_options train_choices(const struct cli *c);
 /* train_set_read - path[i] are kept, not copied. file_template: the model's, n = 0: none. All rows are looked at before it fails: ERR_FORMAT
  * "file:12: ..., and 3 more bad rows" (fault lists them: the set stays valid for that until it is closed). ERR_FORMAT also when nothing is left;
  * ERR_USAGE for a missing template. ERR_FILE, ERR_MEMORY. Preference rows cannot be mixed with others. Interrupted by cli_interrupted: ERR_INTERRUPTED. */

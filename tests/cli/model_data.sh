@@ -1,0 +1,17 @@
+# data with a model: tokens, the preview with what is learnt in brackets, faults of the template
+printf '%s\n' '{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"},{"role":"assistant","content":"one"},{"role":"user","content":"V"},{"role":"assistant","content":"two <|im_end|>"}],"id":1}' \
+    '{"messages":[{"role":"user","content":"W"},{"role":"assistant","content":"a longer answer to this"}]}' >a.jsonl
+cuanto data a.jsonl --model $TINY_MODEL; echo "exit $?"
+cuanto data a.jsonl --model $TINY_MODEL --max-tokens 60 -q | tail -2
+echo "- preview"
+cuanto data a.jsonl --model $TINY_MODEL --preview 9; echo "exit $?"
+cuanto data a.jsonl --model $TINY_MODEL --preview 1 --loss last -c 40 --too-long cut; echo "exit $?"
+cuanto data a.jsonl --model $TINY_MODEL --preview 1 --color always -q | head -3 | od -An -c | head -4
+cuanto data a.jsonl --model $TINY_MODEL --preview 1 -c 40 --too-long error; echo "exit $?"
+echo "- no template"
+cuanto data a.jsonl --model $BARE_MODEL --preview 1 2>&1 | sed 's|/[^ ]*/||'
+printf '{"prompt":"a","completion":" b"}\n' >p.jsonl
+cuanto data p.jsonl --model $BARE_MODEL --preview 1; echo "exit $?"
+printf "{%% if messages[0].role == 'system' %%}{{ raise_exception('no system') }}{%% endif %%}{%% for m in messages %%}{{ m.content }}<|im_end|>{%% endfor %%}" >picky.jinja
+cuanto data a.jsonl --model $TINY_MODEL --template picky.jinja --preview 2; echo "exit $?"
+cuanto data a.jsonl --model $TINY_MODEL --template picky.jinja -q; echo "exit $?"
