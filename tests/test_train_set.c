@@ -72,6 +72,7 @@ static struct tokenizer *open_tokenizer(struct gguf *g, enum vocabulary v)
 static const char *write_file(const char *name, const char *text, size_t n)
 {
     const char *path = test_tmp(name);
+    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
     FILE *f = fopen(path, "wb");
     fwrite(text, 1, n, f);
     fclose(f);
@@ -422,6 +423,64 @@ TEST(train_bad_rows_can_be_left_out)
     gguf_close(&g);
 }
 
+/* A few bytes of good rows become others: refused with a text, or read into samples that a trainer can take. */
+TEST(train_set_survives_mutations)
+{
+    static const char *const seeds[] = {
+        TWO_TURNS, "[{\"prompt\": \"a\\u00e9\", \"completion\": \"b\"},\n {\"prompt\": \"a\", \"completion\": \"c\", \"x\": [1, {}]}]",
+        "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": \"b</s>\"}]}\n{\"conversations\": []}",
+        "{\"chosen\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 1}],"
+        " \"rejected\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"no\"}]}",
+        "{\"instruction\": \"a\", \"input\": null, \"output\": \"b\"}\n{\"text\": \"<s>a\"}",
+        "{\"text\": \"<|im_start|> a b\"}\n{\"text\": \"\\ud83d\\ude00\"}",
+        "plain \xc3\xa9 text\n",
+    };
+    static const char spice[] = "{}[]\",:\\0\xff\n <>|a\x01\x02\x03";
+    struct gguf g;
+    struct tokenizer *t = open_tokenizer(&g, BOS_BPE);
+    uint64_t rnd = 11;
+    int64_t n_ok = 0, n_bad = 0;
+    for (int i = 0; i < 4000; i++) {
+        char text[1024];
+        const char *seed = seeds[i % ARRAY_LEN(seeds)];
+        size_t n = strlen(seed);
+        memcpy(text, seed, n + 1);
+        for (int64_t k = (int64_t)(test_rand(&rnd) % 4); k > 0; k--) {
+            size_t at = test_rand(&rnd) % n, from = test_rand(&rnd) % n, len = test_rand(&rnd) % 12;
+            if (test_rand(&rnd) % 2) text[at] = spice[test_rand(&rnd) % (sizeof spice - 1)];
+            else if (at + len < n && from + len < n) memmove(text + at, text + from, len);
+        }
+        const char *path = write_file("mutant", text, n);
+        struct train_options o = { .n_ctx = i % 3 ? 0 : 20, .too_long = (enum train_long)(i / 3 % 3), .loss = (enum train_loss)(i / 9 % 3), .skip_bad = i % 2 };
+        const char *template = i % 4 == 0 ? with_blocks : i % 4 == 1 ? thoughtful : i % 4 == 2 ? builtin("llama2") : builtin("chatml");
+        struct train_set s;
+        struct err e = { 0 };
+        status st = train_set_read(&s, &path, 1, t, (struct str){ template, strlen(template) }, &o, &e);
+        CHECK_MSG(st == OK || (st == ERR_FORMAT && *e.text), "mutant %d: %d %s", i, (int)st, e.text);
+        n_ok += st == OK, n_bad += st != OK;
+        int64_t next = 0;
+        for (int64_t k = 0; st == OK && k < s.n_samples; k++) {
+            const struct train_sample *x = &s.sample[k];
+            int64_t trained = 0;
+            CHECK(x->first == next && x->n > 0 && x->n_full >= x->n && (!o.n_ctx || x->n <= o.n_ctx) && s.weight[x->first] == 0);
+            next += x->n;
+            for (int64_t j = x->first; j < next; j++) {
+                CHECK(s.token[j] >= 0 && s.token[j] < tokenizer_size(t) && (s.weight[j] == 0 || s.weight[j] == 1));
+                trained += s.weight[j] > 0;
+            }
+            CHECK(trained == x->n_trained && trained > 0 && x->n_ended <= x->n_turns);
+        }
+        CHECK(st != OK || next == s.n_tokens);
+        struct buffer b = { 0 };
+        CHECK(train_set_summary(&s, &o, &b) && train_faults_print(&s, &b) && (st != OK || train_preview(&s, t, 2, i % 2, &b)));
+        buffer_free(&b);
+        train_set_close(&s);
+    }
+    CHECK(n_ok > 800 && n_bad > 800);
+    tokenizer_close(t);
+    gguf_close(&g);
+}
+
 TEST(train_set_survives_every_failing_allocation)
 {
     struct gguf g;
@@ -451,4 +510,5 @@ SUITE(train_set, T(train_answers_and_their_end_tokens_are_learnt), T(train_turns
       T(train_loss_can_be_on_the_last_answer_or_on_everything), T(train_messages_never_become_control_tokens),
       T(train_tokens_that_do_not_spell_the_text_are_told_by_prefixes), T(train_formats_become_conversations),
       T(train_without_a_template_joins_prompt_and_completion), T(train_long_samples_follow_the_policy), T(train_documents_are_split_into_windows),
-      T(train_faults_name_file_and_line), T(train_bad_rows_can_be_left_out), T(train_set_survives_every_failing_allocation));
+      T(train_faults_name_file_and_line), T(train_bad_rows_can_be_left_out), T(train_set_survives_mutations),
+      T(train_set_survives_every_failing_allocation));
