@@ -55,7 +55,7 @@ struct cli {
     int64_t bits, calibration_tokens, measure_tokens;
     bool dry_run, resume, verify, pure, compat, plain_targets, allow_requantize, overwrite, sha256;
     /* converting */
-    const char *dtype, *name, *base;  /* base: the model of an adapter */
+    const char *dtype, *name, *base;  /* base: the model of an adapter; of training data */
     bool allow_unused, vocab_only;
     /* importance, comparing */
     const char *fold, *calibration, *base_logits, *fail_if[16]; int n_fail_if;
@@ -65,7 +65,7 @@ struct cli {
     bool process_output, no_ppl;
     int64_t from_chunk;
     /* training data */
-    const char *base, *loss, *too_long, *dedupe, *match[16], *drop[16]; int n_match, n_drop;
+    const char *loss, *too_long, *dedupe, *match[16], *drop[16]; int n_match, n_drop;
     int64_t preview, min_chars, max_chars, min_tokens, max_tokens, data_seed;
     float near, split;
     bool skip_bad;
