@@ -123,6 +123,34 @@ static const char thoughtful[] =
     "m.content.split('</think>')[-1] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
+/* Thoughts of the last turn stay and are learnt, those of earlier ones are gone: found on the text itself, there is no shape with them. */
+TEST(train_turns_that_the_template_rewrites_are_found)
+{
+    static const char row[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"hm</think>no\"},"
+                              " {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"oh</think>ab\"}]}";
+    static const char keeps_last[] =
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}{% else %}"
+        "{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+    struct gguf g;
+    struct train_set s;
+    struct err e = { 0 };
+    struct tokenizer *t = open_tokenizer(&g, BPE);
+    char open[1000];
+    snprintf(open, sizeof open, "%.*s{%% endif %%}", (int)(strstr(keeps_last, "<think>\n{% endif") - keeps_last), keeps_last);
+    for (int i = 0; i < 2; i++) { /* an opening that no turn has, one that all have */
+        CHECK_MSG(read_text(&s, t, i ? open : keeps_last, (struct train_options){ 0 }, "rewrite.jsonl", row, &e) == OK, "%s", e.text);
+        expect(&s, t, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[[no<|im_end|>]]\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
+                      "[[oh</think>ab<|im_end|>]]\n\n");
+        train_set_close(&s);
+    }
+    CHECK(read_text(&s, t, "{{ messages[0].content }}", (struct train_options){ 0 }, "rewrite.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}", &e)
+          == ERR_FORMAT);
+    CHECK_HAS(e.text, "rewrite.jsonl:1: no token to learn from");
+    train_set_close(&s);
+    tokenizer_close(t);
+    gguf_close(&g);
+}
+
 TEST(train_answers_and_their_end_tokens_are_learnt)
 {
     static const struct { const char *name, *template, *want; enum vocabulary v; } rows[] = {
@@ -506,7 +534,8 @@ TEST(train_set_survives_every_failing_allocation)
     gguf_close(&g);
 }
 
-SUITE(train_set, T(train_answers_and_their_end_tokens_are_learnt), T(train_turns_of_a_shape_are_those_of_the_text),
+SUITE(train_set, T(train_answers_and_their_end_tokens_are_learnt),
+      T(train_turns_that_the_template_rewrites_are_found), T(train_turns_of_a_shape_are_those_of_the_text),
       T(train_loss_can_be_on_the_last_answer_or_on_everything), T(train_messages_never_become_control_tokens),
       T(train_tokens_that_do_not_spell_the_text_are_told_by_prefixes), T(train_formats_become_conversations),
       T(train_without_a_template_joins_prompt_and_completion), T(train_long_samples_follow_the_policy), T(train_documents_are_split_into_windows),

@@ -125,24 +125,23 @@ static status turns_by_blocks(struct train_mask *m, const struct chat *c, const 
 
 /* ---- turns by prefixes ---- */
 
-/* The length of the rendering of the first k messages when text begins with it, else -1. */
+/* The length of the rendering of the first k messages when text begins with it, else -1. *common: how far both are the same. */
 static status prefix_length(const struct train_mask *m, const struct chat *c, int64_t k, unsigned flags, const char *text, size_t n, int64_t *len,
-                    struct err *e)
+                            size_t *common, struct err *e)
 {
     struct err why = { 0 };
     char *part = NULL;
-    size_t part_n = 0;
+    size_t part_n = 0, same = 0;
     status st = chat_render_part(c, k, flags, m->p->now, &part, &part_n, &why);
-    *len = st == OK && part_n <= n && !memcmp(part, text, part_n) ? (int64_t)part_n : -1;
+    while (st == OK && same < part_n && same < n && part[same] == text[same]) same++;
+    *len = st == OK && same == part_n ? (int64_t)part_n : -1;
+    *common = same;
     mem_free(part);
     return st == ERR_MEMORY ? err_set(e, st, "%s", why.text) : OK; /* a refusal only means that there is no such prefix */
 }
 
-/* The message's text without white space at its ends, looked for from `at` on. */
-static bool find_message(struct chat_message msg, const char *text, size_t n, size_t at, size_t *from, size_t *to)
+static bool find_text(const char *p, size_t len, const char *text, size_t n, size_t at, size_t *from, size_t *to)
 {
-    const char *p = msg.text;
-    size_t len = msg.n;
     while (len > 0 && isspace((unsigned char)*p)) p++, len--;
     while (len > 0 && isspace((unsigned char)p[len - 1])) len--;
     const char *hit = len > 0 && at <= n ? memmem(text + at, n - at, p, len) : NULL;
@@ -151,31 +150,58 @@ static bool find_message(struct chat_message msg, const char *text, size_t n, si
     return true;
 }
 
+/* The message's text without white space at its ends, looked for from `at` on; or what follows its thoughts, which many templates leave out. */
+static bool find_message(struct chat_message msg, const char *text, size_t n, size_t at, size_t *from, size_t *to)
+{
+    static const char thought[] = "</think>";
+    if (find_text(msg.text, msg.n, text, n, at, from, to)) return true;
+    const char *p = msg.text, *end = msg.text + msg.n, *behind = NULL;
+    while ((p = memmem(p, (size_t)(end - p), thought, sizeof thought - 1))) behind = p += sizeof thought - 1;
+    return behind && find_text(behind, (size_t)(end - behind), text, n, at, from, to);
+}
+
+/* Where the next message with a text stands, from `at` on; n: there is none. */
+static size_t next_message(const struct chat *c, int64_t k, const char *text, size_t n, size_t at)
+{
+    size_t from, to;
+    while (++k < chat_count(c))
+        if (find_message(chat_at(c, k), text, n, at, &from, &to)) return from;
+    return n;
+}
+
+/* Behind the end of the turn whose text ends at `to`, or `to` itself; *ends: there is an end token. closed: the length of the rendering that ends with it. */
+static size_t turn_end(const struct train_mask *m, const struct chat *c, int64_t k, const char *text, size_t n, size_t from, size_t to,
+                    int64_t closed, bool *ends)
+{
+    size_t end, stop = closed >= (int64_t)to ? (size_t)closed : next_message(c, k, text, n, to);
+    if (closed < (int64_t)to) {
+        end = find_end(m, text, n, to, stop, false);
+        *ends = end > 0;
+        return end ? end : to;
+    }
+    end = find_end(m, text, n, from, stop, true);
+    if (end == 0 && end_at(m, text + stop, n - stop) > 0) end = stop + end_at(m, text + stop, n - stop); /* the next turn's opening ends this one */
+    while (stop > to && isspace((unsigned char)text[stop - 1])) stop--;
+    *ends = end > 0;
+    return end ? end : stop;
+}
+
 static status find_turn(struct train_mask *m, const struct chat *c, int64_t k, const char *text, size_t n, size_t at, struct turn *turn, struct err *e)
 {
-    int64_t open, closed;
-    size_t from, to;
-    TRY(prefix_length(m, c, k, CHAT_OPEN, text, n, &open, e));
-    if (k + 1 == chat_count(c)) closed = (int64_t)n;
-    else TRY(prefix_length(m, c, k + 1, 0, text, n, &closed, e));
+    int64_t open, closed = (int64_t)n;
+    size_t from, to, same, ignored;
+    TRY(prefix_length(m, c, k, CHAT_OPEN, text, n, &open, &same, e));
+    if (k + 1 < chat_count(c)) TRY(prefix_length(m, c, k + 1, 0, text, n, &closed, &ignored, e));
     if (open < (int64_t)at) open = -1;
-    bool found = find_message(chat_at(c, k), text, n, open >= 0 ? (size_t)open : at, &from, &to);
+    if (same < at) same = at;
+    bool found = find_message(chat_at(c, k), text, n, same, &from, &to);
+    if (!found && open < 0) found = find_message(chat_at(c, k), text, n, at, &from, &to);
     if (open < 0 && !found)
         return err_set(e, ERR_FORMAT, "messages[%lld]: this turn is not in the text that the template makes of the conversation", (long long)k);
     if (open >= 0) from = (size_t)open;
     if (!found) to = from;
-    size_t end;
-    if (closed >= (int64_t)to) {
-        size_t stop = (size_t)closed, after = end_at(m, text + stop, n - stop);
-        end = find_end(m, text, n, from, stop, true);
-        if (end == 0 && after > 0) end = stop + after; /* the next turn's opening is what ends this one */
-        while (stop > to && isspace((unsigned char)text[stop - 1])) stop--;
-        to = end ? end : stop;
-    } else {
-        end = find_end(m, text, n, to, n, false);
-        if (end) to = end;
-    }
-    *turn = (struct turn){ from, to, k, end > 0 };
+    *turn = (struct turn){ .from = from, .message = k };
+    turn->to = turn_end(m, c, k, text, n, from, to, closed, &turn->ends);
     return OK;
 }
 

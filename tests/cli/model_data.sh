@@ -9,7 +9,7 @@ cuanto data a.jsonl --model $TINY_MODEL --preview 1 --loss last -c 40 --too-long
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 --color always -q | head -3 | od -An -c | head -4
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 -c 40 --too-long error; echo "exit $?"
 echo "- no template"
-cuanto data a.jsonl --model $BARE_MODEL --preview 1 2>&1 | sed 's|/[^ ]*/||'
+cuanto data a.jsonl --model $BARE_MODEL --preview 1 2>&1 | sed 's|: [^ ]* has no|: MODEL has no|'
 printf '{"prompt":"a","completion":" b"}\n' >p.jsonl
 cuanto data p.jsonl --model $BARE_MODEL --preview 1; echo "exit $?"
 printf "{%% if messages[0].role == 'system' %%}{{ raise_exception('no system') }}{%% endif %%}{%% for m in messages %%}{{ m.content }}<|im_end|>{%% endfor %%}" >picky.jinja
