@@ -310,9 +310,10 @@ status chat_render(const struct chat *c, bool add_generation, const struct json 
     return render(c, c->list.n, add_generation ? CHAT_OPEN : 0, extra, now, out, n, e);
 }
 
-status chat_render_part(const struct chat *c, int64_t n_messages, unsigned flags, int64_t now, char **out, size_t *n, struct err *e)
+status chat_render_part(const struct chat *c, int64_t n_messages, unsigned flags, const struct json *extra, int64_t now, char **out, size_t *n,
+                        struct err *e)
 {
-    return render(c, min_i64(max_i64(n_messages, 0), c->list.n), flags, NULL, now, out, n, e);
+    return render(c, min_i64(max_i64(n_messages, 0), c->list.n), flags, extra, now, out, n, e);
 }
 
 /* ---- JSON ---- */

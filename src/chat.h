@@ -23,9 +23,10 @@ void chat_truncate(struct chat *c, int64_t n);  /* keeps the first n messages */
 /* chat_render - the whole prompt; *out from mem_alloc. add_generation: end with the opening of an assistant turn. extra: further
  * template variables (JSON object) or NULL. now as in template_render. */
 status chat_render(const struct chat *c, bool add_generation, const struct json *extra, int64_t now, char **out, size_t *n, struct err *e) MUST_USE;
-/* chat_render_part - the first n_messages only. flags: CHAT_OPEN = add_generation, CHAT_BLOCKS as in template_render_blocks. */
+/* chat_render_part - of the first n_messages. flags: CHAT_OPEN = add_generation, CHAT_BLOCKS as in template_render_blocks. */
 enum { CHAT_OPEN = 1, CHAT_BLOCKS = 2 };
-status chat_render_part(const struct chat *c, int64_t n_messages, unsigned flags, int64_t now, char **out, size_t *n, struct err *e) MUST_USE;
+status chat_render_part(const struct chat *c, int64_t n_messages, unsigned flags, const struct json *extra, int64_t now, char **out, size_t *n,
+                        struct err *e) MUST_USE;
 
 /* chat_to_json / chat_from_json - [{"role": "...", "content": "..."}]; from_json replaces the conversation, also accepts {"messages": [...]}. On
  * failure the chat is unchanged. Messages with content parts ([{"type":"text","text":...}]) are joined. */

@@ -284,6 +284,8 @@ TEST(train_formats_become_conversations)
         { "prompt", "{\"prompt\": \"a\", \"completion\": \"b\"}", "user:a assistant:[[b</s>]] \n" },
         { "prompt", "{\"prompt\": [{\"role\": \"assistant\", \"content\": \"a\"}], \"completion\": [{\"role\": \"assistant\", \"content\": \"b\"}]}",
           "assistant:a</s> assistant:[[b</s>]] \n" },
+        { "messages", "{\"messages\": [{\"role\": \"user\", \"content\": \"a</s>\"}, {\"role\": \"assistant\", \"content\": \"b\"}], \"tools\": [1, \"t\"]}",
+          "[1, \"t\"]user:a</s> assistant:[[b</s>]] \n" },
         { "alpaca", "{\"instruction\": \"a\", \"input\": \"ab\", \"output\": \"b\"}", "user:a\n\nab assistant:[[b</s>]] \n" },
         { "alpaca", "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}", "user:a assistant:[[b</s>]] \n" },
         { "preference", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"no\"}", "user:a assistant:[[b</s>]] \nuser:a assistant:[[no</s>]] \n" },
@@ -292,7 +294,8 @@ TEST(train_formats_become_conversations)
           "user:a assistant:[[b</s>]] \nuser:a assistant:[[no</s>]] \n" },
         { "text", "{\"text\": \"a b</s>\"}", "a[[ b</s></s>]]\n" },
     };
-    static const char template[] = "{% for m in messages %}{{ m.role + ':' + m.content }}{% if m.role == 'assistant' %}</s>{% endif %} {% endfor %}"
+    static const char template[] = "{% if tools %}{{ tools|tojson }}{% endif %}{% for m in messages %}{{ m.role + ':' + m.content }}{% if m.role == "
+                        "'assistant' %}</s>{% endif %} {% endfor %}"
                                    "{% if add_generation_prompt %}assistant:{% endif %}";
     struct gguf g;
     struct tokenizer *t = open_tokenizer(&g, BPE);
@@ -401,6 +404,7 @@ TEST(train_faults_name_file_and_line)
             ":1: the template refuses it: no system" },
         { "{\"conversations\": [{\"from\": \"dog\", \"value\": \"x\"}]}", ":1: conversations[0].from: \"dog\" is not one of" },
         { "{\"prompt\": \"a\", \"completion\": \"\"}", ":1: completion: the assistant's turn is empty" },
+        { "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": \"x\"}", ":1: tools: expected a list" },
         { "{\"instruction\": \"a\", \"output\": 2}", ":1: output: expected a string" },
         { "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"\"}", ":1: rejected: the assistant's turn is empty" },
         { "[{\"text\": \"a\"},\n{\"text\":\n 1x}]", ":3: column 3: expected ',' or '}'" },

@@ -127,6 +127,7 @@ void prompt_close(struct prompt *p)
 {
     chat_close(p->chat), chat_close(p->marked);
     for (int i = 0; i < PROMPT_SHAPES; i++) shape_free(&p->shape[i]);
+    shape_free(&p->own);
     mem_free(p->control), mem_free(p->text), mem_free(p->ids), mem_free(p->span);
     *p = (struct prompt){ 0 };
 }
@@ -228,12 +229,12 @@ static status find_shape(struct prompt *p, bool add_generation, struct err *e)
     char *key = mem_alloc(n);
     if (!key) return err_oom(e, "prompt", n);
     shape_key(p, add_generation, key);
-    struct shape *s = p->current = &p->shape[hash64((uintptr_t)p, key, n) % PROMPT_SHAPES];
-    if (s->key && s->n_key == n && !memcmp(s->key, key, n)) return mem_free(key), OK;
+    struct shape *s = p->current = p->extra ? &p->own : &p->shape[hash64((uintptr_t)p, key, n) % PROMPT_SHAPES];
+    if (!p->extra && s->key && s->n_key == n && !memcmp(s->key, key, n)) return mem_free(key), OK;
     shape_free(s);
     struct err why = { 0 };
     status st = prompt_mark(p, e);
-    if (st == OK && chat_render(p->marked, add_generation, NULL, p->now, &s->text, &s->n, &why) == ERR_MEMORY) st = err_set(e, why.code, "%s", why.text);
+    if (st == OK && chat_render(p->marked, add_generation, p->extra, p->now, &s->text, &s->n, &why) == ERR_MEMORY) st = err_set(e, why.code, "%s", why.text);
     if (st == OK) s->key = key, s->n_key = n;
     else mem_free(key);
     return st;
@@ -248,7 +249,7 @@ static status find_spans(struct prompt *p, bool add_generation, const char *text
 
 status prompt_render(struct prompt *p, bool add_generation, char **text, size_t *n, struct err *e)
 {
-    TRY(chat_render(p->chat, add_generation, NULL, p->now, text, n, e));
+    TRY(chat_render(p->chat, add_generation, p->extra, p->now, text, n, e));
     status st = find_spans(p, add_generation, *text, *n, e);
     if (st == OK && !p->spans_known)
         for (int64_t i = 0; i < chat_count(p->chat) && st == OK; i++) {

@@ -22,6 +22,8 @@ struct prompt {
     struct chat *marked;          /* same template, markers instead of contents: the shape that was rendered last */
     struct shape shape[PROMPT_SHAPES]; /* by hash of the key; key NULL: free. text NULL: the template refuses it */
     struct shape *current;        /* the shape of the last rendering, valid until the next one */
+    const struct json *extra;     /* further variables of the template, as for chat_render (the caller's; NULL: none) */
+    struct shape own;             /* the shape of a rendering with extra ones, which no other shares */
     int64_t now;                  /* fixed per prompt: a date in the template must not invalidate the KV cache */
     struct control *control;      /* control tokens, longest text first per first byte */
     int n_control;

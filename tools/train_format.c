@@ -219,6 +219,20 @@ static status read_text(const struct json *row, int answer, struct chat *chat, s
     return OK;
 }
 
+/* Functions that the model may call, for the template. */
+static status read_tools(const struct json *row, struct arena *a, struct train_row *out, struct err *e)
+{
+    const struct json *tools = json_get(row, "tools");
+    if (!tools || tools->kind == JSON_NULL || tools->n == 0) return OK;
+    if (tools->kind != JSON_ARR) return expected("tools", "a list", e);
+    struct json *j = arena_zalloc(a, 2, sizeof *j);
+    if (!j) return err_oom(e, "tools", 2 * sizeof *j);
+    j[1] = *tools, j[1].next = NULL;
+    j[0] = (struct json){ .kind = JSON_OBJ, .child = &j[1], .n = 1 };
+    out->extra = &j[0];
+    return OK;
+}
+
 /* ---- the table ---- */
 
 static const struct {
@@ -229,11 +243,11 @@ static const struct {
     const char *list_known;
     status (*read)(const struct json *row, int answer, struct chat *chat, struct arena *a, struct train_row *out, struct err *e);
 } formats[] = {
-    { TRAIN_PREFERENCE, "chosen", "rejected", " prompt chosen rejected ", NULL, NULL, read_preference },
-    { TRAIN_MESSAGES, "messages", NULL, " messages ", "messages",
+    { TRAIN_PREFERENCE, "chosen", "rejected", " prompt chosen rejected tools ", NULL, NULL, read_preference },
+    { TRAIN_MESSAGES, "messages", NULL, " messages tools ", "messages",
       " role content name weight tool_calls tool_call_id function_call reasoning_content thinking ", read_messages },
-    { TRAIN_SHAREGPT, "conversations", NULL, " conversations ", "conversations", " from value ", read_sharegpt },
-    { TRAIN_PROMPT, "prompt", "completion", " prompt completion ", NULL, NULL, read_prompt },
+    { TRAIN_SHAREGPT, "conversations", NULL, " conversations tools ", "conversations", " from value ", read_sharegpt },
+    { TRAIN_PROMPT, "prompt", "completion", " prompt completion tools ", NULL, NULL, read_prompt },
     { TRAIN_ALPACA, "instruction", "output", " instruction input output ", NULL, NULL, read_alpaca },
     { TRAIN_TEXT, "text", NULL, " text ", NULL, NULL, read_text },
 };
@@ -263,6 +277,7 @@ status train_row_read(enum train_format f, const struct json *row, int answer, s
 {
     *out = (struct train_row){ 0 };
     chat_truncate(chat, 0);
+    if (strstr(formats[row_of(f)].known, " tools ")) TRY(read_tools(row, a, out, e));
     return formats[row_of(f)].read(row, answer, chat, a, out, e);
 }
 

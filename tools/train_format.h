@@ -4,6 +4,7 @@
  *   prompt     {"prompt": "...", "completion": "..."}                         both strings, or both lists of messages
  *   alpaca     {"instruction": "...", "input": "...", "output": "..."}        input may be missing
  *   preference {"prompt": ..., "chosen": ..., "rejected": ...}                strings or lists of messages; lists may hold the prompt themselves
+ *              a list "tools" beside messages goes to the template
  *   text       {"text": "..."}                                                a document, all of it learnt
  *   plain      a file that is no JSON                                         one document */
 #pragma once
@@ -17,6 +18,7 @@ struct train_row {
     struct str text;            /* TRAIN_TEXT; a view into the JSON */
     int64_t first;              /* turns before this message are not learnt (the prompt) */
     bool strings;               /* prompt and answer came as strings: without a template they are read as texts, one after the other */
+    const struct json *extra;   /* {"tools": [...]} for the template, NULL: none */
     bool *on;                   /* [chat_count]: false: "weight": 0; NULL: all are learnt. In the arena */
 };
 

@@ -114,7 +114,7 @@ static status turns_by_blocks(struct train_mask *m, const struct chat *c, const 
     char *marked = NULL;
     size_t marked_n;
     *done = false;
-    status st = chat_render_part(c, chat_count(c), CHAT_BLOCKS, m->p->now, &marked, &marked_n, &why);
+    status st = chat_render_part(c, chat_count(c), CHAT_BLOCKS, m->p->extra, m->p->now, &marked, &marked_n, &why);
     if (st == ERR_MEMORY) return err_set(e, st, "%s", why.text);
     if (st == OK && memchr(marked, TEMPLATE_OPEN, marked_n)) st = read_blocks(m, c, marked, marked_n, text, n, done, e);
     else st = OK;
@@ -132,7 +132,7 @@ static status prefix_length(const struct train_mask *m, const struct chat *c, in
     struct err why = { 0 };
     char *part = NULL;
     size_t part_n = 0, same = 0;
-    status st = chat_render_part(c, k, flags, m->p->now, &part, &part_n, &why);
+    status st = chat_render_part(c, k, flags, m->p->extra, m->p->now, &part, &part_n, &why);
     while (st == OK && same < part_n && same < n && part[same] == text[same]) same++;
     *len = st == OK && same == part_n ? (int64_t)part_n : -1;
     *common = same;

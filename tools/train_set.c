@@ -115,6 +115,7 @@ static status add_chat(struct reader *r, const struct train_row *row, int64_t li
     struct train_mask *m = &r->mask;
     struct train_sample x = { .line = line };
     p->exact = false; /* nothing is kept from the sample before */
+    p->extra = row->extra;
     TRY(prompt_encode(p, false, e));
     TRY(train_mask_turns(m, e));
     int64_t first = row->first;
