@@ -108,7 +108,7 @@ static status find_shingles(struct similar *s, const char *text, size_t n, struc
     }
     if (inside) TRY(end_word(s, &w, h, e));
     if (w.n > 0 && w.n < SHINGLE) TRY(add_shingle(s, stir(stir(stir(1, w.word[0]), w.word[1]), w.word[2]), e)); /* short: all of it */
-    qsort(s->now, s->n_now, sizeof *s->now, ascending);
+    if (s->n_now > 1) qsort(s->now, s->n_now, sizeof *s->now, ascending);
     size_t kept = 0;
     for (size_t i = 0; i < s->n_now; i++)
         if (i == 0 || s->now[i] != s->now[i - 1]) s->now[kept++] = s->now[i];
