@@ -530,6 +530,23 @@ void *mem_map(size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* The room on the disk is taken now: a full disk would otherwise be a signal at some later store. */
+status mem_map_file(void **out, const char *path, size_t bytes, struct err *e)
+{
+    *out = NULL;
+    if (bytes == 0 || bytes > PTRDIFF_MAX || !mem_admit()) return err_oom(e, path, bytes);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return err_set(e, errno == EEXIST ? ERR_USAGE : ERR_RUNTIME, "%s: %s", path, strerror(errno));
+    int full = posix_fallocate(fd, 0, (off_t)bytes);
+    void *p = full ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    unlink(path);
+    close(fd);
+    if (full) return err_set(e, ERR_RUNTIME, "%s: %zu bytes: %s", path, bytes, strerror(full));
+    if (p == MAP_FAILED) return err_oom(e, path, bytes);
+    *out = p;
+    return OK;
+}
+
 size_t mem_touched(const void *p, size_t bytes)
 {
     enum { BATCH = 1024 };

@@ -66,6 +66,10 @@ uint64_t file_room(const char *path); /* free bytes where path is or would be; U
  * and a quarter of that to an unnamed file. 0 when not known. */
 double file_write_speed(const char *path, size_t bytes);
 
+/* mem_map_file - zeroed pages that the system may write to a file instead of keeping them in memory. The file has no name any more when this returns, so
+ * it goes with the memory. ERR_USAGE when something stands at path, ERR_RUNTIME, ERR_MEMORY. Freed by mem_unmap. */
+status mem_map_file(void **out, const char *path, size_t bytes, struct err *e) MUST_USE;
+
 /* mem_map/mem_unmap - zeroed anonymous pages, touched lazily (KV caches). NULL when refused. */
 void *mem_map(size_t bytes) MUST_USE;
 void mem_unmap(void *p, size_t bytes);

@@ -215,7 +215,7 @@ void op_back_matmul(struct grad *g, const struct op *op, val dy)
 void op_back_score_sum(struct grad *g, const struct op *op, val dy)
 {
     struct op score = *grad_writer(g, op->src[0]);
-    grad_add(g, op->src[1], op_score_grad(grad_plan(g), &score));
+    grad_add(g, op->src[1], op_score_grad(grad_plan(g), &score, grad_to(g, &score, 0)));
 }
 
 /* ---- mixtures of experts: the choice is what it was, its weights have a gradient ---- */

@@ -146,8 +146,9 @@ void op_outer(struct plan *p, val dy, val x, val to);
 /* op_attn_grad - y, the result of op_attention(s, q, k, v, sinks), has the gradient dy -> those of q, k, v side by side in each row. Segments begin at
  * position 0: all they attend to is in the pass. */
 val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks, val y, val dy);
-/* op_score_grad - of x in op_score, for the loss sum batch->weight[i] * score[i]. score: the OP_SCORE. */
-val op_score_grad(struct plan *p, const struct op *score);
+/* op_score_grad - of x in op_score, for the loss sum batch->weight[i] * score[i]. score: the OP_SCORE. to: what the gradient of its matrix is added to, or
+ * VAL_NONE. */
+val op_score_grad(struct plan *p, const struct op *score, val to);
 
 /* One row per kind, in op_table (plan.c). */
 struct grad;

@@ -12,7 +12,16 @@ static int64_t part_of(int64_t n_vocab)
     return max_i64(PART_MIN, (n + SCORE_CHUNK - 1) / SCORE_CHUNK * SCORE_CHUNK);
 }
 
-val op_score_grad(struct plan *p, const struct op *score)
+/* Rows first .. first + n of what the matrix's gradient is added to. */
+static val rows_from(struct plan *p, val to, int64_t first, int64_t n)
+{
+    struct tensor t = *op_shape(p, to);
+    t.data = (uint8_t *)t.data + (size_t)first * t.nb[1];
+    t.ne[1] = n;
+    return plan_weight(p, &t);
+}
+
+val op_score_grad(struct plan *p, const struct op *score, val to)
 {
     const struct op s = *score; /* recording moves it */
     const struct tensor *w = op_shape(p, s.src[0]), *x = op_shape(p, s.src[2]);
@@ -23,15 +32,17 @@ val op_score_grad(struct plan *p, const struct op *score)
         if (p->op[i].kind == OP_SCORE_SUM && p->op[i].src[0] == s.dst) sums = p->op[i].dst;
     assert(sums != VAL_NONE);
     val dx = plan_temp(p, op_shape(p, s.src[0])->ne[0], rows);
-    val g = plan_temp_bytes(p, act_panel_bytes(p->k, min_i64(step, n_vocab), plan_room(p, rows), form));
+    val g = to == VAL_NONE ? plan_temp_bytes(p, act_panel_bytes(p->k, min_i64(step, n_vocab), plan_room(p, rows), form)) : VAL_NONE;
     for (int64_t first = 0; first < n_vocab; first += step) {
         int64_t n = min_i64(step, n_vocab - first);
-        struct op *op = plan_op(p, OP_SCORE_GRAD, g, s.src[0], q, s.src[2]);
+        val rows_g = to == VAL_NONE ? VAL_NONE : plan_temp(p, n, rows); /* the matrix's own gradient reads them as they are */
+        struct op *op = plan_op(p, OP_SCORE_GRAD, to == VAL_NONE ? g : rows_g, s.src[0], q, s.src[2]);
         op->arg.score = s.arg.score;
-        op->arg.score.first = first, op->arg.score.n = n;
+        op->arg.score.first = first, op->arg.score.n = n, op->arg.score.floats = to != VAL_NONE;
         op->src[3] = sums;
         p->val[sums].last = p->n_op - 1;
-        op = plan_op(p, OP_MATMUL_T, dx, s.src[0], g, VAL_NONE);
+        if (to != VAL_NONE) op_outer(p, rows_g, s.src[2], rows_from(p, to, first, n));
+        op = plan_op(p, OP_MATMUL_T, dx, s.src[0], to == VAL_NONE ? g : op_packed(p, rows_g, form), VAL_NONE);
         op->arg.part.first = first, op->arg.part.n = n, op->arg.part.add = first > 0;
     }
     return dx;
@@ -63,7 +74,7 @@ void op_run_score_grad(const struct op_run *r, const struct op *op)
     int64_t rows = op_shape(r->x->plan, op->src[2])->ne[1], first = op->arg.score.first, n = op->arg.score.n, nt = r->k->tile_tokens;
     const double *lse = (const double *)op_data(r, op->src[3]) + rows;
     float *buf = (float *)(void *)((uint8_t *)r->scratch + plan_panel_bytes()), *bend = buf + SCORE_ROWS * SCORE_CHUNK;
-    struct act_panel g = op_acts(r, op->dst, n, rows, op_grad_form(r->x->plan));
+    struct act_panel g = op_acts(r, op->dst, n, rows, op_grad_form(r->x->plan)); /* unless they stay floats */
     for (int64_t c, end; op_take(r, (n + SCORE_CHUNK - 1) / SCORE_CHUNK, 1, &c, &end);) {
         int64_t at = c * SCORE_CHUNK, m = min_i64(SCORE_CHUNK, n - at);
         struct act_panel part = g; /* columns at .. at + m of every tile */
@@ -72,7 +83,9 @@ void op_run_score_grad(const struct op_run *r, const struct op *op)
         op_logits(r, op, first + at, m, buf);
         for (int64_t t = 0; t < rows; t++)
             coefficients(r->k, buf + t * SCORE_CHUNK, m, lse[t], b->target[t] - first - at, b->weight[t], op, bend);
-        for (int64_t t = 0; t < rows; t += nt) {
+        for (int64_t t = 0; op->arg.score.floats && t < rows; t++)
+            memcpy((float *)op_data(r, op->dst) + t * n + at, buf + t * SCORE_CHUNK, (size_t)m * sizeof *buf);
+        for (int64_t t = 0; !op->arg.score.floats && t < rows; t += nt) {
             const float *x[TILE_TOKENS_MAX];
             int tokens = (int)min_i64(nt, rows - t);
             for (int i = 0; i < tokens; i++) x[i] = buf + (t + i) * SCORE_CHUNK;

@@ -72,7 +72,7 @@ union op_arg {
     struct { int32_t n_expert, n_used; } moe;
     struct { bool plain; } pairs;                           /* without the weights of the choice */
     struct { float scale, floor; } factor;
-    struct { int64_t n_vocab; float scale, cap; int64_t first, n; } score; /* scale, cap: of the logits, 0 = none; a part of the vocabulary */
+    struct { int64_t n_vocab; float scale, cap; int64_t first, n; bool floats; } score; /* scale, cap: of the logits, 0 = none; a part of the vocabulary */
     struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */
     struct { int32_t form; } acts;
     struct { float rate; uint32_t draw; } dropout;

@@ -65,6 +65,7 @@ struct trainer {
     float *x, *dx;             /* [n_layer + 1][n_batch][n_embd] inputs of the layers and of the head; [n_batch][n_embd] */
     uint64_t draw;
     bool forward_done;
+    int64_t op_ns[OP_KINDS];
 };
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
@@ -368,6 +369,7 @@ static void run(struct trainer *t, struct part *p, uint8_t *held, const struct b
         .thread_base = t->threads,
         .thread_bytes = t->thread_bytes,
         .share = t->share,
+        .op_ns = t->op_ns,
     };
     plan_run(&x);
 }
@@ -668,6 +670,14 @@ const struct kernels *trainer_kernels(const struct trainer *t) { return &t->k; }
 const struct adapter *trainer_adapter(const struct trainer *t) { return t->full ? NULL : &t->adapter; }
 float trainer_alpha(const struct trainer *t) { return t->alpha; }
 int64_t trainer_rank(const struct trainer *t) { return t->rank; }
+bool trainer_op_time(const struct trainer *t, int i, const char **name, int64_t *ns)
+{
+    if (i < 0 || i >= OP_KINDS) return false;
+    *name = op_name((enum op_kind)i);
+    *ns = t->op_ns[i];
+    return true;
+}
+
 int64_t trainer_kept(const struct trainer *t) { return t->n_kept; }
 
 size_t trainer_bytes(const struct trainer *t)

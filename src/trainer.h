@@ -51,6 +51,8 @@ const struct adapter *trainer_adapter(const struct trainer *t); /* of the weight
 float trainer_alpha(const struct trainer *t);    /* as adapter.lora.alpha states it: the product counts alpha / rank times */
 int64_t trainer_rank(const struct trainer *t);
 size_t trainer_bytes(const struct trainer *t);   /* memory held, with what passes of n_batch rows will take; without the model */
+/* trainer_op_time - name of the i-th kind of op and the time spent in it so far, as thread 0 sees it; false past the last. */
+bool trainer_op_time(const struct trainer *t, int i, const char **name, int64_t *ns);
 int64_t trainer_kept(const struct trainer *t);   /* layers whose activations are kept in passes of n_batch rows; the others are computed again */
 
 /* A sequence. weight[i] says how much predicting token[i] from those before it counts, 0: not at all; weight[0] is not read. */

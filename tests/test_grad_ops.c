@@ -449,7 +449,7 @@ static void check_score(struct bench *b, const struct score_case *c)
     for (int threads = 1; threads <= THREADS; threads++) {
         bench_open(b, c->rows);
         (void)op_score(&b->p, plan_weight(&b->p, &w), input(&b->p, c->k, c->rows, x), c->n_vocab, c->scale, c->cap);
-        val dx = op_score_grad(&b->p, &b->p.op[b->p.n_op - 2]);
+        val dx = op_score_grad(&b->p, &b->p.op[b->p.n_op - 2], VAL_NONE);
         plan_keep(&b->p, dx);
         struct batch batch = { .n_rows = c->rows, .n_out = c->rows, .target = target, .weight = weight };
         bench_run(b, &batch, threads, dx, threads > 1 ? again : got);

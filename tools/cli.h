@@ -69,6 +69,15 @@ struct cli {
     int64_t preview, min_chars, max_chars, min_tokens, max_tokens, data_seed;
     float near, split;
     bool skip_bad;
+    /* training; 0 = automatic where a default is not named */
+    struct {
+        const char *valid, *schedule, *plot, *optimizer_file, *sample[8], *target[16];
+        int n_sample, n_target;
+        float epochs, valid_split, lr, lr_floor, decay, clip, beta1, beta2, adam_eps, dropout, alpha, dpo_beta, save_minutes;
+        int64_t steps, batch, rows, memory, warmup, rank, save_every, keep, eval_every, sample_every, sample_tokens, seed;
+        bool rslora, full, from_scratch, dpo;
+        const char *log;
+    } train;
     observe_fn observe; void *observe_ctx;  /* not options: runtime_open hands them to the engine */
 };
 
@@ -104,7 +113,8 @@ struct command {
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_convert, command_quantize, command_recommend, command_importance, command_data, command_completion, command_version, command_help;
+    command_doctor, command_convert, command_quantize, command_train, command_data, command_recommend,
+    command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
  * (128 + signal for ERR_INTERRUPTED, which prints nothing). */

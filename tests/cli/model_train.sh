@@ -1,0 +1,53 @@
+say() { echo "- $*"; }
+quiet() { "$@" >/dev/null 2>err.txt || { echo "exit $?"; cat err.txt; }; }
+losses() { sed 's/,"seconds.*//' "$1"; }
+falls() { sed 's/.*"loss":\([0-9.]*\).*/\1/' "$1" | awk 'NR == 1 { first = $1 } { last = $1 } END { print (last < 0.9 * first) ? "falls" : "does not fall: " first " " last }'; }
+
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    echo '{"messages":[{"role":"user","content":"count to '$i'"},{"role":"assistant","content":"cabbage '$i' and lamp"}]}'
+done >data.jsonl
+for i in 1 2 3 4; do echo '{"prompt":"say '$i'","chosen":"lamp '$i'","rejected":"no, '$i'"}'; done >pairs.jsonl
+
+say preview
+cuanto train "$TINY_MODEL" data.jsonl --preview 1
+say plan
+cuanto train "$TINY_MODEL" data.jsonl --dry-run --target q_proj --target 'ffn_(up|down)' 2>&1 | grep -E '^(adapter|split|run|data)'
+say run
+train="cuanto train $TINY_MODEL data.jsonl --steps 12 --lr 0.02 --batch 4 --dropout 0.1 --save-every 1 -q"
+quiet $train -o a.gguf --log a.jsonl --plot a.svg
+falls a.jsonl
+grep -c polyline a.svg
+ls
+quiet cuanto run "$TINY_MODEL" 'count to 3' --lora a.gguf -n 4 --temp 0 -q
+say killed, resumed: the same bytes
+$train -o b.gguf --log b.jsonl >/dev/null 2>&1 &
+n=0
+while [ ! -f b.gguf.state ] && [ $n -lt 200 ]; do sleep 0.05; n=$((n + 1)); done
+kill -9 $! 2>/dev/null
+wait $! 2>/dev/null
+quiet $train -o b.gguf --log b.jsonl --resume
+cmp a.gguf b.gguf && echo same adapter
+losses a.jsonl >a.txt
+losses b.jsonl | cmp - a.txt && echo same losses
+say one thread: the same bytes
+quiet $train -o c.gguf -t 1
+cmp a.gguf c.gguf && echo same adapter
+say pairs
+quiet cuanto train "$TINY_MODEL" pairs.jsonl --dpo --steps 8 --lr 0.02 --batch 4 --warmup 0 -q -o p.gguf --log p.csv
+head -n 1 p.csv
+tail -n +2 p.csv | cut -d, -f8 | sed -n '1p;$p'
+say errors
+cuanto train "$TINY_MODEL" data.jsonl; echo "exit $?"
+$train -o a.gguf; echo "exit $?"
+$train -o a.gguf --resume --lr 0.01; echo "exit $?"
+cuanto train "$TINY_MODEL" pairs.jsonl -o x.gguf; echo "exit $?"
+cuanto train "$TINY_MODEL" data.jsonl --dpo -o x.gguf; echo "exit $?"
+cuanto train "$TINY_MODEL" data.jsonl --target nothing -o x.gguf; echo "exit $?"
+cuanto train "$TINY_MODEL" data.jsonl --target '(' -o x.gguf 2>&1 | sed 's/: [^:]*$//'
+cuanto train "$TINY_MODEL" data.jsonl --from-scratch -o x.gguf; echo "exit $?"
+printf 'x' | dd of=a.gguf.state bs=1 seek=3000 conv=notrunc 2>/dev/null
+$train -o a.gguf --resume 2>&1 | sed 's/is [0-9a-f]\{16\}, its bytes give [0-9a-f]*/is X, its bytes give Y/'
+echo '{"messages":[{"role":"user","content":"x"}' >bad.jsonl
+cuanto train "$TINY_MODEL" bad.jsonl -o x.gguf; echo "exit $?"
+ls x.gguf* 2>/dev/null
+exit 0
