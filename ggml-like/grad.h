@@ -56,3 +56,5 @@ void op_back_moe_matmul(struct grad *g, const struct op *op, val dy);
 void op_back_moe_bias(struct grad *g, const struct op *op, val dy);
 void op_back_moe_scale(struct grad *g, const struct op *op, val dy);
 void op_back_moe_sum(struct grad *g, const struct op *op, val dy);
+void op_back_conv(struct grad *g, const struct op *op, val dy);
+void op_back_head_matmul(struct grad *g, const struct op *op, val dy);

@@ -187,11 +187,11 @@ void op_back_attn(struct grad *g, const struct op *op, val dy)
 
 /* ---- matrices ---- */
 
-/* The floats that op_quantized made v of. */
+/* The floats that op_quantized, or op_head_matmul, made v of. */
 static val floats_of(const struct grad *g, val v)
 {
     const struct op *q = grad_writer(g, v);
-    return q && q->kind == OP_QUANT ? q->src[0] : v;
+    return q && (q->kind == OP_QUANT || q->kind == OP_HEAD_QUANT) ? q->src[0] : v;
 }
 
 /* The rows of a matrix that an op used. */
@@ -210,6 +210,23 @@ void op_back_matmul(struct grad *g, const struct op *op, val dy)
     int64_t n = op_shape(p, dy)->ne[0];
     if (grad_wants(g, x)) grad_add(g, x, op_matmul_t(p, rows_of(p, op->src[0], n), dy));
     if (to != VAL_NONE) op_outer(p, dy, x, rows_of(p, to, n));
+}
+
+void op_back_head_matmul(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    val x = floats_of(g, op->src[1]), to = grad_to(g, op, 0);
+    if (grad_wants(g, x)) grad_add(g, x, op_head_transposed(p, op->src[0], dy));
+    if (to != VAL_NONE) op_head_outer(p, dy, x, to);
+}
+
+void op_back_conv(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    val to = grad_to(g, op, 1);
+    if (grad_wants(g, op->src[0])) grad_add(g, op->src[0], op_conv_grad(p, dy, op->src[1]));
+    if (to != VAL_NONE) op_conv_outer(p, dy, op->src[0], to);
+    vector(g, op, 2, dy, VAL_NONE, 1);
 }
 
 void op_back_score_sum(struct grad *g, const struct op *op, val dy)

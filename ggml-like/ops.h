@@ -127,6 +127,12 @@ val op_sum_runs(struct plan *p, val x, int64_t len);                /* the sum o
  * op_scatter - row i of dy is added to row batch->token[i] of `to`; position: batch->pos[i], at most the last. */
 void op_sum_rows(struct plan *p, val a, val b, val to, int64_t len);
 void op_scatter(struct plan *p, val dy, val to, bool position);
+/* op_conv_grad - of x in op_conv; segments begin at position 0. op_conv_outer - of its taps. op_head_transposed, op_head_outer - as op_matmul_t and op_outer
+ * for each head's run of columns. */
+val op_conv_grad(struct plan *p, val dy, val w);
+void op_conv_outer(struct plan *p, val dy, val x, val to);
+val op_head_transposed(struct plan *p, val w, val dy);
+void op_head_outer(struct plan *p, val dy, val x, val to);
 /* Of mixtures: the choice stays as it was. op_moe_spread - to each pair its row of x, times the pair's weight unless plain. op_moe_gather - op_moe_sum
  * without weights. op_moe_weight_grad - of the weights [rows][n_used] in op_moe_sum(x, route). op_route_grad - of the logits, from those.
  * op_moe_transposed, op_moe_outer - as op_matmul_t and op_outer; x sorted. op_moe_scatter - rows of dy are added to that of their expert. */
@@ -224,3 +230,7 @@ void op_run_moe_spread(const struct op_run *r, const struct op *op);
 void op_run_moe_weight_grad(const struct op_run *r, const struct op *op);
 void op_run_moe_matmul_t(const struct op_run *r, const struct op *op);
 void op_run_moe_outer(const struct op_run *r, const struct op *op);
+void op_run_conv_grad(const struct op_run *r, const struct op *op);
+void op_run_conv_outer(const struct op_run *r, const struct op *op);
+void op_run_head_matmul_t(const struct op_run *r, const struct op *op);
+void op_run_head_outer(const struct op_run *r, const struct op *op);

@@ -23,12 +23,12 @@ void op_tile(const struct kernels *k, const struct panel *p, const struct act_pa
 
 /* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither.
  * op_transposed - columns col .. col + cols of `rows` tokens from tile `tile` on times n rows of a matrix at `data` (shape and type as w): token t at
- * y + t * w->ne[0]. */
+ * y + t * stride. */
 struct t_cut { int64_t width, blocks, tiles, splits; };
 struct t_cut op_t_cut(const struct op_run *r, const struct tensor *w, int64_t rows);
 void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n, const struct act_panel *x, int64_t tile, int64_t rows,
-                   int64_t col, int64_t cols, float *y, bool add);
+                   int64_t col, int64_t cols, float *y, int64_t stride, bool add);
 /* to [n][k] += dy^T x, summed over rows: in a number of items, each of them whole. */
-struct op_outer_args { const float *dy, *x; int64_t n, k, rows; float *to; };
+struct op_outer_args { const float *dy, *x; int64_t n, k, rows, dy_stride, x_stride; float *to; };
 int64_t op_outer_items(const struct op_run *r, int64_t n, int64_t k);
 void op_outer_item(const struct op_run *r, const struct op_outer_args *o, int64_t item);

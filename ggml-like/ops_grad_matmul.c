@@ -102,10 +102,10 @@ static void unpack_columns(const struct op_run *r, const struct tensor *w, const
 }
 
 void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n, const struct act_panel *x, int64_t tile, int64_t rows,
-                   int64_t col, int64_t cols, float *y, bool add)
+                   int64_t col, int64_t cols, float *y, int64_t stride, bool add)
 {
     enum act_form form = x->form;
-    int64_t k = w->ne[0], nt = r->k->tile_tokens;
+    int64_t nt = r->k->tile_tokens;
     float *edge = (float *)((uint8_t *)r->scratch + T_COLS / PANEL_ROWS * panel_step(form)) + 2 * T_COLS;
     for (int64_t n0 = 0; n0 < n; n0 += depth_of(form)) {
         int64_t nk = min_i64(depth_of(form), n - n0);
@@ -113,8 +113,8 @@ void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t
         for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
             struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
             for (int64_t i = 0; i < rows; i += nt)
-                op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * k + col + c0, k,
-                        add || n0 > 0, edge);
+                op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * stride + col + c0,
+                        stride, add || n0 > 0, edge);
         }
     }
 }
@@ -131,7 +131,7 @@ void op_run_matmul_t(const struct op_run *r, const struct op *op)
     for (int64_t item, end; op_take(r, c.blocks * c.splits, 1, &item, &end);) {
         int64_t col = item / c.splits * c.width, cols = min_i64(c.width, k - col), tile = item % c.splits * c.tiles;
         int64_t here = min_i64(c.tiles * nt, rows - tile * nt);
-        if (here > 0) op_transposed(r, w, data, n, &x, tile, here, col, cols, y + tile * nt * k, op->arg.part.add);
+        if (here > 0) op_transposed(r, w, data, n, &x, tile, here, col, cols, y + tile * nt * k, k, op->arg.part.add);
     }
 }
 
@@ -155,15 +155,15 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
         int64_t nk = min_i64(depth_of(form), o->rows - row);
         struct act_panel a = { .k = nk, .n_tokens = n1 - n0, .form = form, .tile_bytes = tile_bytes, .data = tiles };
         for (int64_t i = 0; i < nk; i += 2) {
-            const float *dy = o->dy + (row + i) * o->n + n0;
-            op_columns(r->k, form, tiles, tile_bytes, nt, i, dy, i + 1 < nk ? dy + o->n : NULL, n1 - n0);
+            const float *dy = o->dy + (row + i) * o->dy_stride + n0;
+            op_columns(r->k, form, tiles, tile_bytes, nt, i, dy, i + 1 < nk ? dy + o->dy_stride : NULL, n1 - n0);
         }
         for (int64_t c = c0; c < c1; c += PANEL_ROWS) {
             int wide = (int)min_i64(PANEL_ROWS, c1 - c);
             struct panel p = op_float_panel(panel, form, nk);
             for (int64_t i = 0; i < nk; i += 2) {
-                const float *x = o->x + (row + i) * o->k + c;
-                op_columns(r->k, form, panel, 0, PANEL_ROWS, i, x, i + 1 < nk ? x + o->k : NULL, wide);
+                const float *x = o->x + (row + i) * o->x_stride + c;
+                op_columns(r->k, form, panel, 0, PANEL_ROWS, i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
             }
             for (int64_t t = n0; t < n1; t += nt)
                 op_tile(r->k, &p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), wide, o->to + t * o->k + c, o->k, true, edge);
@@ -197,6 +197,7 @@ void op_outer_item(const struct op_run *r, const struct op_outer_args *o, int64_
 void op_run_outer(const struct op_run *r, const struct op *op)
 {
     const struct tensor *dy = op_shape(r->x->plan, op->src[0]), *x = op_shape(r->x->plan, op->src[1]);
-    struct op_outer_args o = { op_data(r, op->src[0]), op_data(r, op->src[1]), dy->ne[0], x->ne[0], x->ne[1], op_data(r, op->src[2]) };
+    struct op_outer_args o = { op_data(r, op->src[0]), op_data(r, op->src[1]), dy->ne[0], x->ne[0], x->ne[1], dy->ne[0], x->ne[0],
+                               op_data(r, op->src[2]) };
     for (int64_t item, end; op_take(r, op_outer_items(r, o.n, o.k), 1, &item, &end);) op_outer_item(r, &o, item);
 }

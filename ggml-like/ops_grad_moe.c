@@ -184,7 +184,7 @@ void op_run_moe_matmul_t(const struct op_run *r, const struct op *op)
     for (int64_t i, end; op_take(r, c.blocks * n_active, 1, &i, &end);) {
         int64_t e = i / c.blocks, col = i % c.blocks * c.width, first = route.start[e];
         op_transposed(r, w, (const uint8_t *)w->data + (size_t)route.expert[e] * w->nb[2], w->ne[1], &x, route.tile[e], route.start[e + 1] - first, col,
-                      min_i64(c.width, w->ne[0] - col), y + first * w->ne[0], false);
+                      min_i64(c.width, w->ne[0] - col), y + first * w->ne[0], w->ne[0], false);
     }
 }
 
@@ -196,7 +196,7 @@ void op_run_moe_outer(const struct op_run *r, const struct op *op)
     float *to = op_data(r, op->src[3]);
     for (int64_t i, end; op_take(r, items * *route.n_active, 1, &i, &end);) {
         int64_t e = i / items, first = route.start[e];
-        struct op_outer_args o = { dy + first * n, x + first * k, n, k, route.start[e + 1] - first, to + route.expert[e] * n * k };
+        struct op_outer_args o = { dy + first * n, x + first * k, n, k, route.start[e + 1] - first, n, k, to + route.expert[e] * n * k };
         op_outer_item(r, &o, i % items);
     }
 }

@@ -91,6 +91,58 @@ void op_run_conv(const struct op_run *r, const struct op *op)
     }
 }
 
+val op_conv_grad(struct plan *p, val dy, val w)
+{
+    val dx = op_like(p, dy);
+    plan_op(p, OP_CONV_GRAD, dx, dy, w, VAL_NONE);
+    return dx;
+}
+
+void op_conv_outer(struct plan *p, val dy, val x, val to) { plan_op(p, OP_CONV_OUTER, VAL_NONE, dy, x, to); }
+
+/* dx_t = sum_i w_i dy_(t + n - 1 - i), up to the end of the segment. */
+void op_run_conv_grad(const struct op_run *r, const struct op *op)
+{
+    int64_t cols = op_shape(r->x->plan, op->dst)->ne[0], end;
+    const float *dy = op_data(r, op->src[0]), *w = op_data(r, op->src[1]);
+    float *dx = op_data(r, op->dst);
+    struct taps taps = { .n = op_shape(r->x->plan, op->src[1])->ne[0] };
+    assert(taps.n <= TAPS);
+    while (op_take(r, cols, COLUMNS, &taps.first, &end)) {
+        taps.count = end - taps.first;
+        taps_of(&taps, w, NULL);
+        for (int s = 0; s < r->x->batch->n_seg; s++) {
+            int64_t row = r->x->batch->seg[s].row, last = row + r->x->batch->seg[s].n;
+            for (int64_t t = row; t < last; t++) {
+                float sum[COLUMNS] = { 0 };
+                for (int64_t i = taps.n - 1; i >= 0 && t + taps.n - 1 - i < last; i--) {
+                    const float *from = dy + (t + taps.n - 1 - i) * cols + taps.first;
+                    for (int64_t c = 0; c < taps.count; c++) sum[c] += taps.w[i][c] * from[c];
+                }
+                memcpy(dx + t * cols + taps.first, sum, (size_t)taps.count * sizeof *sum);
+            }
+        }
+    }
+}
+
+void op_run_conv_outer(const struct op_run *r, const struct op *op)
+{
+    int64_t cols = op_shape(r->x->plan, op->src[0])->ne[0], n = op_shape(r->x->plan, op->src[2])->ne[0];
+    const float *dy = op_data(r, op->src[0]), *x = op_data(r, op->src[1]);
+    float *to = op_data(r, op->src[2]);
+    for (int64_t first, end; op_take(r, cols, COLUMNS, &first, &end);) {
+        double sum[TAPS][COLUMNS] = { { 0 } };
+        for (int s = 0; s < r->x->batch->n_seg; s++) {
+            int64_t row = r->x->batch->seg[s].row, last = row + r->x->batch->seg[s].n;
+            for (int64_t t = row; t < last; t++)
+                for (int64_t i = max_i64(0, n - 1 - (t - row)); i < n; i++)
+                    for (int64_t c = first; c < end; c++) sum[i][c - first] += (double)(dy[t * cols + c] * x[(t - n + 1 + i) * cols + c]);
+        }
+        for (int64_t c = first; c < end; c++)
+            for (int64_t i = 0; i < n; i++) to[c * n + i] += (float)sum[i][c - first];
+    }
+}
+
 /* The state lies in blocks of columns, [n_v_head][block][k_dim][width], so that a block stays in the first cache while all rows of a segment pass. */
 enum { BLOCK = 64 };
 

@@ -14,7 +14,7 @@ struct bench {
     float x[ROWS * COLS], param[PARAMS], grad[PARAMS], dy[ROWS * COLS * 4], fixed[PARAMS];
     int64_t n_param, n_fixed;
     struct layer_state state[2];
-    float cache[2][2][CTX * COLS];
+    float cache[2][2][CTX * COLS], past[2][3 * COLS], memory[2][2 * 16 * 16];
     struct batch_segment seg[2];
     struct batch batch;
     /* as recorded last */
@@ -184,6 +184,19 @@ static val ex_route(struct bench *b, struct plan *p, val x) /* x has a part in t
     struct tensor w = stack(b->fixed + b->n_fixed, COLS, EXPERT_FF);
     return op_moe_sum(p, op_moe_matmul(p, plan_weight(p, &w), h, route), route);
 }
+static val ex_heads_matmul(struct bench *b, struct plan *p, val x)
+{
+    struct tensor t = { 0 };
+    tensor_shape(&t, dtype_by_id(GGUF_F32), 8, 12, 4, 1);
+    t.data = b->param;
+    b->n_param = 4 * 8 * 12;
+    return op_head_matmul(p, plan_weight(p, &t), x);
+}
+static val ex_conv(struct bench *b, struct plan *p, val x)
+{
+    val w = trained(b, p, 3, COLS);
+    return op_mul(p, op_conv(p, 0, x, w, trained(b, p, COLS, 1)), x);
+}
 static val ex_experts(struct bench *b, struct plan *p, val x)
 {
     val route = choice(b, p, x, &routers[0]);
@@ -245,6 +258,8 @@ static const struct example examples[] = {
     { OP_ATTN, "attention with slopes and sinks", ex_attn, 2 },
     { OP_ATTN, "attention with values in the keys", ex_attn, 3 },
     { OP_SCORE_SUM, "score", ex_score },
+    { OP_HEAD_MATMUL, "matmul by heads", ex_heads_matmul },
+    { OP_CONV, "conv", ex_conv },
     { OP_MOE_SORT, "a router: softmax", ex_route, 0 },
     { OP_MOE_SORT, "a router: softmax, not normalised", ex_route, 1 },
     { OP_MOE_SORT, "a router: sigmoid, groups", ex_route, 2 },
@@ -273,6 +288,7 @@ static void bench_open(struct bench *b, const struct example *ex, uint32_t featu
     const struct dtype *t = dtype_by_id(GGUF_F32);
     for (int i = 0; i < 2; i++) {
         b->state[i].kv = (struct kv_cache){ t, t, CTX, 2, 8, 8, false, 32, 32, (uint8_t *)b->cache[i][0], (uint8_t *)b->cache[i][1] };
+        b->state[i].rec = (struct recurrent_state){ 3, COLS, 2 * 16 * 16, b->past[i], b->memory[i] };
         b->seg[i] = (struct batch_segment){ i ? 3 : 0, i ? 2 : 3, 0, &b->state[i] };
     }
     b->batch = (struct batch){ .n_rows = ROWS, .n_out = OUT, .token = tokens, .pos = places, .out = out_rows, .target = targets, .weight = weights,
@@ -443,10 +459,15 @@ TEST(threads_and_split_change_no_bit)
 
 /* ---- what is recorded ---- */
 
-static val ex_conv(struct bench *b, struct plan *p, val x) { return op_conv(p, 0, op_scale(p, x, 2), frozen(b, p, 4, COLS), VAL_NONE); }
-static val ex_conv_aside(struct bench *b, struct plan *p, val x)
+static val ex_rule(struct bench *b, struct plan *p, val x)
 {
-    return op_add(p, x, op_conv(p, 0, op_embed(p, frozen(b, p, COLS, VOCAB), COLS), frozen(b, p, 4, COLS), VAL_NONE));
+    struct delta_spec s = { 0, 2, 2, COLS / 2, COLS / 2, false, false };
+    val g = op_slice(p, x, COLS, 0, 2);
+    return op_delta_rule(p, &s, x, x, x, g, g);
+}
+static val ex_rule_aside(struct bench *b, struct plan *p, val x)
+{
+    return op_add(p, x, ex_rule(b, p, op_embed(p, frozen(b, p, COLS, VOCAB), COLS)));
 }
 static val ex_norms(struct bench *b, struct plan *p, val x)
 {
@@ -473,9 +494,9 @@ TEST(ops_without_backward_are_refused_by_name)
     static struct bench b;
     struct err e = { 0 };
     bench_open(&b, &examples[0], 0);
-    CHECK(record(&b, ex_conv, false, &e) == ERR_USAGE);
-    CHECK_HAS(e.text, "op conv has no backward");
-    CHECK_MSG(record(&b, ex_conv_aside, false, &e) == OK, "nothing wanted lies upstream of the convolution: %s", e.text);
+    CHECK(record(&b, ex_rule, false, &e) == ERR_USAGE);
+    CHECK_HAS(e.text, "op delta_rule has no backward");
+    CHECK_MSG(record(&b, ex_rule_aside, false, &e) == OK, "nothing wanted lies upstream of the rule: %s", e.text);
     plan_free(&b.p);
 }
 

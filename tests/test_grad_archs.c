@@ -288,11 +288,8 @@ static const struct {
     { "qwen3next", "op delta_rule has no backward" },
     { "qwen35", "op delta_rule has no backward" },
     { "qwen35moe", "op delta_rule has no backward" },
-    { "lfm2", "op conv has no backward" },
-    { "lfm2moe", "op conv has no backward" },
     { "mamba2", "op delta_rule has no backward" },
     { "falcon-h1", "op delta_rule has no backward" },
-    { "deepseek2", "op head_matmul has no backward" },
 };
 
 static const char *reason(const char *arch)
