@@ -72,7 +72,24 @@ static status name_outputs(struct job *j, struct err *e)
 
 /* ---- with a model ---- */
 
-static status with_model(struct job *j, bool preview, struct err *e)
+static status preview(const struct cli *c, const struct vocab *v, const struct train_set *s, const struct train_options *o, struct err *e)
+{
+    struct buffer b = { 0 };
+    struct json_out j;
+    json_out_init(&j, false);
+    bool ok = train_set_summary(s, o, &b);
+    if (ok && !c->quiet) fputs(b.p, stderr);
+    b.n = 0;
+    if (c->json) train_preview_json(s, c->preview, &j);
+    ok = ok && (c->json ? json_out_ok(&j) : train_preview(s, v->tok, c->preview, term_color(c, 1), &b));
+    if (ok && c->json) out_write(j.buf, j.n), out_write("\n", 1);
+    else if (ok) out_write(b.p, b.n);
+    json_out_free(&j);
+    buffer_free(&b);
+    return ok ? OK : err_oom(e, "preview", b.n);
+}
+
+static status with_model(struct job *j, bool shows, struct err *e)
 {
     struct cli c = *j->c;
     struct vocab v = { 0 };
@@ -81,20 +98,14 @@ static status with_model(struct job *j, bool preview, struct err *e)
     c.model = c.base;
     TRY(vocab_open(&v, &c, e));
     struct train_options o = train_choices(&c);
-    if (!preview) o.n_ctx = 0, o.skip_bad = true;
+    if (!shows) o.n_ctx = 0, o.skip_bad = true;
     struct err why = { 0 };
     status st = train_set_read(&s, j->path, j->n_files, v.tok, v.chat_template, &o, &why);
     bool none = st == ERR_FORMAT && s.n_samples == 0 && o.skip_bad && s.n_files == j->n_files; /* all rows are bad: told as such */
     if (st != OK && !none) err_set(e, st, "%s", why.text);
-    if (st == OK && preview) {
-        bool ok = train_set_summary(&s, &o, &b);
-        if (ok && !c.quiet) fputs(b.p, stderr);
-        b.n = 0;
-        ok = ok && train_preview(&s, v.tok, c.preview, term_color(&c, 1), &b);
-        if (!ok) st = err_oom(e, "preview", b.n);
-        else out_write(b.p, b.n);
-    } else if (preview && s.n_bad > 1 && train_faults_print(&s, &b)) fputs(b.p, stderr);
-    if (!preview && (st == OK || none)) st = data_count_tokens(&j->d, &s, e);
+    if (st == OK && shows) st = preview(&c, &v, &s, &o, e);
+    else if (shows && s.n_bad > 1 && train_faults_print(&s, &b)) fputs(b.p, stderr);
+    if (!shows && (st == OK || none)) st = data_count_tokens(&j->d, &s, e);
     buffer_free(&b);
     train_set_close(&s);
     vocab_close(&v);

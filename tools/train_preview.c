@@ -123,6 +123,32 @@ static bool heading(const struct train_set *s, const struct tokenizer *t, int64_
     return buffer_put(b, ", learnt ---\n") && ok;
 }
 
+/* Which sample is shown as number i of n. */
+static int64_t shown(const struct train_set *s, int64_t i, int64_t n) { return (int64_t)((double)i * (double)s->n_samples / (double)n); }
+
+void train_preview_json(const struct train_set *s, int64_t n, struct json_out *o)
+{
+    n = min_i64(n, s->n_samples);
+    json_begin(o, NULL, '{');
+    json_begin(o, "samples", '[');
+    for (int64_t i = 0; i < n; i++) {
+        const struct train_sample *x = &s->sample[shown(s, i, n)];
+        json_begin(o, NULL, '{');
+        json_put_cstr(o, "file", x->file);
+        json_put_i64(o, "line", x->line);
+        json_begin(o, "tokens", '[');
+        for (int64_t k = 0; k < x->n; k++) json_put_i64(o, NULL, s->token[x->first + k]);
+        json_end(o, ']');
+        json_begin(o, "learnt", '[');
+        for (int64_t k = 0; k < x->n; k++) json_put_i64(o, NULL, s->weight[x->first + k] > 0);
+        json_end(o, ']');
+        json_put_i64(o, "full", x->n_full);
+        json_end(o, '}');
+    }
+    json_end(o, ']');
+    json_end(o, '}');
+}
+
 bool train_preview(const struct train_set *s, const struct tokenizer *t, int64_t n, bool color, struct buffer *b)
 {
     size_t cap = tokenizer_piece_max(t) + 8;
@@ -130,7 +156,7 @@ bool train_preview(const struct train_set *s, const struct tokenizer *t, int64_t
     bool ok = piece != NULL;
     n = min_i64(n, s->n_samples);
     for (int64_t i = 0; ok && i < n; i++) {
-        int64_t at = (int64_t)((double)i * (double)s->n_samples / (double)n);
+        int64_t at = shown(s, i, n);
         ok = heading(s, t, at, piece, cap, b) && tokens(s, t, &s->sample[at], color ? &in_colour : &in_brackets, piece, cap, b);
     }
     mem_free(piece);

@@ -11,3 +11,5 @@ bool train_faults_print(const struct train_set *s, struct buffer *b);
 /* train_preview - n samples spread evenly over the set, as the model sees them. Learnt tokens stand in colour (the others dim), or in [[ ]] when color is
  * false. Control characters are shown as ?. False: no memory. */
 bool train_preview(const struct train_set *s, const struct tokenizer *t, int64_t n, bool color, struct buffer *b);
+/* train_preview_json - the same samples as {"samples": [{"file", "line", "tokens": [ids], "learnt": [0 or 1 for each], "full": tokens before cutting}]}. */
+void train_preview_json(const struct train_set *s, int64_t n, struct json_out *o);

@@ -8,6 +8,7 @@ cuanto data a.jsonl --model $TINY_MODEL --preview 9; echo "exit $?"
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 --loss last -c 40 --too-long cut; echo "exit $?"
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 --color always -q | head -3 | od -An -c | head -4
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 -c 40 --too-long error; echo "exit $?"
+cuanto data a.jsonl --model $TINY_MODEL --preview 1 --json -q --loss all -c 6 --too-long cut | sed 's/\[[0-9,]*\]/[...]/'
 echo "- no template"
 cuanto data a.jsonl --model $BARE_MODEL --preview 1 2>&1 | sed 's|: [^ ]* has no|: MODEL has no|'
 printf '{"prompt":"a","completion":" b"}\n' >p.jsonl
