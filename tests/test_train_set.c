@@ -461,8 +461,8 @@ TEST(train_set_survives_mutations)
     static const char *const seeds[] = {
         TWO_TURNS, "[{\"prompt\": \"a\\u00e9\", \"completion\": \"b\"},\n {\"prompt\": \"a\", \"completion\": \"c\", \"x\": [1, {}]}]",
         "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": \"b</s>\"}]}\n{\"conversations\": []}",
-        "{\"chosen\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 1}],"
-        " \"rejected\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"no\"}]}",
+        ("{\"chosen\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\", \"weight\": 1}],"
+         " \"rejected\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"no\"}]}"),
         "{\"instruction\": \"a\", \"input\": null, \"output\": \"b\"}\n{\"text\": \"<s>a\"}",
         "{\"text\": \"<|im_start|> a b\"}\n{\"text\": \"\\ud83d\\ude00\"}",
         "plain \xc3\xa9 text\n",

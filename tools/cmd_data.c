@@ -100,7 +100,11 @@ static status with_model(struct job *j, bool shows, struct err *e)
     struct train_options o = train_choices(&c);
     if (!shows) o.n_ctx = 0, o.skip_bad = true;
     struct err why = { 0 };
+    struct bar bar;
+    bar_begin(&bar, &c, "read", "KiB", train_files_kib(j->path, j->n_files));
+    o.bar = &bar;
     status st = train_set_read(&s, j->path, j->n_files, v.tok, v.chat_template, &o, &why);
+    bar_end(&bar);
     bool none = st == ERR_FORMAT && s.n_samples == 0 && o.skip_bad && s.n_files == j->n_files; /* all rows are bad: told as such */
     if (st != OK && !none) err_set(e, st, "%s", why.text);
     if (st == OK && shows) st = preview(&c, &v, &s, &o, e);
@@ -301,7 +305,12 @@ static status clean(struct job *j, struct err *e)
     struct data_set *d = &j->d;
     TRY(data_read(d, j->path, j->n_files, e));
     if (j->c->base) TRY(with_model(j, false, e));
-    TRY(data_filter(d, &j->o, e));
+    struct bar bar;
+    bar_begin(&bar, j->c, "compare", "rows", d->n_rows);
+    j->o.bar = &bar;
+    status st = data_filter(d, &j->o, e);
+    bar_end(&bar);
+    if (st != OK) return st;
     for (int i = 0; j->c->output && i < d->n_files; i++)
         if (d->file[i].facts.format == TRAIN_PLAIN && d->file[i].facts.n_rows > 0)
             return err_set(e, ERR_USAGE, "%.100s: plain text has no rows to write", d->file[i].facts.path);

@@ -282,7 +282,10 @@ status data_filter(struct data_set *d, const struct data_options *o, struct err 
     if (st == OK && !t.slot) st = err_oom(e, "rows", t.n * sizeof *t.slot);
     if (st == OK) memset(t.slot, 0xff, t.n * sizeof *t.slot);
     if (st == OK && o->near > 0) st = similar_open(&near, o->near, e);
-    for (int64_t i = 0; i < d->n_rows && st == OK; i++) st = filter_row(d, i, o, &t, near, &c, e);
+    for (int64_t i = 0; i < d->n_rows && st == OK; i++) {
+        st = filter_row(d, i, o, &t, near, &c, e);
+        if (o->bar && i % 64 == 0) bar_update(o->bar, i, NULL);
+    }
     for (int64_t i = 0; i < d->n_rows; i++) d->count[d->row[i].fate]++;
     similar_close(near);
     mem_free(t.slot);

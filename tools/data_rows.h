@@ -25,6 +25,7 @@ struct data_options {
     enum data_dedupe dedupe;
     double near;                    /* share of common shingles from which rows are nearly the same; 0: not looked at */
     bool skip_bad;
+    struct bar *bar;                /* NULL, or one begun with the number of rows: moved along */
 };
 struct data_set {
     struct data_file *file; int n_files;

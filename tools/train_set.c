@@ -16,6 +16,7 @@ struct reader {
     struct prompt prompt;
     struct train_mask mask;
     bool has_template;
+    size_t bytes;               /* of the files that were read */
     struct train_file *file;
     int64_t format_line;        /* of the row that told the format */
     int32_t *ids; int64_t n_ids, cap_ids; /* of a text */
@@ -296,6 +297,7 @@ static status read_rows(struct reader *r, struct rows *rows, struct err *e)
             s->n_samples = samples, s->n_tokens = tokens, s->n_pairs = pairs;
             st = note_fault(r, row.line, &why, e);
         }
+        if (r->o->bar && r->file->n_rows % 64 == 0) bar_update(r->o->bar, (int64_t)((r->bytes + rows->at) >> 10), NULL);
         r->file->n_rows++;
         arena_release(&a, mark);
     }
@@ -340,11 +342,20 @@ static status read_file(struct reader *r, const char *path, struct err *e)
     status st = rows.kind == ROWS_TEXT ? read_plain(r, &rows, e) : read_rows(r, &rows, e);
     if (st == OK && r->file->n_rows == 0) st = err_set(e, ERR_FORMAT, "%.100s: no rows", path);
     r->file->n_samples = r->s->n_samples - before;
+    r->bytes += rows.n;
     rows_close(&rows);
     return st;
 }
 
 /* ---- whole ---- */
+
+int64_t train_files_kib(const char *const *path, int n_files)
+{
+    uint64_t bytes = 0;
+    struct file_facts facts;
+    for (int i = 0; i < n_files; i++) bytes += file_stat(path[i], &facts) ? facts.size : 0;
+    return (int64_t)(bytes >> 10);
+}
 
 struct train_options train_choices(const struct cli *c)
 {

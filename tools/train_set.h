@@ -4,6 +4,7 @@
 #pragma once
 #include "tools/train_format.h"
 
+struct bar;
 enum train_loss { TRAIN_ANSWERS, TRAIN_LAST, TRAIN_ALL };  /* learnt: all turns of the assistant, the last one, every token */
 enum train_long { TRAIN_DROP, TRAIN_CUT, TRAIN_REFUSE };   /* samples longer than n_ctx: left out, cut at the end, an error. Texts are split instead */
 struct train_options {
@@ -14,7 +15,10 @@ struct train_options {
     bool special;                /* rows of text: the text of control tokens becomes those tokens (they were rendered before) */
     const char *template_name;   /* as for prompt_open; NULL: the model's */
     const char *model;           /* its name, for messages */
+    struct bar *bar;             /* NULL, or one begun with train_files_kib as total: moved along */
 };
+/* train_files_kib - the size of the files in KiB. */
+int64_t train_files_kib(const char *const *path, int n_files);
 
 struct train_sample {
     int64_t first, n;            /* tokens: train_set.token[first .. first + n) */
