@@ -178,6 +178,9 @@ status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chun
     else if (!in_place(it)) p->k.to_f32(it->src->type, room->source, room->x, n);
     int64_t first = (c->mat * it->rows + c->row) * it->cols, bad = first_unsound(&p->k, room->x, n);
     if (bad >= 0) return err_unsound(it, first + bad, room->x[bad], e);
+    const struct quant_delta *d = p->o.delta;
+    int64_t tensor = it->src - p->g.tensor;
+    if (d && d->has[tensor]) d->add(d->ctx, tensor, room->x, c->mat * it->rows + c->row, c->n_rows);
     quant_plan_scale(p, c->item, room->x, c->mat * it->rows + c->row, c->n_rows);
     TRY(check_fits(it, room->x, first, n, e));
     if (it->n_outliers > 0) outliers_take(room->x, c->n_rows, it->cols, w->outlier, it->n_outliers, room->apart);

@@ -108,6 +108,10 @@ static bool wanted(struct deciding *d, const struct tensor *t, struct quant_item
         snprintf(it->why, sizeof it->why, "%s", out->method->name);
         return true;
     }
+    if (p->o.chosen && p->o.chosen[t - p->g.tensor] < 0) {
+        snprintf(it->why, sizeof it->why, "kept");
+        return false;
+    }
     if (p->o.chosen) {
         out->to = dtype_by_id(p->o.chosen[t - p->g.tensor]);
         snprintf(it->why, sizeof it->why, "allocated");
@@ -161,9 +165,13 @@ static status decide(struct deciding *d, int64_t i, float *room, struct err *e)
     const struct tensor *t = it->src = &p->g.tensor[i];
     struct decision out;
     *it = (struct quant_item){ .src = t, .rows = t->ne[1], .cols = t->ne[0], .n_mat = t->ne[2] * t->ne[3] };
-    bool change = wanted(d, t, it, &out);
+    bool change = wanted(d, t, it, &out), added = p->o.delta && p->o.delta->has[i];
     if (change) fit_rows(it, &out, d->typed);
-    it->kept = !change || out.to == t->type;
+    if (added && (!change || out.to == t->type)) {
+        out = (struct decision){ t->type, d->typed };
+        snprintf(it->why, sizeof it->why, "changed, format as it was");
+    }
+    it->kept = !added && (!change || out.to == t->type);
     it->to = it->kept ? t->type : out.to;
     w->method = it->kept ? NULL : out.method;
     w->sound = !is_quantized(t->type);
@@ -212,7 +220,7 @@ static status prepare_rules(struct deciding *d, struct err *e)
     } else if (o->chosen) {
         if (o->type) return err_set(e, ERR_USAGE, "formats for a size or a loss, and the type %.30s: leave out one of them", o->type);
         for (int64_t i = 0; i < p->n; i++)
-            if (!dtype_by_id(o->chosen[i]) || !p->qk.rows[o->chosen[i]])
+            if (o->chosen[i] >= 0 && (!dtype_by_id(o->chosen[i]) || !p->qk.rows[o->chosen[i]]))
                 return err_set(e, ERR_USAGE, "%s: %s is not made by this build", p->g.tensor[i].name, dtype_id_text(o->chosen[i]));
     } else {
         if (!o->type) return err_set(e, ERR_USAGE, "no type: Q4_K_M, Q6_K, Q8_0, ...");
@@ -290,10 +298,10 @@ void plan_lay_chunks(struct quant_plan *p)
 static bool starts_with(struct str s, const char *head) { return s.n >= strlen(head) && !memcmp(s.p, head, strlen(head)); }
 
 /* Keys that the output states anew. */
-static bool is_replaced(struct str key)
+static bool is_replaced(struct str key, bool as_was)
 {
-    static const char *const heads[] = { "general.file_type", "general.quantization_version", "quantize.", "split." };
-    for (int i = 0; i < ARRAY_LEN(heads); i++)
+    static const char *const heads[] = { "split.", "merge.", "general.file_type", "general.quantization_version", "quantize." };
+    for (int i = 0; i < (as_was ? 2 : ARRAY_LEN(heads)); i++)
         if (starts_with(key, heads[i])) return true;
     return false;
 }
@@ -362,17 +370,19 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
 
 static void put_keys(struct gguf_writer *w, const struct quant_plan *p, int file)
 {
+    bool as_was = p->o.delta && p->o.chosen; /* where formats are kept, so is what is said of them */
     for (int64_t i = 0; file == 0 && i < p->g.n_kv; i++)
-        if (!is_replaced(p->g.kv[i].key)) gguf_put_kv(w, &p->g.kv[i]);
+        if (!is_replaced(p->g.kv[i].key, as_was)) gguf_put_kv(w, &p->g.kv[i]);
     if (file > 0) { /* the parts of a split file agree on where data begins */
         const struct gguf_kv *align = gguf_find(&p->g, "general.alignment");
         if (align) gguf_put_kv(w, align);
-    } else {
+    } else if (!as_was) {
         gguf_put_i64(w, "general.file_type", KV_U32, p->ftype);
         gguf_put_i64(w, "general.quantization_version", KV_U32, 2);
         put_importance(w, p);
         put_provenance(w, p);
     }
+    if (file == 0 && p->o.delta) put_text(w, "merge.adapters", p->o.delta->what);
     if (p->o.split_bytes <= 0) return;
     gguf_put_i64(w, "split.no", KV_U16, file);
     gguf_put_i64(w, "split.count", KV_U16, p->n_files);

@@ -15,13 +15,24 @@ struct quant_scale {
     const float *row, *column;     /* [rows, of all matrices of a stack], [columns]; NULL: 1 */
 };
 
+/* What is added to the values of some tensors before they are made: adapters that are merged. Threads call add at once. Such a tensor is made anew even
+ * where its format stays, and whatever the mix says of its kind. */
+struct quant_delta {
+    const bool *has;               /* [tensors of the input] */
+    void (*add)(void *ctx, int64_t tensor, float *x, int64_t row, int64_t n); /* to x: n rows from `row` of all matrices of a stack */
+    void *ctx;
+    const char *what;              /* for the metadata (merge.adapters), and so for what a part on the disk is compared with */
+};
+
 /* Strings and arrays must stay until quant_plan_close. */
 struct quant_options {
     const char *type;              /* a mix ("Q4_K_M") or a format ("Q6_K"); NULL with a method that chooses the format */
     struct quant_spec spec;        /* method NULL = search */
     const struct importance *importance; /* or NULL */
     const char *importance_name;   /* path, for the metadata */
-    const int *chosen;             /* in place of type: the GGUF id for each tensor of the input, or NULL. Rules and the two types below come before it */
+    const struct quant_delta *delta; /* or NULL */
+    const int *chosen;             /* in place of type: the GGUF id for each tensor of the input (-1: as it is), or NULL. Rules and the two types below
+                                    * come before it */
     const char *recipe, *measurement; /* with it, for the metadata: what was asked for; what the choice rests on (or NULL) */
     const char *const *rules; int n_rules;  /* "REGEX=TYPE" (POSIX extended, matched anywhere in the tensor name), first match wins; TYPE may be "keep" */
     const char *output_type, *embd_type;    /* head and token embeddings, NULL = the mix decides; "keep" = as in the input */

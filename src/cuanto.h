@@ -13,6 +13,7 @@
 #include "src/engine.h"
 #include "src/lookup.h"
 #include "src/lora.h"
+#include "src/merge.h"
 #include "src/grammar.h"
 #include "src/layers.h"
 #include "src/fold.h"

@@ -1,4 +1,5 @@
 /* test_lora - adapters: base plus adapter gives what the merged matrices give; what does not fit is refused by name. */
+#include "quant/quant.h"
 #include "src/cuanto.h"
 #include "src/model_int.h"
 #include "tests/reference.h"
@@ -324,6 +325,99 @@ TEST(lora_is_part_of_a_session)
     model_close(r.m);
 }
 
+/* ---- merging ---- */
+
+static void add_delta(void *ctx, int64_t tensor, float *x, int64_t row, int64_t n) { merge_add(ctx, tensor, x, row, n); }
+
+/* What quant/ writes with the sum, each tensor in its own format; *g stays open. */
+static status write_merged(const struct model *m, const char *in, const char *out, const struct adapter_use *use, int n, int threads, const char *type,
+                           struct merge **g, struct err *e)
+{
+    static int chosen[1000];
+    struct quant_plan *p = NULL;
+    for (int i = 0; i < ARRAY_LEN(chosen); i++) chosen[i] = -1;
+    TRY(merge_open(g, m, use, n, e));
+    struct quant_delta d = { merge_has(*g), add_delta, *g, "test" };
+    struct quant_options o = { .type = type, .delta = &d, .chosen = type ? NULL : chosen, .recipe = "as it was", .allow_requantize = true,
+                               .n_threads = threads };
+    TRY(quant_plan_open(&p, in, &o, e));
+    status st = quant_file(p, out, &(struct quant_run){ .overwrite = true, .full_stats = true, .verify = true }, e);
+    for (int64_t i = 0; st == OK && i < quant_plan_n(p); i++) { /* its norm, from the sum that was written and the base */
+        const struct quant_item *it = quant_plan_item(p, i);
+        CHECK(it->kept || d.has[i] || type);
+        if (!d.has[i] || it->src->type->gguf_id != GGUF_F32) continue;
+        float *x = calloc((size_t)tensor_elements(it->src), sizeof *x);
+        double sum = 0;
+        merge_add(*g, i, x, 0, tensor_rows(it->src));
+        for (int64_t k = 0; k < tensor_elements(it->src); k++) sum += (double)x[k] * (double)x[k];
+        CHECK_NEAR(merge_norm(*g, i), sqrt(sum), 1e-5 * sqrt(sum));
+        free(x);
+    }
+    quant_plan_close(p);
+    return st;
+}
+
+TEST(merged_file_gives_what_base_and_adapters_give)
+{
+    static float got[N * TINY_TOKENS], merged[N * TINY_TOKENS];
+    static double want[N * TINY_TOKENS];
+    for (int i = 0; i < ARRAY_LEN(rows); i++) {
+        test_begin("merged_file_gives_what_base_and_adapters_give_%s", rows[i].name);
+        const char *path = test_tmp("merge_base.gguf"), *one = test_tmp("merge_one.gguf"), *two = test_tmp("merge_two.gguf"), *out = test_tmp("merge_out.gguf");
+        struct err e = { 0 };
+        struct rig r, n;
+        struct adapter *a = NULL, *b = NULL;
+        struct merge *g = NULL;
+        int32_t t[N];
+        uint64_t seed = 22;
+        for (int j = 0; j < N; j++) t[j] = (int32_t)(test_rand(&seed) % TINY_TOKENS);
+        CHECK_MSG(tiny_model(path, &rows[i].o, &e) == OK, "%s", e.text);
+        open_model(&r, path, false);
+        make_adapter(one, r.m, dtype_by_name(rows[i].type), rows[i].rank, 5), make_adapter(two, r.m, dtype_by_id(GGUF_F32), 3, 6);
+        CHECK_MSG(adapter_open(&a, one, r.m, &e) == OK && adapter_open(&b, two, r.m, &e) == OK, "%s", e.text);
+        const struct adapter_use use[] = { { a, 0.5f }, { b, -0.25f } };
+        open_engine(&r, use, 2);
+        logits_of(&r, t, false, got);
+        CHECK_MSG(write_merged(r.m, path, out, use, 2, 1 + i % 3, rows[i].o.arch[0] == 'q' ? "F16" : NULL, &g, &e) == OK, "%s", e.text);
+        open_model(&n, out, false);
+        open_engine(&n, NULL, 0);
+        logits_of(&n, t, false, merged);
+        for (int j = 0; j < N * TINY_TOKENS; j++) want[j] = got[j];
+        double d = worst(merged, want);
+        CHECK_MSG(d < (rows[i].o.arch[0] == 'q' ? 2e-2 : 1e-3), "off by %g", d);
+        merge_close(g);
+        close_rig(&n), close_rig(&r);
+        adapter_close(a), adapter_close(b);
+    }
+}
+
+/* An embedding that is the head too cannot be changed for one of them; nothing to add is said. */
+TEST(merge_refuses_by_name)
+{
+    const char *base = test_tmp("merge_tied.gguf"), *path = test_tmp("merge_tied_a.gguf");
+    struct rig r;
+    struct err e = { 0 };
+    struct adapter *a = NULL;
+    struct merge *g;
+    static float one[TINY_TOKENS];
+    CHECK(tiny_model(base, &(struct tiny_options){ .arch = "llama", .tied = true }, &e) == OK);
+    open_model(&r, base, false);
+    for (int i = 0; i < 2; i++) {
+        struct adapter_tensor t = { .base = i ? "output.weight" : "token_embd.weight", .in = i ? 64 : TINY_TOKENS, .out = i ? TINY_TOKENS : 64, .rank = 1,
+                                    .a = one, .b = one };
+        e = (struct err){ 0 };
+        CHECK_MSG(adapter_write_gguf(path, &(struct adapter_file){ .m = r.m, .tensor = &t, .n = 1, .alpha = 1 }, &e) == OK, "%s", e.text);
+        CHECK_MSG(adapter_open(&a, path, r.m, &e) == OK, "%s", e.text);
+        CHECK(merge_open(&g, r.m, &(struct adapter_use){ a, 1 }, 1, &e) == ERR_FORMAT && !g);
+        CHECK_HAS(e.text, "embedding and head are one tensor of this model");
+        e = (struct err){ 0 };
+        CHECK(merge_open(&g, r.m, &(struct adapter_use){ a, 0 }, 1, &e) == ERR_USAGE);
+        CHECK_HAS(e.text, "all scales are 0");
+        adapter_close(a);
+    }
+    close_rig(&r);
+}
+
 /* ---- writing ---- */
 
 enum { W_IN = 64, W_OUT = 64, W_RANK = 3, W_EXPERTS = 5 };
@@ -386,4 +480,5 @@ TEST(lora_writes_what_it_reads)
     close_rig(&r);
 }
 
-SUITE(lora, T(lora_equals_merged_weights), T(lora_refuses_what_does_not_fit_by_name), T(lora_is_part_of_a_session), T(lora_writes_what_it_reads));
+SUITE(lora, T(lora_equals_merged_weights), T(lora_refuses_what_does_not_fit_by_name), T(lora_is_part_of_a_session), T(lora_writes_what_it_reads),
+      T(merged_file_gives_what_base_and_adapters_give), T(merge_refuses_by_name));

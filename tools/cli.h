@@ -57,6 +57,7 @@ struct cli {
     /* converting */
     const char *dtype, *name, *base;  /* base: the model of an adapter; of training data */
     bool allow_unused, vocab_only;
+    const char *merge_type; float merge_scale;      /* merge */
     /* importance, comparing */
     const char *fold, *calibration, *base_logits, *fail_if[16]; int n_fail_if;
     bool legacy, quick;
@@ -113,7 +114,7 @@ struct command {
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_convert, command_quantize, command_train, command_data, command_recommend,
+    command_doctor, command_convert, command_quantize, command_merge, command_train, command_data, command_recommend,
     command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e
@@ -139,6 +140,8 @@ void runtime_close(struct runtime *r);
 struct session_options session_choices(const struct cli *c, int64_t n_ctx);
 /* format_name - what to call the format of a file: the mix that it says it is ("Q4_K_M"), else `dominant`, the type of most of its bytes. */
 const char *format_name(const struct gguf *g, const char *dominant);
+/* adapter_word - the path and the scale (1) of "FILE" or "FILE:SCALE". */
+status adapter_word(const char *text, char *path, size_t cap, float *scale, struct err *e) MUST_USE;
 /* default context: min(training length, 4096) */
 int64_t runtime_default_ctx(const struct model *m);
 /* model_find - the file that a model argument means: a path, a directory with exactly one .gguf, or a name (with or without .gguf) in

@@ -126,18 +126,25 @@ int64_t runtime_default_ctx(const struct model *m)
 }
 
 /* "FILE:0.5": what stands behind the last colon is a scale when it is a number. */
-static status open_adapter(struct runtime *r, const char *text, struct adapter_use *use, struct err *e)
+status adapter_word(const char *text, char *path, size_t cap, float *scale_out, struct err *e)
 {
-    char path[PATH_CAP];
     const char *colon = strrchr(text, ':');
     char *end = NULL;
     double scale = colon && colon[1] ? strtod(colon + 1, &end) : 1;
     if (!end || *end) scale = 1, colon = NULL;
-    int n = snprintf(path, sizeof path, "%.*s", colon ? (int)(colon - text) : (int)strlen(text), text);
-    if (n >= (int)sizeof path) return err_set(e, ERR_FILE, "%.60s...: the path is too long", text);
+    int n = snprintf(path, cap, "%.*s", colon ? (int)(colon - text) : (int)strlen(text), text);
+    if (n >= (int)cap) return err_set(e, ERR_FILE, "%.60s...: the path is too long", text);
     if (!(scale >= -1e6 && scale <= 1e6)) return err_set(e, ERR_USAGE, "--lora %s: the scale is out of range -1e6..1e6", text);
+    *scale_out = (float)scale;
+    return OK;
+}
+
+static status open_adapter(struct runtime *r, const char *text, struct adapter_use *use, struct err *e)
+{
+    char path[PATH_CAP];
+    TRY(adapter_word(text, path, sizeof path, &use->scale, e));
     TRY(adapter_open(&r->lora[r->n_lora], path, r->model, e));
-    *use = (struct adapter_use){ r->lora[r->n_lora++], (float)scale };
+    use->adapter = r->lora[r->n_lora++];
     return OK;
 }
 

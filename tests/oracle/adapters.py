@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Adapters of the PEFT library against cuanto and llama.cpp, on the tiny random models of archs.py.
 
-  tests/oracle/adapters.py [--only NAME...] [--work DIR] [--golden]
+  tests/oracle/adapters.py [--only NAME...] [--kind KIND...] [--work DIR] [--golden]
+  tests/oracle/adapters.py --real MODEL.gguf     the same on a real model, which `cuanto convert` exports for PEFT
 
 Needs: make all oracle; pip install torch transformers peft safetensors llama-cpp-python gguf. For every architecture and every way to write an adapter (KINDS):
 an adapter with random matrices is saved by PEFT; PEFT's logits for a prompt are the reference. `cuanto convert` makes a GGUF adapter of it, which
@@ -104,7 +105,7 @@ def llama_here(gguf, lora, ids):
     archs.QUIET.append(L.llama_log_callback(lambda level, text, data: None))
     L.llama_log_set(archs.QUIET[-1], ctypes.c_void_p(0))
     m = L.Llama(str(gguf), n_ctx=len(ids), n_batch=512, n_ubatch=512, n_threads=1, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False,
-                lora_path=str(lora))
+                lora_path=lora and str(lora))
     m.eval([int(t) for t in ids])
     return np.array(m.scores[:len(ids)])
 
@@ -147,6 +148,24 @@ def measure(row, kind, work, dir, gguf):
     return errors[0] <= 1e-4 and not errors[2] > 1e-4
 
 
+def real(path, work):
+    """PEFT runs the dequantized weights, cuanto and llama.cpp the file, and the same weights in F32: what they make of the base says what to expect."""
+    row = {"name": Path(path).stem, "cls": "AutoModelForCausalLM"}
+    dir, folder, lora = work / row["name"], work / (row["name"] + "-lora"), work / (row["name"] + "-lora.gguf")
+    convert(path, "-o", dir, "--dtype", "f32")
+    ids = archs.prompt(PROMPT)
+    make_adapter(row, dir, "linear", folder)
+    convert(folder, "--base", path, "-o", lora)
+    plain, ref = peft_logits(row, dir, None, ids), peft_logits(row, dir, folder, ids)
+    whole = work / (row["name"] + "-f32.gguf")
+    convert(dir, "-o", whole)
+    for file in (path, whole):
+        none = archs.ours(file, work, ids, len(ids), len(ids))
+        print(f"{Path(file).name}: adds {archs.error(plain, ref):.3f}   cuanto {archs.error(ours(file, lora, work, ids), ref):.1e}, base alone "
+              f"{archs.error(none, plain):.1e}   llama.cpp {archs.error(llama(file, lora, ids, work), ref):.1e}, base alone "
+              f"{archs.error(llama(file, None, ids, work), plain):.1e}")
+
+
 def golden(row, kind, work, dir):
     """Shapes, config and what PEFT answers; the base is golden/arch/NAME.txt."""
     folder = work / f"{row['name']}-{kind}"
@@ -178,6 +197,7 @@ def main():
     ap.add_argument("--kind", nargs="+", choices=list(KINDS), default=list(KINDS))
     ap.add_argument("--work", type=Path, default=Path("/tmp/adapters"))
     ap.add_argument("--golden", action="store_true")
+    ap.add_argument("--real", metavar="MODEL.gguf")
     args = ap.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "GGML_NO_BACKTRACE": "1"}
     logging.getLogger().setLevel(logging.ERROR)
@@ -187,6 +207,8 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     args.work.mkdir(parents=True, exist_ok=True)
+    if args.real:
+        return real(args.real, args.work)
     bad = 0
     for row in archs.all_rows():
         name = row["name"]
