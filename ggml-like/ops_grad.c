@@ -126,7 +126,7 @@ void op_run_norm_grad(const struct op_run *r, const struct op *op)
 
 /* ---- bends ---- */
 
-/* Derivatives of SPAN values at a time; exponentials through the table of kernels. */
+/* Derivatives of SPAN values at a time; exponentials through the table of kernels, which has SiLU's and GELU's whole. */
 enum { SPAN = 256 };
 struct bend_arg {
     const struct kernels *k;
@@ -135,7 +135,7 @@ struct bend_arg {
 };
 
 /* s = sigmoid(a x), t = 1 - s, neither rounded to zero early */
-static void logistic(const struct kernels *k, float *s, float *t, const float *x, float a)
+static void logistic(const struct kernels *k, float *restrict s, float *restrict t, const float *restrict x, float a)
 {
     float e[SPAN];
     for (int i = 0; i < SPAN; i++) e[i] = -fabsf(a * x[i]);
@@ -146,13 +146,6 @@ static void logistic(const struct kernels *k, float *s, float *t, const float *x
         s[i] = up ? high : low;
         t[i] = up ? low : high;
     }
-}
-
-static void d_silu(const struct bend_arg *b, float *d, const float *x, const float *up)
-{
-    float s[SPAN], t[SPAN];
-    logistic(b->k, s, t, x, 1);
-    for (int i = 0; i < SPAN; i++) d[i] = s[i] + x[i] * s[i] * t[i];
 }
 
 static void d_sigmoid(const struct bend_arg *b, float *d, const float *x, const float *up)
@@ -180,15 +173,6 @@ static void d_softcap(const struct bend_arg *b, float *d, const float *x, const 
     float s[SPAN], t[SPAN];
     logistic(b->k, s, t, x, 2 / b->limit);
     for (int i = 0; i < SPAN; i++) d[i] = 4 * s[i] * t[i];
-}
-
-static void d_gelu_tanh(const struct bend_arg *b, float *d, const float *x, const float *up)
-{
-    const float c = 0.7978845608f, c3 = 0.044715f;
-    float u[SPAN], s[SPAN], t[SPAN];
-    for (int i = 0; i < SPAN; i++) u[i] = c * x[i] * (1 + c3 * x[i] * x[i]);
-    logistic(b->k, s, t, u, 2);
-    for (int i = 0; i < SPAN; i++) d[i] = s[i] + 2 * x[i] * s[i] * t[i] * c * (1 + 3 * c3 * x[i] * x[i]);
 }
 
 static void d_gelu_erf(const struct bend_arg *b, float *d, const float *x, const float *up)
@@ -237,11 +221,20 @@ static void d_clamped_up(const struct bend_arg *b, float *d, const float *x, con
 }
 
 static void (*const bends[BEND_KINDS])(const struct bend_arg *b, float *d, const float *x, const float *up) = {
-    [ACT_SILU] = d_silu,     [ACT_GELU_TANH] = d_gelu_tanh,   [ACT_GELU_ERF] = d_gelu_erf,         [ACT_RELU] = d_relu,
-    [ACT_TANH] = d_tanh,     [ACT_SIGMOID] = d_sigmoid,       [ACT_RELU_SQUARED] = d_relu_squared, [ACT_SOFTPLUS] = d_softplus,
-    [ACT_XIELU] = d_xielu,   [ACT_CLAMPED_SWISH] = d_clamped_swish,
-    [BEND_SOFTCAP] = d_softcap, [BEND_CLAMP] = d_clamp, [BEND_CLAMPED_UP] = d_clamped_up,
+    [ACT_GELU_ERF] = d_gelu_erf, [ACT_RELU] = d_relu,         [ACT_RELU_SQUARED] = d_relu_squared,   [ACT_SIGMOID] = d_sigmoid,
+    [ACT_TANH] = d_tanh,         [ACT_SOFTPLUS] = d_softplus, [ACT_XIELU] = d_xielu,                 [ACT_CLAMPED_SWISH] = d_clamped_swish,
+    [BEND_SOFTCAP] = d_softcap,  [BEND_CLAMP] = d_clamp,      [BEND_CLAMPED_UP] = d_clamped_up,
 };
+
+static void fast_grad(const struct kernels *k, int act, float *dx, const float *dy, const float *x, const float *up, int64_t n)
+{
+    float u[SPAN];
+    for (int64_t i = 0; i < n; i += SPAN) {
+        int64_t m = min_i64(SPAN, n - i);
+        if (up) k->mul(u, dy + i, up + i, m);
+        (act == ACT_SILU ? k->silu_grad : k->gelu_grad)(dx + i, x + i, up ? u : dy + i, m);
+    }
+}
 
 void op_run_act_grad(const struct op_run *r, const struct op *op)
 {
@@ -252,6 +245,10 @@ void op_run_act_grad(const struct op_run *r, const struct op *op)
     const float *dy = (float *)op_data(r, op->src[0]) + at, *x = (float *)op_data(r, op->src[1]) + at;
     const float *up = op->src[2] == VAL_NONE ? NULL : (float *)op_data(r, op->src[2]) + at;
     float *dx = (float *)op_data(r, op->dst) + at, d[SPAN], in[SPAN], in_up[SPAN];
+    if (act == ACT_SILU || act == ACT_GELU_TANH) {
+        fast_grad(r->k, act, dx, dy, x, up, n);
+        return;
+    }
     for (int64_t i = 0; i < n; i += SPAN) {
         int64_t m = min_i64(SPAN, n - i);
         for (int64_t c = 0; c < SPAN; c++) in[c] = c < m ? x[i + c] : 0, in_up[c] = up && c < m ? up[i + c] : 0;

@@ -87,8 +87,9 @@ static void fill(float *x, int64_t n, int kind, uint64_t *seed)
 
 /* ---- element-wise slots ---- */
 
-enum { OP_ADD, OP_MUL, OP_SCALE, OP_AXPY, OP_SILU, OP_GELU, OP_CAP, OP_NORM, OP_NORM_ONES, OPS };
-static const char *const op_name[OPS] = { "add", "mul", "scale", "axpy", "silu_mul", "gelu_mul", "softcap", "rms_norm", "rms_norm ones" };
+enum { OP_ADD, OP_MUL, OP_SCALE, OP_AXPY, OP_SILU, OP_GELU, OP_CAP, OP_SILU_GRAD, OP_GELU_GRAD, OP_NORM, OP_NORM_ONES, OPS };
+static const char *const op_name[OPS] = { "add", "mul", "scale", "axpy", "silu_mul", "gelu_mul", "softcap", "silu_grad", "gelu_grad", "rms_norm",
+                                          "rms_norm ones" };
 static const float S = 0.37f, CAP = 30.0f, EPS = 1e-6f;
 
 static void call(const struct kernels *k, int op, float *y, const float *a, const float *b, int64_t n)
@@ -115,6 +116,12 @@ static void call(const struct kernels *k, int op, float *y, const float *a, cons
     case OP_CAP:
         k->softcap(y, a, CAP, n);
         break;
+    case OP_SILU_GRAD:
+        k->silu_grad(y, a, b, n);
+        break;
+    case OP_GELU_GRAD:
+        k->gelu_grad(y, a, b, n);
+        break;
     case OP_NORM:
         k->rms_norm(y, a, b, n, EPS);
         break;
@@ -126,6 +133,13 @@ static void call(const struct kernels *k, int op, float *y, const float *a, cons
 
 static double silu(double g) { return g / (1.0 + exp(-g)); }
 static double gelu(double g) { return g / (1.0 + exp(-1.5957691216057308 * (g + 0.044715 * g * g * g))); }
+
+static double silu_slope(double g) { return 1 / (1 + exp(-g)) * (1 + g / (1 + exp(g))); }
+static double gelu_slope(double g)
+{
+    double a = 1.5957691216057308, z = a * (g + 0.044715 * g * g * g);
+    return fabs(g) > 100 ? g > 0 : 1 / (1 + exp(-z)) * (1 + g / (1 + exp(z)) * a * (1 + 3 * 0.044715 * g * g));
+}
 
 /* the exact value and the allowed error; y0 = what y held before (axpy) */
 static double exact(int op, double a, double b, double y0, double norm, double *tol)
@@ -151,6 +165,11 @@ static double exact(int op, double a, double b, double y0, double norm, double *
     case OP_GELU:
         v = gelu(a) * b;
         *tol = fmax(1e-5 * fabs(v), 1e-6 * fmin(1.0, fabs(b))) + tiny;
+        return v;
+    case OP_SILU_GRAD:
+    case OP_GELU_GRAD:
+        v = (op == OP_SILU_GRAD ? fabs(a) > 800 ? a > 0 : silu_slope(a) : gelu_slope(a)) * b;
+        *tol = fmax(1e-5 * fabs(v), 1e-6 * fabs(b)) + tiny;
         return v;
     case OP_CAP:
         v = (double)CAP * tanh(a / (double)CAP);

@@ -175,6 +175,9 @@ struct kernels {
     void (*axpy)(float *y, const float *x, float s, int64_t n);          /* y += s * x */
     void (*silu_mul)(float *y, const float *g, const float *u, int64_t n); /* y = g * sigmoid(g) * u; rel. error <= 1e-5 */
     void (*gelu_mul)(float *y, const float *g, const float *u, int64_t n); /* tanh form of GELU on g, times u; rel. error <= 1e-5 or abs 1e-6 */
+    /* y = u times the derivative of SiLU, of the tanh form of GELU, at g; rel. error <= 1e-5 or abs 1e-6 u */
+    void (*silu_grad)(float *y, const float *g, const float *u, int64_t n);
+    void (*gelu_grad)(float *y, const float *g, const float *u, int64_t n);
     void (*softcap)(float *y, const float *x, float cap, int64_t n);     /* cap * tanh(x / cap) */
     /* max of x, -inf for n = 0, NaN elements ignored; *at (may be NULL) = lowest index that holds it */
     float (*max)(const float *x, int64_t n, int64_t *at);

@@ -67,6 +67,22 @@ static void gelu_mul(float *y, const float *g, const float *u, int64_t n)
     }
 }
 
+static void silu_grad(float *y, const float *g, const float *u, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double v = (double)g[i], s = 1 / (1 + exp(-v));
+        y[i] = (float)(s * (1 + v * (1 - s))) * u[i];
+    }
+}
+
+static void gelu_grad(float *y, const float *g, const float *u, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double v = fmin(20, fmax(-20, (double)g[i])), a = 1.5957691216057308, s = 1 / (1 + exp(-a * (v + 0.044715 * v * v * v)));
+        y[i] = (float)(s * (1 + v * (1 - s) * a * (1 + 3 * 0.044715 * v * v))) * u[i];
+    }
+}
+
 static void softcap(float *y, const float *x, float cap, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] = cap * tanhf(x[i] / cap);
@@ -128,6 +144,8 @@ void kernels_init_ref_vec(struct kernels *k)
     k->axpy = axpy;
     k->silu_mul = silu_mul;
     k->gelu_mul = gelu_mul;
+    k->silu_grad = silu_grad;
+    k->gelu_grad = gelu_grad;
     k->softcap = softcap;
     k->max = max;
     k->exp_sum = exp_sum;

@@ -90,6 +90,17 @@ ALWAYS_INLINE vf op_gelu(vf g, vf u, vf c)
     return v_mul(v_div(g, v_add(v_set(1.0f), exp_lanes(minus_2z))), u);
 }
 
+/* s (1 + g (1 - s)) and s (1 + g (1 - s) (2z)'), s = 1 / (1 + exp(-g)) or 1 / (1 + exp(-2z)); beyond 20 s is 0 or 1 */
+ALWAYS_INLINE vf op_bent(vf s, vf g, vf u) { return v_mul(v_mul(s, v_fma(g, v_sub(v_set(1.0f), s), v_set(1.0f))), u); }
+ALWAYS_INLINE vf op_silu_grad(vf g, vf u, vf c) { return op_bent(v_div(v_set(1.0f), v_add(v_set(1.0f), exp_lanes(v_sub(v_zero(), g)))), g, u); }
+ALWAYS_INLINE vf op_gelu_grad(vf g, vf u, vf c)
+{
+    g = v_min(v_set(20.0f), v_max(v_set(-20.0f), g));
+    vf gg = v_mul(g, g), minus_2z = v_mul(g, v_fma(gg, v_set(-0.07135481627f), v_set(-1.595769122f)));
+    vf s = v_div(v_set(1.0f), v_add(v_set(1.0f), exp_lanes(minus_2z)));
+    return op_bent(s, v_mul(g, v_fma(gg, v_set(0.2140644488f), v_set(1.595769122f))), u);
+}
+
 static void add(float *y, const float *a, const float *b, int64_t n) { map(y, a, b, 0.0f, n, op_add); }
 static void mul(float *y, const float *a, const float *b, int64_t n) { map(y, a, b, 0.0f, n, op_mul); }
 static void scale(float *y, const float *x, float s, int64_t n) { map(y, x, x, s, n, op_scale); }
@@ -97,6 +108,8 @@ static void axpy(float *y, const float *x, float s, int64_t n) { map(y, x, y, s,
 static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n) { map(y, a, b, c, n, op_mul_sub); }
 static void silu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_silu); }
 static void gelu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_gelu); }
+static void silu_grad(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_silu_grad); }
+static void gelu_grad(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_gelu_grad); }
 static void softcap(float *y, const float *x, float cap, int64_t n) { map(y, x, x, cap, n, op_softcap); }
 
 static float dot(const float *x, const float *y, int64_t n)
@@ -385,6 +398,8 @@ static void set_vec_slots(struct kernels *k)
     k->axpy = axpy;
     k->silu_mul = silu_mul;
     k->gelu_mul = gelu_mul;
+    k->silu_grad = silu_grad;
+    k->gelu_grad = gelu_grad;
     k->softcap = softcap;
     k->max = max;
     k->exp_sum = exp_sum;
