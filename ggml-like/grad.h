@@ -58,3 +58,4 @@ void op_back_moe_scale(struct grad *g, const struct op *op, val dy);
 void op_back_moe_sum(struct grad *g, const struct op *op, val dy);
 void op_back_conv(struct grad *g, const struct op *op, val dy);
 void op_back_head_matmul(struct grad *g, const struct op *op, val dy);
+void op_back_delta_rule(struct grad *g, const struct op *op, val dy);

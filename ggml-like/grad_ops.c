@@ -229,6 +229,17 @@ void op_back_conv(struct grad *g, const struct op *op, val dy)
     vector(g, op, 2, dy, VAL_NONE, 1);
 }
 
+void op_back_delta_rule(struct grad *g, const struct op *op, val dy)
+{
+    struct plan *p = grad_plan(g);
+    val d = op_delta_grad(p, op, dy);
+    for (int64_t i = 0, first = 0, n = op_shape(p, d)->ne[0]; i < 4; i++) {
+        int64_t part = op_shape(p, op->src[i])->ne[0];
+        if (grad_wants(g, op->src[i])) grad_add(g, op->src[i], op_slice(p, d, n, first, part));
+        first += part;
+    }
+}
+
 void op_back_score_sum(struct grad *g, const struct op *op, val dy)
 {
     struct op score = *grad_writer(g, op->src[0]);

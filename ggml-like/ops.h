@@ -133,6 +133,8 @@ val op_conv_grad(struct plan *p, val dy, val w);
 void op_conv_outer(struct plan *p, val dy, val x, val to);
 val op_head_transposed(struct plan *p, val w, val dy);
 void op_head_outer(struct plan *p, val dy, val x, val to);
+/* op_delta_grad - of all sources of op_delta_rule (the op) side by side in each row: q, k, v, then g and beta of each head; segments begin at position 0. */
+val op_delta_grad(struct plan *p, const struct op *rule, val dy);
 /* Of mixtures: the choice stays as it was. op_moe_spread - to each pair its row of x, times the pair's weight unless plain. op_moe_gather - op_moe_sum
  * without weights. op_moe_weight_grad - of the weights [rows][n_used] in op_moe_sum(x, route). op_route_grad - of the logits, from those.
  * op_moe_transposed, op_moe_outer - as op_matmul_t and op_outer; x sorted. op_moe_scatter - rows of dy are added to that of their expert. */
@@ -234,3 +236,4 @@ void op_run_conv_grad(const struct op_run *r, const struct op *op);
 void op_run_conv_outer(const struct op_run *r, const struct op *op);
 void op_run_head_matmul_t(const struct op_run *r, const struct op *op);
 void op_run_head_outer(const struct op_run *r, const struct op *op);
+void op_run_delta_grad(const struct op_run *r, const struct op *op);

@@ -197,6 +197,20 @@ static val ex_conv(struct bench *b, struct plan *p, val x)
     val w = trained(b, p, 3, COLS);
     return op_mul(p, op_conv(p, 0, x, w, trained(b, p, COLS, 1)), x);
 }
+/* Two heads of keys, four of values. */
+static val ex_delta(struct bench *b, struct plan *p, val x)
+{
+    bool plain = b->ex->arg & 1;
+    struct delta_spec s = { 0, 2, 4, 5, 6, b->ex->arg & 2, plain };
+    if (b->ex->arg & 4) { /* columns: a whole block and a part of one */
+        struct delta_spec wide = { 0, 1, 1, 5, 80, false, plain };
+        val v = op_join(p, op_join(p, x, COLS, x, COLS), 2 * COLS, left(p, x), COLS / 2), one = op_slice(p, x, COLS, 7, 1);
+        return op_delta_rule(p, &wide, op_slice(p, x, COLS, 0, 5), op_l2_norm(p, op_slice(p, x, COLS, 9, 5), 1e-3f, 5), v, op_scale(p, one, 0.5f), one);
+    }
+    val q = op_l2_norm(p, op_slice(p, x, COLS, 0, 10), 1e-3f, 5), k = op_l2_norm(p, op_slice(p, x, COLS, 10, 10), 1e-3f, 5);
+    val v = op_slice(p, x, 8, 1, 6), g = op_scale(p, op_act(p, ACT_SOFTPLUS, op_slice(p, x, COLS, 20, 4)), -1);
+    return op_delta_rule(p, &s, q, k, v, g, op_act(p, ACT_SIGMOID, op_slice(p, x, COLS, 28, 4)));
+}
 static val ex_experts(struct bench *b, struct plan *p, val x)
 {
     val route = choice(b, p, x, &routers[0]);
@@ -260,6 +274,10 @@ static const struct example examples[] = {
     { OP_SCORE_SUM, "score", ex_score },
     { OP_HEAD_MATMUL, "matmul by heads", ex_heads_matmul },
     { OP_CONV, "conv", ex_conv },
+    { OP_DELTA_RULE, "delta rule", ex_delta, 0 },
+    { OP_DELTA_RULE, "delta rule, tiled", ex_delta, 2 },
+    { OP_DELTA_RULE, "delta rule, two blocks", ex_delta, 4 },
+    { OP_DELTA_RULE, "scan of Mamba-2", ex_delta, 1 },
     { OP_MOE_SORT, "a router: softmax", ex_route, 0 },
     { OP_MOE_SORT, "a router: softmax, not normalised", ex_route, 1 },
     { OP_MOE_SORT, "a router: sigmoid, groups", ex_route, 2 },
@@ -459,15 +477,23 @@ TEST(threads_and_split_change_no_bit)
 
 /* ---- what is recorded ---- */
 
-static val ex_rule(struct bench *b, struct plan *p, val x)
+static val ex_twice(struct bench *b, struct plan *p, val x) { return op_mul(p, op_gate_grad(p, x, x, x), x); }
+static val ex_twice_aside(struct bench *b, struct plan *p, val x)
 {
-    struct delta_spec s = { 0, 2, 2, COLS / 2, COLS / 2, false, false };
-    val g = op_slice(p, x, COLS, 0, 2);
-    return op_delta_rule(p, &s, x, x, x, g, g);
+    val y = op_embed(p, frozen(b, p, COLS, VOCAB), COLS);
+    return op_add(p, x, op_gate_grad(p, y, y, y));
 }
-static val ex_rule_aside(struct bench *b, struct plan *p, val x)
+static val earlier_keys(struct bench *b, struct plan *p, val x)
 {
-    return op_add(p, x, ex_rule(b, p, op_embed(p, frozen(b, p, COLS, VOCAB), COLS)));
+    struct attn_spec s = { .n_head = 4, .n_head_kv = 2, .head_dim = 8, .head_dim_v = 8, .scale = 0.4f };
+    return op_attention(p, &s, x, VAL_NONE, VAL_NONE, VAL_NONE);
+}
+static val trained_sinks(struct bench *b, struct plan *p, val x)
+{
+    struct attn_spec s = { .n_head = 4, .n_head_kv = 2, .head_dim = 8, .head_dim_v = 8, .scale = 0.4f };
+    struct tensor t = f32(b->param, 4, 1);
+    t.name = "sinks";
+    return op_attention(p, &s, x, left(p, x), right(p, x), plan_weight(p, &t));
 }
 static val ex_norms(struct bench *b, struct plan *p, val x)
 {
@@ -494,9 +520,20 @@ TEST(ops_without_backward_are_refused_by_name)
     static struct bench b;
     struct err e = { 0 };
     bench_open(&b, &examples[0], 0);
-    CHECK(record(&b, ex_rule, false, &e) == ERR_USAGE);
-    CHECK_HAS(e.text, "op delta_rule has no backward");
-    CHECK_MSG(record(&b, ex_rule_aside, false, &e) == OK, "nothing wanted lies upstream of the rule: %s", e.text);
+    static const struct {
+        val (*fn)(struct bench *b, struct plan *p, val x);
+        const char *why;
+    } cases[] = {
+        { ex_twice, "op gate_grad has no backward" },
+        { earlier_keys, "op attention has no backward over the keys of an earlier layer" },
+        { trained_sinks, "op attention has no gradient of its weight sinks" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        e = (struct err){ 0 };
+        CHECK(record(&b, cases[i].fn, false, &e) == ERR_USAGE);
+        CHECK_STR(e.text, cases[i].why);
+    }
+    CHECK_MSG(record(&b, ex_twice_aside, false, &e) == OK, "nothing wanted lies upstream of the op: %s", e.text);
     plan_free(&b.p);
 }
 
