@@ -1,7 +1,7 @@
 /* ops_grad_attn - the gradients of attention. With P = softmax(S), S = scale q k^T (capped, with ALiBi), y = P v and a given dy:
  *   dP = dy v^T   D = sum(dy y)   dS = P (dP - D)   dv = P^T dy   dq = scale dS k   dk = scale dS^T q
- * A block of QUERIES of one head meets its keys in pieces of KEYS_S, of which S is kept (further pieces: computed twice, the first time for the softmax only),
- * and in those by KEYS: memory does not grow with the square of the length. S in f32 always, so that P is what the forward pass saw; the other four
+ * A block of QUERIES of one head meets its keys in pieces of KEYS_S, of which exp(S - max) is kept (of several: computed twice, the first time for the sums
+ * only), and in those by KEYS: memory does not grow with the square of the length. 1 / sum of a row is a factor of its dy instead of P. S in f32 always, so that P is what the forward pass saw; the other four
  * products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4.
  * A head's keys have their gradients beside the result, from where those of a group are summed in order: no bit depends on who did what. */
 #include "ggml-like/ops_grad.h"
@@ -10,6 +10,7 @@
 enum {
     QUERIES = 96, /* a multiple of every tile_tokens */
     KEYS = 256, KEYS_S = 1024,
+    AHEAD = 8,    /* rows */
     PAD = 16,     /* floats behind rows, for whole panels and so that rows do not meet in one set of the cache */
     STRIDE = KEYS + PAD, STRIDE_S = KEYS_S + PAD,
 };
@@ -58,11 +59,12 @@ struct head {
     struct rows q, key, v, y, dy;
     struct sums dq, dk, dv;
     /* of the block of queries, in the thread's scratch */
-    float *s, *dp, *row, *sq, *edge;  /* S, then P; dP, then dS; a row; scaled queries */
+    float *s, *dp, *row, *edge;       /* S, then exp(S - max); dP, then dS; a row */
+    float *sq, *sdy, *sum;            /* queries times scale; dy / sum; dS k */
     uint8_t *q_acts, *dy_acts;        /* tiles of queries: f32, form */
     uint8_t *q_cols, *dy_cols;        /* their columns as panels */
     uint8_t *acts, *panel;
-    float lse[QUERIES], d[QUERIES];
+    float max[QUERIES], d[QUERIES];
 };
 
 static size_t columns_step(enum act_form form) { return (size_t)QUERIES * PANEL_ROWS * op_form_bytes(form) + 64; }
@@ -73,9 +75,9 @@ static size_t keys_step(const struct head *h) { return (size_t)QUERIES * (size_t
 static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
 {
     size_t key_acts = (size_t)(KEYS + TILE_TOKENS_MAX) * (QUERIES * sizeof(float) + 64), wide = (size_t)max_i64(max_i64(hd, vd), KEYS);
-    size_t bytes[] = { QUERIES * STRIDE_S * sizeof(float), QUERIES * STRIDE * sizeof(float), STRIDE * sizeof(float), QUERIES * (size_t)hd * sizeof(float),
-                       PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), QUERIES * (size_t)hd * sizeof(float), QUERIES * (size_t)vd * sizeof(float),
-                       panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts, panel_bytes((int64_t)wide) };
+    size_t q = QUERIES * (size_t)hd * sizeof(float), dy = QUERIES * (size_t)vd * sizeof(float);
+    size_t bytes[] = { QUERIES * STRIDE_S * sizeof(float), QUERIES * STRIDE * sizeof(float), STRIDE * sizeof(float),
+                       PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), q, dy, q, q, dy, panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts, panel_bytes((int64_t)wide) };
     uint8_t *at[ARRAY_LEN(bytes)];
     size_t n = 0;
     for (int i = 0; i < ARRAY_LEN(bytes); i++) {
@@ -83,8 +85,9 @@ static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
         n += (bytes[i] + 63) & ~(size_t)63;
     }
     if (!h) return n;
-    h->s = (float *)(void *)at[0], h->dp = (float *)(void *)at[1], h->row = (float *)(void *)at[2], h->sq = (float *)(void *)at[3];
-    h->edge = (float *)(void *)at[4], h->q_acts = at[5], h->dy_acts = at[6], h->q_cols = at[7], h->dy_cols = at[8], h->acts = at[9], h->panel = at[10];
+    h->s = (float *)(void *)at[0], h->dp = (float *)(void *)at[1], h->row = (float *)(void *)at[2], h->edge = (float *)(void *)at[3];
+    h->sq = (float *)(void *)at[4], h->sdy = (float *)(void *)at[5], h->sum = (float *)(void *)at[6];
+    h->q_acts = at[7], h->dy_acts = at[8], h->q_cols = at[9], h->dy_cols = at[10], h->acts = at[11], h->panel = at[12];
     return n;
 }
 
@@ -97,7 +100,7 @@ size_t op_attn_grad_bytes(int64_t head_dim_max)
 static struct act_panel acts_at(const struct head *h, uint8_t *data, enum act_form form, int64_t columns)
 {
     struct act_panel a = { .k = columns, .n_tokens = QUERIES, .form = form, .data = data };
-    a.tile_bytes = (size_t)h->nt * (size_t)columns * op_form_bytes(form);
+    a.tile_bytes = (size_t)h->nt * (size_t)(columns + columns % 2) * op_form_bytes(form);
     return a;
 }
 
@@ -117,20 +120,40 @@ static void fill_columns(const struct head *h, uint8_t *to, size_t step, int wid
     for (int64_t i = 0; i < rows; i += 2) op_columns(h->k, h->form, to, step, width, i, x + i * stride, i + 1 < rows ? x + (i + 1) * stride : NULL, n);
 }
 
-static void open_block(struct head *h, int64_t i0, int64_t m)
+/* A head's rows lie a page apart or nearly, so that no prefetcher follows. */
+static void ask(const float *x, int64_t n)
 {
-    const float *dy = h->dy.x + i0 * h->dy.stride;
+    for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i, 0, 3);
+}
+
+static struct act_panel q_acts(const struct head *h) { return acts_at(h, h->q_acts, ACT_F32, h->hd); }
+static struct act_panel dy_acts(const struct head *h) { return acts_at(h, h->dy_acts, h->form, h->vd); }
+
+static void open_queries(struct head *h, int64_t i0, int64_t m)
+{
+    struct act_panel a = q_acts(h);
     for (int64_t i = 0; i < m; i++) {
-        h->k->scale(h->sq + i * h->hd, h->q.x + (i0 + i) * h->q.stride, h->scale, h->hd);
-        h->d[i] = h->k->dot(dy + i * h->dy.stride, h->y.x + (i0 + i) * h->y.stride, h->vd);
-        memset(h->dq.x + (i0 + i) * h->dq.stride, 0, (size_t)h->hd * sizeof(float));
+        const float *q = h->q.x + (i0 + i) * h->q.stride;
+        ask(q + AHEAD * h->q.stride, h->hd);
+        h->k->scale(h->sq + i * h->hd, q, h->scale, h->hd);
     }
-    struct act_panel q = acts_at(h, h->q_acts, ACT_F32, h->hd), d = acts_at(h, h->dy_acts, h->form, h->vd + h->vd % 2);
-    d.k = h->vd;
-    fill_queries(h, &q, h->sq, h->hd, m);
-    fill_queries(h, &d, dy, h->dy.stride, m);
+    memset(h->sum, 0, (size_t)(m * h->hd) * sizeof(float));
+    fill_queries(h, &a, h->sq, h->hd, m);
     fill_columns(h, h->q_cols, columns_step(h->form), PANEL_ROWS, h->sq, h->hd, m, h->hd);
-    fill_columns(h, h->dy_cols, columns_step(h->form), PANEL_ROWS, dy, h->dy.stride, m, h->vd);
+}
+
+/* sum: of the rows of exp(S - max) */
+static void open_grads(struct head *h, int64_t i0, int64_t m, const double *sum)
+{
+    struct act_panel a = dy_acts(h);
+    for (int64_t i = 0; i < m; i++) {
+        const float *dy = h->dy.x + (i0 + i) * h->dy.stride, *y = h->y.x + (i0 + i) * h->y.stride;
+        ask(dy + AHEAD * h->dy.stride, h->vd), ask(y + AHEAD * h->y.stride, h->vd);
+        h->k->scale(h->sdy + i * h->vd, dy, (float)(1 / sum[i]), h->vd);
+        h->d[i] = h->k->dot(h->sdy + i * h->vd, y, h->vd);
+    }
+    fill_queries(h, &a, h->sdy, h->vd, m);
+    fill_columns(h, h->dy_cols, columns_step(h->form), PANEL_ROWS, h->sdy, h->vd, m, h->vd);
 }
 
 /* to[i][j - j0] = queries times keys j0 .. j1 - 1, those that no query of a tile sees left out */
@@ -164,7 +187,7 @@ static void add_slope(const struct head *h, float *s, int64_t distance, int64_t 
 /* S of keys j0 .. j1 - 1, as the softmax takes it. */
 static void logits(const struct head *h, int64_t i0, int64_t m, int64_t j0, int64_t j1)
 {
-    struct act_panel q = acts_at(h, h->q_acts, ACT_F32, h->hd);
+    struct act_panel q = q_acts(h);
     multiply_keys(h, &q, h->key, i0, m, j0, j1, h->s, STRIDE_S);
     for (int64_t i = 0, first, n; i < m && (h->cap > 0 || h->slope != 0); i++) {
         if (!seen(h, i0 + i, j0, j1, &first, &n)) continue;
@@ -174,36 +197,41 @@ static void logits(const struct head *h, int64_t i0, int64_t m, int64_t j0, int6
     }
 }
 
-/* ln sum exp S of each row, over pieces of keys; S of the last piece stays. */
-static void softmax_sums(struct head *h, int64_t i0, int64_t m, int64_t lo, int64_t hi)
+/* Is there but one piece of keys, of which exp(S - max) stays? The slope of a cap needs S once more. */
+static bool in_one(const struct head *h, int64_t keys) { return keys <= KEYS_S && h->cap <= 0; }
+
+/* The largest S of each row and the sum of exp(S - max), over pieces of keys. */
+static void softmax_sums(struct head *h, int64_t i0, int64_t m, int64_t lo, int64_t hi, double *sum)
 {
-    float max[QUERIES];
-    double sum[QUERIES];
-    for (int64_t i = 0; i < m; i++) max[i] = h->has_sink ? h->sink : -INFINITY, sum[i] = h->has_sink ? 1 : 0;
+    for (int64_t i = 0; i < m; i++) h->max[i] = h->has_sink ? h->sink : -INFINITY, sum[i] = h->has_sink ? 1 : 0;
     for (int64_t j = lo; j < hi; j += KEYS_S) {
         int64_t j1 = min_i64(hi, j + KEYS_S), first, n;
         logits(h, i0, m, j, j1);
         for (int64_t i = 0; i < m; i++) {
             if (!seen(h, i0 + i, j, j1, &first, &n)) continue;
-            const float *s = h->s + i * STRIDE_S + first - j;
-            float top = h->k->max(s, n, NULL), both = top > max[i] ? top : max[i];
-            if (max[i] < both) sum[i] *= exp((double)max[i] - (double)both);
-            sum[i] += h->k->exp_sum(NULL, s, both, n);
-            max[i] = both;
+            float *s = h->s + i * STRIDE_S + first - j, top = h->k->max(s, n, NULL), both = top > h->max[i] ? top : h->max[i];
+            if (h->max[i] < both) sum[i] *= exp((double)h->max[i] - (double)both);
+            sum[i] += h->k->exp_sum(in_one(h, hi - lo) ? s : NULL, s, both, n);
+            h->max[i] = both;
         }
     }
-    for (int64_t i = 0; i < m; i++) h->lse[i] = (float)((double)max[i] + log(sum[i]));
 }
 
-/* S to P and dP to dS, of keys j0 .. j1 - 1; what a row does not see becomes 0. */
-static void softmax_grads(struct head *h, int64_t i0, int64_t m, int64_t j0, int64_t j1, float *s)
+/* x[0 .. n) but for x[at .. end) becomes 0. */
+static void clear_outside(float *x, int64_t at, int64_t end, int64_t n)
+{
+    memset(x, 0, (size_t)at * sizeof *x);
+    memset(x + end, 0, (size_t)(n - end) * sizeof *x);
+}
+
+/* dP to dS, of keys j0 .. j1 - 1, s: exp(S - max) or, not `ready`, S; what a row does not see becomes 0. */
+static void softmax_grads(struct head *h, int64_t i0, int64_t m, int64_t j0, int64_t j1, float *s, bool ready)
 {
     for (int64_t i = 0, first, n; i < m; i++) {
         float *p = s + i * STRIDE_S, *d = h->dp + i * STRIDE;
         bool any = seen(h, i0 + i, j0, j1, &first, &n);
-        int64_t at = any ? first - j0 : 0, end = any ? at + n : 0;
-        memset(p, 0, (size_t)at * sizeof *p), memset(p + end, 0, (size_t)(j1 - j0 - end) * sizeof *p);
-        memset(d, 0, (size_t)at * sizeof *d), memset(d + end, 0, (size_t)(j1 - j0 - end) * sizeof *d);
+        int64_t at = any ? first - j0 : 0;
+        clear_outside(p, at, any ? at + n : 0, j1 - j0), clear_outside(d, at, any ? at + n : 0, j1 - j0);
         if (!any) continue;
         p += at, d += at;
         if (h->cap > 0) { /* (S / cap)^2 */
@@ -212,7 +240,7 @@ static void softmax_grads(struct head *h, int64_t i0, int64_t m, int64_t j0, int
             h->k->scale(h->row, h->row, 1 / h->cap, n);
             h->k->mul(h->row, h->row, h->row, n);
         }
-        h->k->exp_sum(p, p, h->lse[i], n);
+        if (!ready) h->k->exp_sum(p, p, h->max[i], n);
         h->k->mul_sub(d, p, d, h->d[i], n);
         if (h->cap > 0) {
             h->k->mul(h->row, h->row, d, n);
@@ -239,12 +267,11 @@ static void add_to_keys(const struct head *h, const float *x, int64_t stride, in
     }
 }
 
-/* dq[i] += sum_j dS[i][j] key[j] */
+/* sum[i] += sum_j dS[i][j] key[j] */
 static void add_to_queries(const struct head *h, int64_t i0, int64_t m, int64_t j0, int64_t j1)
 {
     int64_t n = j1 - j0;
-    struct act_panel a = acts_at(h, h->acts, h->form, n + n % 2);
-    a.k = n;
+    struct act_panel a = acts_at(h, h->acts, h->form, n);
     fill_queries(h, &a, h->dp, STRIDE, m);
     for (int64_t c = 0; c < h->hd; c += PANEL_ROWS) {
         int wide = (int)min_i64(PANEL_ROWS, h->hd - c);
@@ -254,7 +281,7 @@ static void add_to_queries(const struct head *h, int64_t i0, int64_t m, int64_t 
             int64_t nk = min_i64(n, i0 + t + tokens - j0);
             if (nk <= 0) continue;
             struct panel p = op_float_panel(h->panel, h->form, nk);
-            op_tile(h->k, &p, &a, t / h->nt, 0, tokens, wide, h->dq.x + (i0 + t) * h->dq.stride + c, h->dq.stride, true, h->edge);
+            op_tile(h->k, &p, &a, t / h->nt, 0, tokens, wide, h->sum + t * h->hd + c, h->hd, true, h->edge);
         }
     }
 }
@@ -267,23 +294,28 @@ static void head_run(struct head *h)
     }
     for (int64_t i0 = 0; i0 < h->n; i0 += QUERIES) {
         int64_t m = min_i64(QUERIES, h->n - i0), lo = h->window > 0 ? max_i64(0, i0 - h->window + 1) : 0, hi = i0 + m;
-        open_block(h, i0, m);
-        softmax_sums(h, i0, m, lo, hi);
-        struct act_panel dy = acts_at(h, h->dy_acts, h->form, h->vd + h->vd % 2);
-        dy.k = h->vd;
+        double sum[QUERIES];
+        open_queries(h, i0, m);
+        softmax_sums(h, i0, m, lo, hi, sum);
+        open_grads(h, i0, m, sum);
+        struct act_panel dy = dy_acts(h);
+        bool ready = in_one(h, hi - lo);
         for (int64_t j = lo; j < hi; j += KEYS_S) {
             int64_t end = min_i64(hi, j + KEYS_S);
-            if (hi - lo > KEYS_S) logits(h, i0, m, j, end);
+            if (!ready) logits(h, i0, m, j, end);
             for (int64_t j0 = j; j0 < end; j0 += KEYS) {
                 int64_t j1 = min_i64(end, j0 + KEYS);
                 multiply_keys(h, &dy, h->v, i0, m, j0, j1, h->dp, STRIDE);
-                softmax_grads(h, i0, m, j0, j1, h->s + (j0 - j));
+                softmax_grads(h, i0, m, j0, j1, h->s + (j0 - j), ready);
                 add_to_keys(h, h->s + (j0 - j), STRIDE_S, i0, m, j0, j1, h->dy_cols, h->vd, h->dv);
                 add_to_keys(h, h->dp, STRIDE, i0, m, j0, j1, h->q_cols, h->hd, h->dk);
                 add_to_queries(h, i0, m, j0, j1);
             }
         }
-        for (int64_t i = i0; i < i0 + m; i++) h->k->scale(h->dq.x + i * h->dq.stride, h->dq.x + i * h->dq.stride, h->scale, h->hd);
+        for (int64_t i = 0; i < m; i++) {
+            ask(h->dq.x + (i0 + i + AHEAD) * h->dq.stride, h->hd);
+            h->k->scale(h->dq.x + (i0 + i) * h->dq.stride, h->sum + i * h->hd, h->scale, h->hd);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ enum {
     T_COLS = 320,        /* columns of a matrix in a block: 20 panels */
     T_DEPTH = 512,       /* its rows of BF16, half as many floats: 320 KiB, of a second cache of 1 MiB */
     T_PAD = 64,          /* bytes behind each panel: their rows are written side by side, and would meet in one set of the cache */
+    AHEAD = 16,
     OUTER_TOKENS = 240,  /* rows of a result for which the other operand is packed once */
 };
 
@@ -94,8 +95,11 @@ static void unpack_columns(const struct op_run *r, const struct tensor *w, const
 {
     float *x[2] = { (float *)(void *)(panels + T_COLS / PANEL_ROWS * panel_step(form)), NULL };
     x[1] = x[0] + T_COLS;
+    size_t bytes = dtype_row_bytes(w->type, cols);
     for (int64_t i = 0; i < n; i += 2) {
         int pair = (int)min_i64(2, n - i);
+        for (int j = 0; j < 2; j++)
+            for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + (size_t)(i + j + AHEAD) * w->nb[1] + at, 0, 2);
         for (int j = 0; j < pair; j++) kernels_to_f32(r->k, w->type, data + (size_t)(i + j) * w->nb[1], x[j], cols);
         op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x[0], pair == 2 ? x[1] : NULL, cols);
     }

@@ -28,6 +28,8 @@ static void panel_rows(const struct kernels *k, const struct dtype *t, struct ro
         if (t->gguf_id == GGUF_BF16) {
             memset(rows[i], 0, sizeof rows[i]);
             memcpy(rows[i], w, (size_t)n * sizeof rows[i][0]);
+        } else if (t->gguf_id == GGUF_F32 && n == COLS) {
+            _mm512_storeu_si512(rows[i], rounded(_mm512_loadu_ps(w + 64), _mm512_loadu_ps(w)));
         } else {
             k->to_f32(t, w, x, n);
             _mm512_storeu_si512(rows[i], rounded(_mm512_load_ps(x + 16), _mm512_load_ps(x)));
