@@ -1,8 +1,8 @@
 /* ops_grad_attn - the gradients of attention. With P = softmax(S), S = scale q k^T (capped, with ALiBi), y = P v and a given dy:
  *   dP = dy v^T   D = sum(dy y)   dS = P (dP - D)   dv = P^T dy   dq = scale dS k   dk = scale dS^T q
  * A block of QUERIES of one head meets its keys in pieces of KEYS_S, of which exp(S - max) is kept (of several: computed twice, the first time for the sums
- * only), and in those by KEYS: memory does not grow with the square of the length. 1 / sum of a row is a factor of its dy instead of P. S in f32 always, so that P is what the forward pass saw; the other four
- * products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4.
+ * only), and in those by KEYS: memory does not grow with the square of the length. 1 / sum of a row is a factor of its dy instead of P. S in f32 always, so
+ * that P is what the forward pass saw; the other four products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4.
  * A head's keys have their gradients beside the result, from where those of a group are summed in order: no bit depends on who did what. */
 #include "ggml-like/ops_grad.h"
 #include <math.h>
@@ -77,7 +77,8 @@ static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
     size_t key_acts = (size_t)(KEYS + TILE_TOKENS_MAX) * (QUERIES * sizeof(float) + 64), wide = (size_t)max_i64(max_i64(hd, vd), KEYS);
     size_t q = QUERIES * (size_t)hd * sizeof(float), dy = QUERIES * (size_t)vd * sizeof(float);
     size_t bytes[] = { QUERIES * STRIDE_S * sizeof(float), QUERIES * STRIDE * sizeof(float), STRIDE * sizeof(float),
-                       PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), q, dy, q, q, dy, panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts, panel_bytes((int64_t)wide) };
+                       PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), q, dy, q, q, dy,
+                       panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts, panel_bytes((int64_t)wide) };
     uint8_t *at[ARRAY_LEN(bytes)];
     size_t n = 0;
     for (int i = 0; i < ARRAY_LEN(bytes); i++) {
