@@ -130,7 +130,7 @@ TEST(train_gradients_pass_through_formats)
         struct model *m = open_tiny("llama", types[i]);
         struct trainer *t = open_trainer(m, (struct trainer_options){ .precise = true, .n_threads = 2 }, types[i]);
         stir(t, 0.1f);
-        check_direction(t, &d, 1, 1e-3, types[i]);
+        check_direction(t, &d, 4, 1e-3, types[i]); /* larger steps: activations are rounded, which is 0.1 % of a change of 1 */
         trainer_close(t);
         model_close(m);
     }
