@@ -16,6 +16,8 @@ static inline struct panel op_float_panel(void *data, enum act_form form, int64_
 }
 
 size_t op_attn_grad_bytes(int64_t head_dim_max); /* scratch */
+size_t op_score_grad_bytes(void);
+size_t op_transposed_bytes(void); /* of op_transposed: the beginning; a multiple of 64 */
 
 /* op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..16) rows of the panel; edge: room for PANEL_ROWS floats of each token */
 void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,

@@ -11,6 +11,7 @@ enum {
     QUERIES = 96, /* a multiple of every tile_tokens */
     KEYS = 256, KEYS_S = 1024,
     AHEAD = 8,    /* rows */
+    PANELS = 4,   /* of keys' columns, packed together */
     PAD = 16,     /* floats behind rows, for whole panels and so that rows do not meet in one set of the cache */
     STRIDE = KEYS + PAD, STRIDE_S = KEYS_S + PAD,
 };
@@ -74,11 +75,13 @@ static size_t keys_step(const struct head *h) { return (size_t)QUERIES * (size_t
 /* Carves the scratch, h NULL: only its size. */
 static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
 {
+    size_t cols = PANELS * (KEYS * PANEL_ROWS * sizeof(float) + 64);
     size_t key_acts = (size_t)(KEYS + TILE_TOKENS_MAX) * (QUERIES * sizeof(float) + 64), wide = (size_t)max_i64(max_i64(hd, vd), KEYS);
     size_t q = QUERIES * (size_t)hd * sizeof(float), dy = QUERIES * (size_t)vd * sizeof(float);
     size_t bytes[] = { QUERIES * STRIDE_S * sizeof(float), QUERIES * STRIDE * sizeof(float), STRIDE * sizeof(float),
                        PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), q, dy, q, q, dy,
-                       panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts, panel_bytes((int64_t)wide) };
+                       panels_of(hd) * columns_step(ACT_F32), panels_of(vd) * columns_step(ACT_F32), key_acts,
+                       panel_bytes((int64_t)wide) > cols ? panel_bytes((int64_t)wide) : cols };
     uint8_t *at[ARRAY_LEN(bytes)];
     size_t n = 0;
     for (int i = 0; i < ARRAY_LEN(bytes); i++) {
@@ -274,16 +277,18 @@ static void add_to_queries(const struct head *h, int64_t i0, int64_t m, int64_t 
     int64_t n = j1 - j0;
     struct act_panel a = acts_at(h, h->acts, h->form, n);
     fill_queries(h, &a, h->dp, STRIDE, m);
-    for (int64_t c = 0; c < h->hd; c += PANEL_ROWS) {
-        int wide = (int)min_i64(PANEL_ROWS, h->hd - c);
-        fill_columns(h, h->panel, 0, PANEL_ROWS, h->key.x + j0 * h->key.stride + c, h->key.stride, n, wide);
-        for (int64_t t = 0; t < m; t += h->nt) {
-            int tokens = (int)min_i64(h->nt, m - t);
-            int64_t nk = min_i64(n, i0 + t + tokens - j0);
-            if (nk <= 0) continue;
-            struct panel p = op_float_panel(h->panel, h->form, nk);
-            op_tile(h->k, &p, &a, t / h->nt, 0, tokens, wide, h->sum + t * h->hd + c, h->hd, true, h->edge);
-        }
+    size_t step = (size_t)(KEYS * PANEL_ROWS) * op_form_bytes(h->form) + 64;
+    for (int64_t c0 = 0; c0 < h->hd; c0 += PANELS * PANEL_ROWS) {
+        int64_t end = min_i64(c0 + PANELS * PANEL_ROWS, h->hd);
+        fill_columns(h, h->panel, step, PANEL_ROWS, h->key.x + j0 * h->key.stride + c0, h->key.stride, n, end - c0);
+        for (int64_t c = c0; c < end; c += PANEL_ROWS)
+            for (int64_t t = 0; t < m; t += h->nt) {
+                int tokens = (int)min_i64(h->nt, m - t);
+                int64_t nk = min_i64(n, i0 + t + tokens - j0);
+                if (nk <= 0) continue;
+                struct panel p = op_float_panel(h->panel + (size_t)((c - c0) / PANEL_ROWS) * step, h->form, nk);
+                op_tile(h->k, &p, &a, t / h->nt, 0, tokens, (int)min_i64(PANEL_ROWS, end - c), h->sum + t * h->hd + c, h->hd, true, h->edge);
+            }
     }
 }
 

@@ -6,9 +6,11 @@
 enum {
     T_COLS = 320,        /* columns of a matrix in a block: 20 panels */
     T_DEPTH = 512,       /* its rows of BF16, half as many floats: 320 KiB, of a second cache of 1 MiB */
+    T_TOKENS = 240,      /* all panels meet so many tokens before the next ones: they stay in that cache, too */
     T_PAD = 64,          /* bytes behind each panel: their rows are written side by side, and would meet in one set of the cache */
     AHEAD = 16,
     OUTER_TOKENS = 240,  /* rows of a result for which the other operand is packed once */
+    OUTER_PANELS = 8,    /* packed together */
 };
 
 static int64_t depth_of(enum act_form form) { return form == ACT_BF16 ? T_DEPTH : T_DEPTH / 2; }
@@ -57,11 +59,15 @@ void op_tile(const struct kernels *k, const struct panel *p, const struct act_pa
         for (int i = 0; i < n_rows; i++) y[t * stride + i] = edge[t * PANEL_ROWS + i] + (add ? y[t * stride + i] : 0.0f);
 }
 
+size_t op_transposed_bytes(void)
+{
+    return T_COLS / PANEL_ROWS * panel_step(ACT_BF16) + 2 * T_COLS * sizeof(float) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
+}
+
 size_t op_grad_bytes(int64_t head_dim_max)
 {
-    size_t edge = PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float);
-    size_t columns = T_COLS / PANEL_ROWS * panel_step(ACT_BF16) + 2 * T_COLS * sizeof(float) + edge;
-    size_t outer = (OUTER_TOKENS + TILE_TOKENS_MAX) * (T_DEPTH * sizeof(uint16_t) + T_PAD) + panel_step(ACT_BF16) + edge;
+    size_t edge = PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), columns = op_score_grad_bytes();
+    size_t outer = (OUTER_TOKENS + TILE_TOKENS_MAX) * (T_DEPTH * sizeof(uint16_t) + T_PAD) + OUTER_PANELS * panel_step(ACT_BF16) + edge;
     size_t most = columns > outer ? columns : outer, attn = op_attn_grad_bytes(head_dim_max);
     return attn > most ? attn : most;
 }
@@ -109,17 +115,18 @@ void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t
                    int64_t col, int64_t cols, float *y, int64_t stride, bool add)
 {
     enum act_form form = x->form;
-    int64_t nt = r->k->tile_tokens;
+    int64_t nt = r->k->tile_tokens, group = T_TOKENS / nt * nt;
     float *edge = (float *)((uint8_t *)r->scratch + T_COLS / PANEL_ROWS * panel_step(form)) + 2 * T_COLS;
     for (int64_t n0 = 0; n0 < n; n0 += depth_of(form)) {
         int64_t nk = min_i64(depth_of(form), n - n0);
         unpack_columns(r, w, data + (size_t)n0 * w->nb[1] + dtype_row_bytes(w->type, col), nk, cols, form, r->scratch);
-        for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
-            struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
-            for (int64_t i = 0; i < rows; i += nt)
-                op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * stride + col + c0,
-                        stride, add || n0 > 0, edge);
-        }
+        for (int64_t i0 = 0; i0 < rows; i0 += group)
+            for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
+                struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
+                for (int64_t i = i0; i < min_i64(i0 + group, rows); i += nt)
+                    op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * stride + col + c0, stride,
+                            add || n0 > 0, edge);
+            }
     }
 }
 
@@ -153,8 +160,8 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
 {
     int nt = r->k->tile_tokens;
     size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form) + T_PAD;
-    uint8_t *tiles = r->scratch, *panel = tiles + (size_t)ceil_div(OUTER_TOKENS, nt) * tile_bytes;
-    float *edge = (float *)(void *)(panel + panel_step(form));
+    uint8_t *tiles = r->scratch, *panels = tiles + (size_t)ceil_div(OUTER_TOKENS, nt) * tile_bytes;
+    float *edge = (float *)(void *)(panels + OUTER_PANELS * panel_step(form));
     for (int64_t row = 0; row < o->rows; row += depth_of(form)) {
         int64_t nk = min_i64(depth_of(form), o->rows - row);
         struct act_panel a = { .k = nk, .n_tokens = n1 - n0, .form = form, .tile_bytes = tile_bytes, .data = tiles };
@@ -162,15 +169,18 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
             const float *dy = o->dy + (row + i) * o->dy_stride + n0;
             op_columns(r->k, form, tiles, tile_bytes, nt, i, dy, i + 1 < nk ? dy + o->dy_stride : NULL, n1 - n0);
         }
-        for (int64_t c = c0; c < c1; c += PANEL_ROWS) {
-            int wide = (int)min_i64(PANEL_ROWS, c1 - c);
-            struct panel p = op_float_panel(panel, form, nk);
+        for (int64_t c = c0; c < c1; c += OUTER_PANELS * PANEL_ROWS) {
+            int64_t wide = min_i64(OUTER_PANELS * PANEL_ROWS, c1 - c);
             for (int64_t i = 0; i < nk; i += 2) {
                 const float *x = o->x + (row + i) * o->x_stride + c;
-                op_columns(r->k, form, panel, 0, PANEL_ROWS, i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
+                op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
             }
-            for (int64_t t = n0; t < n1; t += nt)
-                op_tile(r->k, &p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), wide, o->to + t * o->k + c, o->k, true, edge);
+            for (int64_t at = 0; at < wide; at += PANEL_ROWS) {
+                struct panel p = op_float_panel(panels + (size_t)(at / PANEL_ROWS) * panel_step(form), form, nk);
+                for (int64_t t = n0; t < n1; t += nt)
+                    op_tile(r->k, &p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), (int)min_i64(PANEL_ROWS, wide - at), o->to + t * o->k + c + at, o->k,
+                            true, edge);
+            }
         }
     }
 }

@@ -73,6 +73,18 @@ struct act_row op_act_row(const struct op_run *r, val q, const struct tensor *w,
 struct act_panel op_acts(const struct op_run *r, val v, int64_t k, int64_t n, enum act_form form);
 void op_fill_tile(const struct op_run *r, struct act_panel *q, int64_t tile, const float *const *x, int m);
 
+/* What OP_SCORE leaves of a chunk of the vocabulary for each row. Behind all of them, if it keeps them for the gradient (op_score_keep, before plan_finish),
+ * the terms of the sums, times the slope of the cap, as tiles of BF16. ops_score.c */
+struct score_part {
+    double sum;        /* of exp(y - max) */
+    float max, target; /* the target's logit, in the chunk that holds it */
+};
+struct score_part op_score_terms(const struct kernels *k, float *y, int64_t n, float cap); /* logits to those terms */
+void op_score_keep(struct plan *p, struct op *score);
+struct act_panel op_score_kept(const struct op_run *r, val parts, int64_t n_vocab, int64_t rows);
+/* op_tiles_part - columns at .. at + n of tiles of floats from rows SCORE_CHUNK floats apart */
+void op_tiles_part(const struct op_run *r, const struct act_panel *to, int64_t at, int64_t n, int64_t rows, const float *x);
+
 /* op_logits - of an op like OP_SCORE (sources: matrix, activations, input): rows first .. first + n (at most SCORE_CHUNK) of the vocabulary for all rows of
  * the input, row t at y + t * SCORE_CHUNK. Always the same bits. ops_score.c */
 void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64_t n, float *y);

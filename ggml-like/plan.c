@@ -62,6 +62,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
     [OP_ATTN_GRAD] = { "attention_grad", op_run_attn_grad, false },
     [OP_SCORE_GRAD] = { "score_grad", op_run_score_grad, false },
+    [OP_SCORE_TARGETS] = { "score_targets", op_run_score_targets, false },
     [OP_ROUTE_GRAD] = { "route_grad", op_run_route_grad, false },
     [OP_MOE_SPREAD] = { "moe_spread", op_run_moe_spread, false, true },
     [OP_MOE_WEIGHT_GRAD] = { "moe_weight_grad", op_run_moe_weight_grad, false, true },
@@ -498,7 +499,6 @@ size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_
 size_t plan_grad_bytes(int64_t head_dim_max)
 {
     size_t a = plan_thread_bytes(head_dim_max), b = op_grad_bytes(head_dim_max);
-    a += SCORE_CHUNK * sizeof(float); /* a row beside what scores use */
     return ((a > b ? a : b) + 4095) & ~(size_t)4095;
 }
 

@@ -19,7 +19,7 @@ enum op_kind {
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
     OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_DROPOUT,
     OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
-    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD,
+    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_SCORE_TARGETS,
     OP_ROUTE_GRAD, OP_MOE_SPREAD, OP_MOE_WEIGHT_GRAD, OP_MOE_MATMUL_T, OP_MOE_OUTER,
     OP_CONV_GRAD, OP_CONV_OUTER, OP_HEAD_MATMUL_T, OP_HEAD_OUTER, OP_DELTA_GRAD, OP_KINDS
 };
@@ -73,7 +73,7 @@ union op_arg {
     struct { int32_t n_expert, n_used; } moe;
     struct { bool plain; } pairs;                           /* without the weights of the choice */
     struct { float scale, floor; } factor;
-    struct { int64_t n_vocab; float scale, cap; int64_t first, n; bool floats; } score; /* scale, cap: of the logits, 0 = none; a part of the vocabulary */
+    struct { int64_t n_vocab; float scale, cap; int64_t first, n; bool floats, keep; } score; /* scale, cap: of logits, 0 = none; a part of the vocabulary */
     struct { int32_t n_head, form; } head;                  /* form: enum act_form (kernels.h) */
     struct { int32_t form; } acts;
     struct { float rate; uint32_t draw; } dropout;
@@ -122,6 +122,7 @@ struct plan {
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     float dropout;         /* of what low-rank parts of a matmul read, for training; 0: none */
     uint32_t draws;        /* numbers the masks of dropout; plan_reset leaves it alone */
+    size_t score_room;     /* bytes that a score may keep for its gradient, which otherwise computes them once more */
     bool observe;          /* matmuls keep their float input alive for the observer; weights without a name are not shown */
 };
 

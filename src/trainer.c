@@ -315,7 +315,9 @@ static status record_head(struct trainer *t, struct part *p, int64_t rows, bool 
 /* Blocks of their own for layers from the last on, while `memory` has room; the others share one. */
 static status give_blocks(struct trainer *t, const struct shape *s, bool back, struct err *e)
 {
-    size_t left = t->memory, scratch = max_size(t->embed.plan.bytes, max_size(t->head.plan.bytes, t->tail.plan.bytes)), held = 0;
+    size_t heads = (size_t)head_blocks(s->n_out) * max_size(t->head.plan.held_bytes, t->tail.plan.held_bytes);
+    size_t scratch = max_size(t->embed.plan.bytes, max_size(t->head.plan.bytes, t->tail.plan.bytes)), held = 0;
+    size_t left = heads < t->memory ? t->memory - heads : 0;
     bool room = back;
     t->n_kept = 0;
     for (int il = (int)t->m->hp.n_layer - 1; il >= 0; il--) {
@@ -334,7 +336,7 @@ static status give_blocks(struct trainer *t, const struct shape *s, bool back, s
     TRY(room_for(&t->scratch, scratch, e));
     TRY(room_for(&t->held, held, e));
     TRY(room_for(&t->embed.held, t->embed.plan.held_bytes, e));
-    return room_for(&t->head.held, (size_t)head_blocks(s->n_out) * max_size(t->head.plan.held_bytes, t->tail.plan.held_bytes), e);
+    return room_for(&t->head.held, heads, e);
 }
 
 static status record(struct trainer *t, const struct shape *s, bool base, bool back, struct err *e)
@@ -344,6 +346,8 @@ static status record(struct trainer *t, const struct shape *s, bool base, bool b
     TRY(record_embed(t, s, back, e));
     for (int il = 0; il < t->m->hp.n_layer; il++) TRY(record_layer(t, il, s, base, back, e));
     int64_t rows = head_rows(s->n_out);
+    size_t room = t->memory / 4 / (size_t)max_i64(1, head_blocks(s->n_out)); /* saves three times as much time a byte as what layers keep */
+    t->head.plan.score_room = t->tail.plan.score_room = room;
     TRY(record_head(t, &t->head, rows, base, back, e));
     TRY(record_head(t, &t->tail, s->n_out - (head_blocks(s->n_out) - 1) * rows, base, back, e));
     TRY(give_blocks(t, s, back, e));

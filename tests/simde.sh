@@ -25,4 +25,4 @@ if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o "$build"/*/*/i
     echo "simde.sh: AVX-512 or VNNI instructions are left" >&2
     exit 1
 fi
-exec "$build/test" kernels_matmul kernels_vec quant_search
+exec "$build/test" kernels_matmul kernels_vec quant_search grad_ops

@@ -127,6 +127,26 @@ static void check_columns(struct bench *b)
 }
 TEST(columns_become_pairs) { each_level(check_columns); }
 
+static void check_scaled_tile(struct bench *b)
+{
+    enum { N = 37, ROOM = N * TILE_TOKENS_MAX * 2 };
+    static uint16_t x[ROOM], got[ROOM + 8], want[ROOM + 8];
+    float f[TILE_TOKENS_MAX];
+    struct kernels plain;
+    kernels_init(&plain, 0);
+    plain.tile_tokens = b->k.tile_tokens;
+    uint64_t seed = 3;
+    for (int i = 0; i < ROOM; i++) x[i] = f32_to_bf16(test_randn(&seed));
+    fill(f, TILE_TOKENS_MAX, 4);
+    for (int n = 0; n <= N; n++) {
+        memset(got, 0x5a, sizeof got), memset(want, 0x5a, sizeof want);
+        b->k.scale_tile_bf16(&b->k, got, x, f, n);
+        plain.scale_tile_bf16(&plain, want, x, f, n);
+        CHECK_MSG(!memcmp(got, want, sizeof got), "%s: %d pairs of each token differ", b->level, n);
+    }
+}
+TEST(tiles_times_factors) { each_level(check_scaled_tile); }
+
 static void check_mul_sub(struct bench *b)
 {
     enum { N = 70 };
@@ -429,6 +449,7 @@ static void score_reference(const struct score_case *c, const float *w, const fl
     free(y), free(bend);
 }
 
+/* What a score keeps for its gradient changes no bit. */
 static void check_score(struct bench *b, const struct score_case *c)
 {
     struct tensor w;
@@ -446,14 +467,16 @@ static void check_score(struct bench *b, const struct score_case *c)
     for (int64_t t = 0; t < c->rows; t++) target[t] = (int32_t)(t * 7919 % c->n_vocab);
     if (c->rows > 1) weight[c->rows / 2] = 0;
     score_reference(c, floats, x, target, weight, want);
-    for (int threads = 1; threads <= THREADS; threads++) {
+    for (int i = 0; i < 2 * THREADS; i++) {
+        int threads = i / 2 + 1;
         bench_open(b, c->rows);
+        b->p.score_room = i % 2 ? (size_t)1 << 24 : 0;
         (void)op_score(&b->p, plan_weight(&b->p, &w), input(&b->p, c->k, c->rows, x), c->n_vocab, c->scale, c->cap);
         val dx = op_score_grad(&b->p, &b->p.op[b->p.n_op - 2], VAL_NONE);
         plan_keep(&b->p, dx);
         struct batch batch = { .n_rows = c->rows, .n_out = c->rows, .target = target, .weight = weight };
-        bench_run(b, &batch, threads, dx, threads > 1 ? again : got);
-        CHECK_MSG(threads == 1 || !memcmp(got, again, (size_t)n * sizeof *got), "%s: %d threads change bits", b->level, threads);
+        bench_run(b, &batch, threads, dx, i > 0 ? again : got);
+        CHECK_MSG(i == 0 || !memcmp(got, again, (size_t)n * sizeof *got), "%s: %d threads or what is kept change bits", b->level, threads);
         plan_free(&b->p);
     }
     check_close(b, c->type, got, want, c->rows, c->k, 0, c->k, is_bf16(b) ? 5e-3 : 1e-5);
@@ -472,6 +495,6 @@ static void check_scores(struct bench *b)
 }
 TEST(score_gradients_are_those_of_the_formula) { each_level(check_scores); }
 
-SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(products_of_differences), T(matmul_t_reads_every_format),
-      T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss),
+SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(products_of_differences), T(tiles_times_factors),
+      T(matmul_t_reads_every_format), T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss),
       T(attention_gradients_are_those_of_the_formula), T(score_gradients_are_those_of_the_formula));

@@ -78,18 +78,42 @@ static void panel_bf16(const struct kernels *k, struct panel *p, const struct dt
     }
 }
 
-/* The rounded halves come one behind the other; one permutation makes pairs of them. */
+/* Rounded halves, one behind the other, to pairs */
+INLINE __m512i pairs_of(__m512 high, __m512 low)
+{
+    __m512i order = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a,
+                                      0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+    return _mm512_permutexvar_epi16(order, rounded(high, low));
+}
+
 static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n)
 {
-    __m512i pairs = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a,
-                                      0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
     __mmask16 all = (__mmask16)((1u << width) - 1);
     for (; n > 0; n -= width, a += width, to += step) {
         __mmask16 in = n < width ? (__mmask16)((1u << n) - 1) : all;
         __m512 low = _mm512_maskz_loadu_ps(in, a), high = b ? _mm512_maskz_loadu_ps(in, b) : _mm512_setzero_ps();
-        _mm512_mask_storeu_epi32(to, all, _mm512_permutexvar_epi16(pairs, rounded(high, low)));
+        _mm512_mask_storeu_ps(to, all, _mm512_castsi512_ps(pairs_of(high, low)));
         if (b) b += width;
     }
+}
+
+/* Three registers hold four times 12 pairs, what is left is the beginning of that. */
+static void scale_tile_bf16(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n)
+{
+    enum { VECTORS = 3, LANES = 16 };
+    float of[VECTORS * LANES];
+    assert(k->tile_tokens == NT);
+    for (int i = 0; i < VECTORS * LANES; i++) of[i] = f[i % NT];
+    for (int64_t left = n * NT; left > 0; left -= VECTORS * LANES)
+UNROLL
+        for (int v = 0; v < VECTORS; v++, x += PAIR * LANES, to += PAIR * LANES) {
+            int64_t here = left - v * LANES;
+            __mmask16 in = here >= LANES ? 0xffff : here > 0 ? (__mmask16)((1u << here) - 1) : 0;
+            __m512i pair = _mm512_castps_si512(_mm512_maskz_loadu_ps(in, x));
+            __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)), high = _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(-65536)));
+            __m512 by = load_ps(of + v * LANES);
+            _mm512_mask_storeu_ps(to, in, _mm512_castsi512_ps(pairs_of(_mm512_mul_ps(high, by), _mm512_mul_ps(low, by))));
+        }
 }
 
 /* ---- activations ---- */
@@ -186,6 +210,7 @@ void kernels_init_avx512bf16(struct kernels *k)
     k->has_bf16 = true;
     k->panel_bf16 = panel_bf16;
     k->columns_bf16 = columns_bf16;
+    k->scale_tile_bf16 = scale_tile_bf16;
     k->pack_tile_bf16 = pack_tile_bf16;
     k->tile_bf16 = tile_bf16;
 }

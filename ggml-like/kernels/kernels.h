@@ -257,6 +257,8 @@ struct kernels {
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
      * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
     void (*columns_bf16)(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n);
+    /* n times tile_tokens pairs, times their token's factor: to[(i * tile_tokens + t) * 2 + j] = x[..] * f[t], rounded to BF16. to may be x */
+    void (*scale_tile_bf16)(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n);
 };
 
 /* n weights (a multiple of block_len), bit for bit those of dtype_to_f32: of all formats at the speed of vectors */
