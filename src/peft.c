@@ -154,10 +154,9 @@ static char part_of(const char *name, char *module, size_t cap)
     static const struct { const char *mark; char part; } marks[] = {
         { ".lora_A", 'a' }, { ".lora_B", 'b' }, { ".lora_embedding_A", 'A' }, { ".lora_embedding_B", 'B' },
     };
-    static const char own[] = ".base_layer.weight";
+    static const char own[] = ".base_layer."; /* weight or bias */
     if (!strncmp(name, prefix, strlen(prefix))) name += strlen(prefix);
-    size_t len = strlen(name);
-    if (len > strlen(own) && !strcmp(name + len - strlen(own), own) && !strstr(name, ".lora_")) return '=';
+    if (strstr(name, own) && !strstr(name, ".lora_")) return '=';
     for (int i = 0; i < ARRAY_LEN(marks); i++) {
         const char *at = strstr(name, marks[i].mark), *end = at ? at + strlen(marks[i].mark) : NULL;
         if (!at || (*end && *end != '.') || snprintf(module, cap, "%.*s", (int)(at - name), name) >= (int)cap) continue;
@@ -423,7 +422,8 @@ static status build_one(struct reading *x, const struct weight_row *r, int il, s
     d->t = (struct adapter_tensor){ .base = arena_strdup(&x->arena, base, strlen(base)), .n_mat = w->ne[2] };
     d->t.in = flipped ? w->ne[1] : w->ne[0], d->t.out = flipped ? w->ne[0] : w->ne[1];
     if (!d->t.base) return err_oom(e, base, sizeof base);
-    if (any && !each && w->ne[2] > 1)
+    const struct weight_import *own = hf_own(x->m->arch, r->id);
+    if (any && !each && w->ne[2] > 1 && !(own && own->load && !own->row))
         return err_set(e, ERR_FORMAT, "%s: %.60s: an adapter of all experts in one matrix is not supported", path_base(x->path), w->name);
     return any ? from_modules(x, d, r, il, e) : from_stack(x, d, r, il, stack, e);
 }

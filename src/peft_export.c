@@ -55,11 +55,15 @@ struct export_peft {
 
 /* ---- modules ---- */
 
-static bool module_name(const struct weight_row *r, int il, int64_t expert, char *out, size_t cap)
+/* Where an architecture is the language part of vision models, its modules lie one level deeper there. */
+static bool module_name(const struct model *m, const struct weight_row *r, int il, int64_t expert, char *out, size_t cap)
 {
-    static const char weight[] = ".weight";
+    static const char weight[] = ".weight", whole[] = "model.", part[] = "model.language_model.";
     size_t n = strcspn(r->hf, "|"), w = strlen(weight);
-    return n > w && !memcmp(r->hf + n - w, weight, w) && hf_expand(r->hf, n - w, il, expert, out, cap);
+    char name[NAME_CAP];
+    bool deeper = m->arch->hf && m->arch->hf[0] && strstr(m->arch->hf[0], "ForConditionalGeneration") && !strncmp(r->hf, whole, strlen(whole));
+    if (n <= w || memcmp(r->hf + n - w, weight, w) || !hf_expand(r->hf, n - w, il, expert, name, sizeof name)) return false;
+    return snprintf(out, cap, "%s%s", deeper ? part : "", name + (deeper ? strlen(whole) : 0)) < (int)cap;
 }
 
 static status refuse(const struct export_peft *x, const struct weight_row *r, const struct tensor *w, struct err *e)
@@ -78,7 +82,7 @@ static status add_part(struct export_peft *x, const struct weight_row *r, int il
     const struct tensor *w = model_weight(x->m, il, r->id);
     char name[NAME_CAP];
     bool flipped = r->id == W_EMBD;
-    if (!module_name(r, il, expert, name, sizeof name)) return err_set(e, ERR_FORMAT, "%s: its name in a checkpoint is not known", w->name);
+    if (!module_name(x->m, r, il, expert, name, sizeof name)) return err_set(e, ERR_FORMAT, "%s: its name in a checkpoint is not known", w->name);
     struct module *m = NULL;
     for (int64_t i = x->layer0; i < x->n && !m; i++) m = strcmp(x->module[i].name, name) ? NULL : &x->module[i];
     if (!m) {
@@ -98,6 +102,7 @@ static status add_part(struct export_peft *x, const struct weight_row *r, int il
 static status list_modules(struct export_peft *x, struct err *e)
 {
     int64_t most = 0;
+    bool one_by_one = false;
     for (int64_t i = 0; i < x->ad->n_pairs; i++) most += x->ad->pair[i].a.ne[2];
     x->module = arena_zalloc(&x->arena, (size_t)most, sizeof *x->module);
     if (!x->module) return err_oom(e, x->ad->name, (size_t)most * sizeof *x->module);
@@ -108,6 +113,9 @@ static status list_modules(struct export_peft *x, struct err *e)
             const struct lora_pair *p = w ? adapter_pair(x->ad, il, r->id) : NULL;
             if (!p) continue;
             TRY(refuse(x, r, w, e));
+            if (w->ne[2] > 1 && !one_by_one && x->o->warn)
+                x->o->warn(x->o->ctx, "experts are written one by one, as in transformers 4; with transformers 5 PEFT reads that for Mixtral and Qwen3-MoE");
+            one_by_one |= w->ne[2] > 1;
             for (int64_t k = 0; k < w->ne[2]; k++) TRY(add_part(x, r, il, k, p, e));
         }
     }
@@ -238,7 +246,7 @@ static void count_leaves(struct export_peft *x)
         for (const struct weight_row *r = x->m->arch->weights; r->gguf; r++) {
             const struct tensor *w = (r->id >= W_LAYER_COUNT) == (il < 0) ? model_weight(x->m, il, r->id) : NULL;
             bool vector = r->ne1 == DIM_1 || r->flags & WEIGHT_VECTOR;
-            if (!w || !r->hf || vector || !is_first_of_source(x->m, r, il) || !module_name(r, il, 0, name, sizeof name)) continue;
+            if (!w || !r->hf || vector || !is_first_of_source(x->m, r, il) || !module_name(x->m, r, il, 0, name, sizeof name)) continue;
             struct leaf *l = find_leaf(x, name);
             if (l) l->in_model += w->ne[2];
             else x->paths = true;
