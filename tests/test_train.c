@@ -1,9 +1,11 @@
 /* test_train - gradients of whole models against differences of their losses, for adapters on bases of many formats and for all weights; the same bits whatever
  * is kept, packed together or shared among threads; AdamW against its formula in double; rates; plain errors. */
+#include "ggml-like/file.h"
 #include "ggml-like/pool.h"
 #include "src/cuanto.h"
 #include "tests/test.h"
 #include "tests/tiny.h"
+#include "tools/train_state.h"
 
 enum { SEQS = 3, ROWS = 96, N_LAYER = 3 };
 static const int64_t lens[SEQS] = { 17, 40, 23 };
@@ -328,6 +330,60 @@ TEST(train_rates_rise_and_fall)
     CHECK(schedule_rate(&s, 110) == 1.0f);
 }
 
+/* ---- states ---- */
+
+enum { NUMBERS = 5 };
+
+static void put_file(const char *path, const char *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
+}
+
+static status load(const char *path, struct err *e)
+{
+    float w[3][NUMBERS];
+    struct train_state s = { .job = "a: 1\nb: 2", .n = NUMBERS, .w = w[0], .m = w[1], .v = w[2] };
+    *e = (struct err){ 0 };
+    status st = train_state_load(&s, path, e);
+    train_state_close(&s);
+    return st;
+}
+
+TEST(train_states_are_whole_or_refused)
+{
+    struct err e = { 0 };
+    float w[3][NUMBERS] = { { 1, 2, 3 } };
+    const char *path = test_tmp("train.state");
+    struct train_state s = { .job = "a: 1\nb: 2", .n = NUMBERS, .w = w[0], .m = w[1], .v = w[2] };
+    for (s.step = 0; s.step < 3; s.step++) CHECK(train_state_add(&s, &(struct train_point){ .step = s.step + 1 }, &e) == OK);
+    CHECK(train_state_save(&s, path, &e) == OK && load(path, &e) == OK);
+    char *bytes;
+    size_t n;
+    CHECK(file_text(path, 1 << 20, &bytes, &n, &e) == OK);
+    for (size_t i = 0; i <= n; i++) { /* each byte changed; then one more */
+        bytes[i] ^= 0x20;
+        put_file(path, bytes, n + (i == n));
+        CHECK_MSG(load(path, &e) != OK && e.text[0], "byte %zu of %zu", i, n);
+        bytes[i] ^= 0x20;
+        put_file(path, bytes, i < n ? i : n);
+        CHECK_MSG((load(path, &e) == OK) == (i == n), "%zu of %zu bytes", i, n);
+    }
+    mem_free(bytes);
+    /* with a checksum that fits */
+    const int64_t steps[] = { -1, 2, 4, INT64_MAX };
+    for (int i = 0; i < ARRAY_LEN(steps); i++) {
+        s.step = steps[i];
+        CHECK(train_state_save(&s, path, &e) == OK && load(path, &e) == ERR_FORMAT && strstr(e.text, "rows of history"));
+    }
+    s.step = 3, s.row[1].step = 7;
+    CHECK(train_state_save(&s, path, &e) == OK && load(path, &e) == ERR_FORMAT && strstr(e.text, "row 2 of the history is of step 7"));
+    s.row[1].step = 2, s.job = "a: 1\nb: 3";
+    CHECK(train_state_save(&s, path, &e) == OK && load(path, &e) == ERR_USAGE && strstr(e.text, "\"b: 3\", here it is \"b: 2\""));
+    train_state_close(&s);
+}
+
 SUITE(train, T(train_gradients_are_the_slope_of_the_loss), T(train_gradients_pass_through_formats), T(train_all_weights_have_gradients),
       T(train_bits_do_not_depend_on_memory_and_threads), T(train_packed_samples_do_not_see_each_other), T(train_begins_as_the_base_and_uses_what_engines_use),
-      T(train_rejects_what_it_cannot_train), T(train_adamw_follows_its_formula), T(train_rates_rise_and_fall));
+      T(train_rejects_what_it_cannot_train), T(train_adamw_follows_its_formula), T(train_rates_rise_and_fall),
+      T(train_states_are_whole_or_refused));

@@ -117,11 +117,17 @@ static status read_rows(struct train_state *s, struct reader *r, const struct he
         return err_set(e, ERR_FORMAT, "%s: %lld rows of %lld bytes of history, the file has %zu", r->path, (long long)h->n_rows,
                        (long long)h->row_bytes, r->f->size);
     train_state_close(s);
+    if (h->step != h->n_rows) /* a row for each step */
+        return err_set(e, ERR_FORMAT, "%s: step %lld, but %lld rows of history", r->path, (long long)h->step, (long long)h->n_rows);
     s->row = mem_calloc((size_t)h->n_rows + 1, sizeof *s->row);
     if (!s->row) return err_oom(e, r->path, (size_t)h->n_rows * sizeof *s->row);
     s->n_rows = h->n_rows;
     s->most_rows = h->n_rows + 1;
-    return take(r, s->row, (size_t)h->n_rows * sizeof *s->row, "its history", e);
+    TRY(take(r, s->row, (size_t)h->n_rows * sizeof *s->row, "its history", e));
+    for (int64_t i = 0; i < s->n_rows; i++)
+        if (s->row[i].step != i + 1)
+            return err_set(e, ERR_FORMAT, "%s: row %lld of the history is of step %lld", r->path, (long long)i + 1, (long long)s->row[i].step);
+    return OK;
 }
 
 static status read_all(struct train_state *s, struct reader *r, struct err *e)
@@ -141,6 +147,7 @@ static status read_all(struct train_state *s, struct reader *r, struct err *e)
     TRY(take(r, &want, sizeof want, "its checksum", e));
     if (sum != want)
         return err_set(e, ERR_FORMAT, "%s: checksum is %016llx, its bytes give %016llx", r->path, (unsigned long long)want, (unsigned long long)sum);
+    if (r->at != r->f->size) return err_set(e, ERR_FORMAT, "%s: %zu bytes behind its checksum", r->path, r->f->size - r->at);
     s->step = h.step;
     s->best = h.best;
     s->best_step = h.best_step;
