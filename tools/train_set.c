@@ -105,9 +105,10 @@ static status put_ids(struct reader *r, const int32_t *ids, int64_t n, struct er
     return OK;
 }
 
-static void all_learnt(float *w, const int32_t *ids, int64_t n, int32_t bos)
+/* BOS too where it is no beginning: in many vocabularies it opens every turn, or ends texts. */
+static void all_learnt(float *w, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) w[i] = i > 0 && ids[i] != bos;
+    for (int64_t i = 0; i < n; i++) w[i] = i > 0;
 }
 
 static status add_chat(struct reader *r, const struct train_row *row, int64_t line, bool *left_out, struct err *e)
@@ -124,7 +125,7 @@ static status add_chat(struct reader *r, const struct train_row *row, int64_t li
     TRY(put_ids(r, p->ids, p->n_ids, e));
     float *w = r->s->weight + r->s->n_tokens;
     x.n = p->n_ids, x.bos = x.n > 0 && p->ids[0] == tokenizer_bos(r->tok);
-    if (r->o->loss == TRAIN_ALL) all_learnt(w, p->ids, x.n, tokenizer_bos(r->tok));
+    if (r->o->loss == TRAIN_ALL) all_learnt(w, x.n);
     else TRY(train_mask_tokens(m, first, row->on, w, e));
     count_turns(r, row, r->o->loss == TRAIN_ALL ? 0 : first, &x, w, x.n);
     return add_sample(r, x, left_out, e);
@@ -152,7 +153,7 @@ static status add_joined(struct reader *r, const struct train_row *row, int64_t 
     int32_t *ids = r->s->token + r->s->n_tokens;
     float *w = r->s->weight + r->s->n_tokens;
     x.n = p->n_ids, x.bos = x.n > 0 && ids[0] == tokenizer_bos(r->tok);
-    if (r->o->loss == TRAIN_ALL) all_learnt(w, ids, x.n, tokenizer_bos(r->tok));
+    if (r->o->loss == TRAIN_ALL) all_learnt(w, x.n);
     else TRY(train_mask_tokens(&r->mask, 0, NULL, w, e));
     if (eos >= 0) ids[x.n] = eos, w[x.n] = 1, x.n++, x.n_ended = r->o->n_ctx <= 0 || x.n <= r->o->n_ctx;
     return add_sample(r, x, left_out, e);
@@ -327,8 +328,9 @@ static status read_plain(struct reader *r, struct rows *rows, struct err *e)
     if (n > 0 && rows->text[n - 1] == '\n') n--;
     status st = check_utf8(rows->text, n, &line, &why);
     if (st == OK && n == 0) st = err_set(&why, ERR_FORMAT, "the file is empty");
-    if (st == OK) st = add_text(r, rows->text, n, 1, e);
-    else st = note_fault(r, line, &why, e);
+    int64_t samples = r->s->n_samples, tokens = r->s->n_tokens;
+    if (st == OK && (st = add_text(r, rows->text, n, 1, &why)) != OK) r->s->n_samples = samples, r->s->n_tokens = tokens, line = 1;
+    if (st != OK) st = note_fault(r, line, &why, e);
     r->file->n_rows = 1;
     return st;
 }
