@@ -3,6 +3,7 @@
 #include <math.h>
 #include <regex.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "ggml-like/kernels/kernels.h"
@@ -300,14 +301,17 @@ static void tell(void *ctx, const struct train_loop *l, const struct train_point
     if (due && say_samples(j, &e) != OK) fprintf(stderr, "cuanto: sample: %s\n", e.text);
 }
 
-static void warn(void *ctx, const char *text) { fprintf(stderr, "cuanto: not saved: %s; the run goes on\n", text); }
+static void warn(void *ctx, const char *text) { fprintf(stderr, "cuanto: not saved: %s; going on\n", text); }
 
 /* ---- set-up ---- */
 
 static status write_result(void *ctx, const struct train_loop *l, const char *path, struct err *e)
 {
     struct job *j = ctx;
-    struct train_facts f = { j->model_sha, j->data_sha, j->text, l->state.step, l->seed, l->state.best };
+    const struct train_state *s = &l->state;
+    bool last = s->n_rows > 0 && s->row[s->n_rows - 1].step == s->step; /* not yet while the best is written */
+    double valid = s->best_step == s->step ? s->best : last ? s->row[s->n_rows - 1].valid : (double)NAN;
+    struct train_facts f = { j->model_sha, j->data_sha, j->text, s->step, l->seed, valid };
     return j->c->train.full ? train_write_model(path, j->m, j->t, &f, e) : train_write_adapter(path, j->m, j->t, &f, e);
 }
 
@@ -370,7 +374,7 @@ static void set_loop(struct job *j)
     l->ctx = j;
 }
 
-/* All that decides a number of the run, a line each: what must be the same to go on. */
+/* All that decides a number of the run, a line each, but the CPU: what must be the same to go on. */
 static void describe(struct job *j)
 {
     const struct cli *c = j->c;
@@ -389,6 +393,28 @@ static void describe(struct job *j)
     for (int i = 0; i < c->train.n_target && n < sizeof j->text; i++) n += (size_t)snprintf(j->text + n, sizeof j->text - n, " %s", c->train.target[i]);
 }
 
+/* Nothing that is read is written over, nor are two results one file. */
+static status check_outputs(struct job *j, const char **other, struct err *e)
+{
+    const struct cli *c = j->c;
+    int n = 0;
+    char path[4200];
+    train_loop_aside(c->output, -1, path, sizeof path);
+    const struct { const char *what, *path; } out[] = { { "-o", c->output }, { "-o", j->state_path }, { "-o", path }, { "--log", c->train.log },
+                                                        { "--plot", c->train.plot }, { "--optimizer-file", c->train.optimizer_file } };
+    for (int i = 0; i < c->n_args; i++) other[n++] = c->args[i];
+    other[n++] = j->model_path, other[n++] = c->train.valid, other[n++] = c->template_name;
+    for (int i = 0; i < ARRAY_LEN(out); other[n++] = out[i++].path) TRY(output_apart(out[i].what, out[i].path, other, n, e));
+    for (int i = 0; i < n - ARRAY_LEN(out) && c->train.keep > 0; i++) {
+        char *step = other[i] ? strstr(path_base(other[i]), ".step-") : NULL;
+        if (!step) continue;
+        train_loop_aside(c->output, strtoll(step + 6, NULL, 10), path, sizeof path);
+        TRY(output_apart("--keep", path, &other[i], 1, e));
+    }
+    TRY(output_check("-o", c->output, NULL, 0, e));
+    return output_check("--plot", c->train.plot, NULL, 0, e);
+}
+
 static status check_words(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
@@ -398,11 +424,12 @@ static status check_words(struct job *j, struct err *e)
     if (c->train.full && c->train.n_sample) return err_set(e, ERR_USAGE, "--sample needs an adapter; not with --full");
     if (c->preview > 0 || c->dry_run) return OK;
     if (!c->output) return err_set(e, ERR_USAGE, "-o FILE is missing: where the %s goes", c->train.full ? "model" : "adapter");
-    const char *others[20] = { j->model_path, c->train.valid };
-    int n = 2;
-    for (int i = 0; i < c->n_args && n < ARRAY_LEN(others); i++) others[n++] = c->args[i];
-    TRY(output_check("-o", c->output, others, n, e));
-    snprintf(j->state_path, sizeof j->state_path, "%s.state", c->output);
+    if (c->train.keep > 0 && c->train.save_every == 0) return err_set(e, ERR_USAGE, "--keep needs --save-every: of saves by time there is no N-th last");
+    if (snprintf(j->state_path, sizeof j->state_path, "%s.state", c->output) >= 4096) return err_set(e, ERR_USAGE, "-o: the path is too long");
+    const char **other = mem_calloc((size_t)c->n_args + 16, sizeof *other);
+    status st = other ? check_outputs(j, other, e) : err_oom(e, "paths", (size_t)c->n_args);
+    mem_free(other);
+    TRY(st);
     if (!c->resume && !c->overwrite && access(j->state_path, F_OK) == 0)
         return err_set(e, ERR_USAGE, "%s is there: an unfinished or finished run; --resume goes on with it, --overwrite begins anew", j->state_path);
     return OK;
@@ -477,7 +504,7 @@ static status preview(const struct job *j, struct err *e)
 
 static void release(struct job *j)
 {
-    if (j->log) fclose(j->log);
+    if (j->log && (ferror(j->log) | fclose(j->log))) fprintf(stderr, "cuanto: %s: rows are missing, it could not be written\n", j->c->train.log);
     engine_close(j->engine);
     train_loop_close(&j->l);
     trainer_close(j->t);
@@ -527,7 +554,7 @@ OPT_GROUP(adapter_group, "Adapter",
       .help = "with --dpo: how strongly the model without adapter holds back" });
 OPT_GROUP(run_group, "Training",
     { "output", "-o", OPT_STR, OPT_AT(output), .value = "FILE", .help = "the adapter (GGUF); FILE.state beside it is for --resume" },
-    { "resume", NULL, OPT_FLAG, OPT_AT(resume), .help = "go on where FILE.state stands: the same result as without a break" },
+    { "resume", NULL, OPT_FLAG, OPT_AT(resume), .help = "go on where FILE.state stands: on a CPU of this kind the result is that of a run without a break" },
     { "overwrite", "-y", OPT_FLAG, OPT_AT(overwrite), .help = "begin anew though there is a FILE.state" },
     { "dry-run", NULL, OPT_FLAG, OPT_AT(dry_run), .help = "check the data, say what would happen" },
     { "epochs", NULL, OPT_FLOAT, T(epochs), .value = "X", .def = "3", .lo = 1e-6, .hi = 1e6, .help = "times that all samples are seen" },
@@ -557,7 +584,7 @@ OPT_GROUP(watch_group, "Watching and saving",
     { "save-every", "--save-steps", OPT_INT, T(save_every), .value = "N", .hi = 1e9, .help = "steps between saves; 0: by time only" },
     { "save-minutes", NULL, OPT_FLOAT, T(save_minutes), .value = "X", .def = "5", .hi = 1e6, .help = "minutes between saves; 0: by steps only" },
     { "keep", "--save-total-limit", OPT_INT, T(keep), .value = "K", .hi = 1000,
-      .help = "adapters of the last K saves that stay, as FILE.step-N.gguf" },
+      .help = "adapters of the last K saves by --save-every that stay, as FILE.step-N.gguf" },
     { "log", NULL, OPT_STR, T(log), .value = "FILE", .help = "every step, as JSON lines, or CSV if it ends in .csv" },
     { "plot", NULL, OPT_STR, T(plot), .value = "FILE", .help = "the losses as a picture (SVG)" },
     { "sample", NULL, OPT_LIST, T(sample), T(n_sample), 8, .value = "TEXT", .help = "ask the model this before and while it learns, repeatable" },

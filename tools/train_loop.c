@@ -232,28 +232,28 @@ static status one_step(struct train_loop *l, struct train_point *r, struct err *
 
 /* ---- checkpoints ---- */
 
-/* OUT.gguf -> OUT.step-120.gguf, or OUT.best.gguf for step -1. */
-static void aside(const struct train_loop *l, int64_t step, char *path, size_t cap)
+void train_loop_aside(const char *out, int64_t step, char *path, size_t cap)
 {
     char what[40] = "best";
-    size_t n = strlen(l->out);
-    if (n > 5 && !strcmp(l->out + n - 5, ".gguf")) n -= 5;
+    size_t n = strlen(out);
+    if (n > 5 && !strcmp(out + n - 5, ".gguf")) n -= 5;
     if (step >= 0) snprintf(what, sizeof what, "step-%lld", (long long)step);
-    snprintf(path, cap, "%.*s.%s.gguf", (int)n, l->out, what);
+    snprintf(path, cap, "%.*s.%s.gguf", (int)n, out, what);
 }
 
-/* The old state stays until the new one is complete. The state, and with `keep` the adapter of this step; the one that is no longer among the last goes. */
+/* The old state stays until the new one is complete. The state, and with `keep` the adapter of this step if saves by steps fall on it; the one that is no
+ * longer among the last goes. */
 static status save(struct train_loop *l, struct err *e)
 {
     char path[4200];
     l->saved_at = now_seconds();
     TRY(train_state_save(&l->state, l->state_path, e));
-    if (l->keep == 0) return OK;
-    aside(l, l->state.step, path, sizeof path);
+    if (l->keep == 0 || l->save_every == 0 || l->state.step % l->save_every != 0) return OK;
+    train_loop_aside(l->out, l->state.step, path, sizeof path);
     TRY(l->write(l->ctx, l, path, e));
     int64_t old = l->state.step - l->keep * l->save_every;
-    if (l->save_every == 0 || old <= 0) return OK;
-    aside(l, old, path, sizeof path);
+    if (old <= 0) return OK;
+    train_loop_aside(l->out, old, path, sizeof path);
     unlink(path);
     return OK;
 }
@@ -266,7 +266,7 @@ static status measure(struct train_loop *l, struct train_point *r, struct err *e
     struct err why = { 0 };
     l->state.best = r->valid;
     l->state.best_step = r->step;
-    aside(l, -1, path, sizeof path);
+    train_loop_aside(l->out, -1, path, sizeof path);
     if (l->write(l->ctx, l, path, &why) != OK) l->warn(l->ctx, why.text);
     return OK;
 }
@@ -278,9 +278,8 @@ static status after_step(struct train_loop *l, struct train_point *r, struct err
     TRY(train_state_add(&l->state, r, e));
     l->tell(l->ctx, l, r);
     bool due = (l->save_every > 0 && r->step % l->save_every == 0) || (l->save_seconds > 0 && now_seconds() - l->saved_at >= l->save_seconds);
-    if (last) return save(l, e);
     struct err why = { 0 };
-    if (due && save(l, &why) != OK) l->warn(l->ctx, why.text);
+    if ((due || last) && save(l, &why) != OK) l->warn(l->ctx, why.text); /* the last: the result is a third of it, and may still fit */
     return OK;
 }
 

@@ -23,13 +23,13 @@ struct train_loop {
     struct adamw adam;
     float clip;                            /* of the norm of the gradient; 0: none */
     uint64_t seed;
-    int64_t eval_every, save_every, keep;  /* steps; 0: only at the end. keep: adapters of the last saves that stay beside OUT */
+    int64_t eval_every, save_every, keep;  /* steps; 0: only at the end. keep: adapters of the last saves by steps that stay beside OUT */
     double save_seconds;
     const char *out, *state_path;
     /* write the adapter, or the model, as it is now */
     status (*write)(void *ctx, const struct train_loop *l, const char *path, struct err *e);
     void (*tell)(void *ctx, const struct train_loop *l, const struct train_point *r); /* after each step */
-    void (*warn)(void *ctx, const char *text); /* a save before the last failed (a full disk): the run goes on, and the next save may be luckier */
+    void (*warn)(void *ctx, const char *text); /* a save failed (a full disk): the run goes on, and the next save may be luckier */
     const char *moments_path;              /* keeps the optimizer's numbers in this file, which is removed at the end; NULL: in memory */
     void *ctx;
     /* the run */
@@ -49,5 +49,7 @@ struct train_loop {
 status train_loop_open(struct train_loop *l, const char *job, bool resume, struct err *e) MUST_USE;
 status train_loop_run(struct train_loop *l, struct err *e) MUST_USE;
 void train_loop_close(struct train_loop *l);
-/* train_loop_valid - mean loss of the validation set now; margin and accuracy of pairs into r. */
+/* train_loop_valid - mean loss of the validation set now, into r->valid. */
 status train_loop_valid(struct train_loop *l, struct train_point *r, struct err *e) MUST_USE;
+/* train_loop_aside - OUT.gguf -> OUT.step-120.gguf, or OUT.best.gguf for step -1. */
+void train_loop_aside(const char *out, int64_t step, char *path, size_t cap);

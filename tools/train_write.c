@@ -44,6 +44,15 @@ static status converted(const struct trainer *t, const struct train_param_list *
     return OK;
 }
 
+/* A base that was trained before has these. */
+static bool is_own(struct str key)
+{
+    static const char *const own[] = { "training.base.sha256", "training.data.sha256", "training.settings", "training.step" };
+    for (int i = 0; i < ARRAY_LEN(own); i++)
+        if (key.n == strlen(own[i]) && !memcmp(key.p, own[i], key.n)) return true;
+    return false;
+}
+
 status train_write_model(const char *path, const struct model *m, struct trainer *t, const struct train_facts *f, struct err *e)
 {
     const struct gguf *g = model_gguf(m);
@@ -52,7 +61,8 @@ status train_write_model(const char *path, const struct model *m, struct trainer
     void **made = mem_calloc((size_t)g->n_tensors + 1, sizeof *made);
     if (!made) return err_oom(e, path, (size_t)g->n_tensors * sizeof *made);
     status st = gguf_writer_open(&out, path, e);
-    for (int64_t i = 0; st == OK && i < g->n_kv; i++) gguf_put_kv(out, &g->kv[i]);
+    for (int64_t i = 0; st == OK && i < g->n_kv; i++)
+        if (!is_own(g->kv[i].key)) gguf_put_kv(out, &g->kv[i]);
     if (st == OK) {
         gguf_put_str(out, "training.base.sha256", f->model_sha, strlen(f->model_sha));
         gguf_put_str(out, "training.data.sha256", f->data_sha, strlen(f->data_sha));

@@ -47,6 +47,27 @@ cuanto train "$TINY_MODEL" data.jsonl --target '(' -o x.gguf 2>&1 | sed 's/: [^:
 cuanto train "$TINY_MODEL" data.jsonl --from-scratch -o x.gguf; echo "exit $?"
 printf 'x' | dd of=a.gguf.state bs=1 seek=3000 conv=notrunc 2>/dev/null
 $train -o a.gguf --resume 2>&1 | sed 's/is [0-9a-f]\{16\}, its bytes give [0-9a-f]*/is X, its bytes give Y/'
+say the last adapters stay
+$train -o k.gguf --save-every 5 --keep 1
+ls k.step*
+say a full disk: the adapter is written though the state is not
+sh -c "trap '' XFSZ; ulimit -f 400; $train -o f.gguf" 2>&1 | sed 's/: not saved: f.gguf.state: cannot write: .*; going on/: going on/' | uniq
+ls f.gguf*; cmp a.gguf f.gguf
+say nothing that is read is written over
+cp "$TINY_MODEL" m.best.gguf
+cp "$TINY_MODEL" m.step-3.gguf
+cp data.jsonl d.jsonl
+for o in '-o d.jsonl' '-o m.gguf --log d.jsonl' '-o m.gguf --plot d.jsonl' '-o m.gguf --plot m.gguf' '-o m.gguf --keep 2'; do
+    cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q $o; echo "exit $?"
+done
+cuanto train m.best.gguf d.jsonl --steps 1 -q -o m.gguf; echo "exit $?"
+cuanto train m.step-3.gguf d.jsonl --steps 1 -q -o m.gguf --keep 1 --save-every 1; echo "exit $?"
+cp d.jsonl m.gguf.state
+cuanto train "$TINY_MODEL" m.gguf.state --steps 1 -q -o m.gguf --overwrite; echo "exit $?"
+cmp data.jsonl d.jsonl; cmp data.jsonl m.gguf.state; cmp "$TINY_MODEL" m.best.gguf
+say a model that was trained before
+quiet cuanto train "$TINY_MODEL" data.jsonl --full --steps 2 -q -o w.gguf
+quiet cuanto train w.gguf data.jsonl --full --steps 2 -q -o w2.gguf
 echo '{"messages":[{"role":"user","content":"x"}' >bad.jsonl
 cuanto train "$TINY_MODEL" bad.jsonl -o x.gguf; echo "exit $?"
 ls x.gguf* 2>/dev/null
