@@ -253,6 +253,10 @@ TEST(train_loss_can_be_on_the_last_answer_or_on_everything)
     expect(&s, t, "<s>[[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n]]\n");
     CHECK(s.weight[0] == 0 && s.sample[0].n_trained == s.sample[0].n - 1);
     train_set_close(&s);
+    CHECK(read_text(&s, t, "{% for m in messages %}<s>{{ m.content }}{% endfor %}", (struct train_options){ .loss = TRAIN_ALL }, "all.jsonl",
+                    "{\"prompt\": \"a\", \"completion\": \"b\"}", &e) == OK);
+    expect(&s, t, "<s>[[a<s>b]]\n");
+    train_set_close(&s);
     tokenizer_close(t);
     gguf_close(&g);
 }
@@ -275,6 +279,24 @@ TEST(train_messages_never_become_control_tokens)
 }
 
 /* ---- formats ---- */
+
+TEST(train_names_of_unknown_members_are_printable)
+{
+    char row[200] = "{\"text\": \"a b c\", \"x\\u001b[2J\\u009b\\u007f\": 1, \"a", want[64] = "a";
+    for (int i = 0; i < 20; i++) strcat(row, "\u00e9");
+    for (int i = 0; i < 19; i++) strcat(want, "\u00e9"); /* 40 bytes hold half of one more */
+    strcat(row, "\": 2}");
+    struct gguf g;
+    struct train_set s;
+    struct err e = { 0 };
+    struct tokenizer *t = open_tokenizer(&g, BPE);
+    CHECK(read_text(&s, t, builtin("chatml"), (struct train_options){ 0 }, "names.jsonl", row, &e) == OK);
+    CHECK(s.file[0].n_unknown == 2 && !strcmp(s.file[0].unknown[0], "x?[2J???"));
+    CHECK(!strcmp(s.file[0].unknown[1], want));
+    train_set_close(&s);
+    tokenizer_close(t);
+    gguf_close(&g);
+}
 
 TEST(train_formats_become_conversations)
 {
@@ -542,6 +564,7 @@ SUITE(train_set, T(train_answers_and_their_end_tokens_are_learnt),
       T(train_turns_that_the_template_rewrites_are_found), T(train_turns_of_a_shape_are_those_of_the_text),
       T(train_loss_can_be_on_the_last_answer_or_on_everything), T(train_messages_never_become_control_tokens),
       T(train_tokens_that_do_not_spell_the_text_are_told_by_prefixes), T(train_formats_become_conversations),
+      T(train_names_of_unknown_members_are_printable),
       T(train_without_a_template_joins_prompt_and_completion), T(train_long_samples_follow_the_policy), T(train_documents_are_split_into_windows),
       T(train_faults_name_file_and_line), T(train_bad_rows_can_be_left_out), T(train_set_survives_mutations),
       T(train_set_survives_every_failing_allocation));

@@ -204,6 +204,17 @@ static int32_t best_token(const float *x, int64_t n)
     return (int32_t)best;
 }
 
+/* Control characters stay harmless, as in out_text. */
+static void say_piece(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        bool c1 = c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0;
+        fputc(c1 || c == 127 || (c < 32 && c != '\n' && c != '\t') ? '?' : c, stderr);
+        i += c1;
+    }
+}
+
 static status say_sample(struct job *j, const char *text, struct err *e)
 {
     struct prompt p;
@@ -221,7 +232,7 @@ static status say_sample(struct job *j, const char *text, struct err *e)
         int32_t id = best_token(engine_logits(j->engine), n_vocab);
         if (tokenizer_is_end(tok, id)) break;
         size_t n = tokenizer_piece(tok, id, false, piece, sizeof piece);
-        fwrite(piece, 1, n < sizeof piece ? n : sizeof piece, stderr);
+        say_piece(piece, n < sizeof piece ? n : sizeof piece);
         st = session_feed(s, &id, 1, NULL, NULL, e);
     }
     fputc('\n', stderr);
@@ -527,10 +538,12 @@ static int run(struct cli *c)
         if (st == OK && c->preview > 0) st = preview(j, &e);
         else if (st == OK) st = train(j, &e);
         if (st == OK && !c->dry_run && c->preview == 0) say_result(j);
+        if (st == ERR_INTERRUPTED && j->l.state.step > 0)
+            fprintf(stderr, "cuanto: stopped behind step %lld; the same command with --resume goes on\n", (long long)j->l.state.step);
         release(j);
         mem_free(j);
     }
-    return st == OK ? out_status() : cli_fail(&e, st == ERR_INTERRUPTED ? "stopped; the same command with --resume goes on" : NULL);
+    return st == OK ? out_status() : cli_fail(&e, NULL);
 }
 
 #define T(field) OPT_AT(train.field)

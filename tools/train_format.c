@@ -2,6 +2,7 @@
 #include "tools/train_format.h"
 #include <stdio.h>
 #include <string.h>
+#include "tools/term.h"
 
 static bool is_blank(const char *p, size_t n)
 {
@@ -289,6 +290,18 @@ static bool in_words(const char *words, const struct json *member)
     return strstr(words, word) != NULL;
 }
 
+/* A name from a file as people see it: no control characters, no half character where it was cut. */
+static const char *tidy(char *s)
+{
+    uint32_t cp;
+    for (size_t i = 0, n = strlen(s), len; i < n; i += len) {
+        len = (size_t)utf8_next(s + i, n - i, &cp);
+        if (cp == 0xfffd && len == 1) s[n = i] = 0;
+        else if (cp < 32 || (cp >= 127 && cp < 160)) memset(s + i, '?', len);
+    }
+    return s;
+}
+
 const char *train_format_unknown(enum train_format f, const struct json *row, int64_t *at, char name[64])
 {
     int r = row_of(f);
@@ -297,7 +310,7 @@ const char *train_format_unknown(enum train_format f, const struct json *row, in
         if (i < *at || in_words(formats[r].known, m)) continue;
         *at = i + 1;
         snprintf(name, 64, "%.40s", m->key);
-        return name;
+        return tidy(name);
     }
     const struct json *list = formats[r].list ? json_get(row, formats[r].list) : NULL;
     for (const struct json *item = list ? list->child : NULL; item; item = item->next)
@@ -305,7 +318,7 @@ const char *train_format_unknown(enum train_format f, const struct json *row, in
             if (i < *at || in_words(formats[r].list_known, m)) continue;
             *at = i + 1;
             snprintf(name, 64, "%s[].%.40s", formats[r].list, m->key);
-            return name;
+            return tidy(name);
         }
     return NULL;
 }
