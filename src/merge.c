@@ -61,6 +61,22 @@ static status fill(struct term *t, const struct lora_pair *p, float scale, int64
     return OK;
 }
 
+/* No element of the sum may overflow: files with infinities in them help nobody. */
+static status check_size(const struct term *t, const char *name, struct err *e)
+{
+    double most[2] = { 0 };
+    const float *part[] = { t->l, t->r };
+    int64_t n[] = { t->n_mat * t->rows * t->rank, t->n_mat * t->rank * t->cols };
+    for (int k = 0; k < 2; k++)
+        for (int64_t i = 0; i < n[k]; i++) {
+            double x = fabs((double)part[k][i]);
+            most[k] = fmax(most[k], x);
+            if (!isfinite(x)) return err_set(e, ERR_FORMAT, "%s: the adapter times its scale is %g in some places", name, (double)part[k][i]);
+        }
+    double top = most[0] * most[1] * (double)t->rank;
+    return top < 1e37 ? OK : err_set(e, ERR_FORMAT, "%s: the adapter times its scale reaches %.3g, expected less than 1e37", name, top);
+}
+
 static status add_weight(struct merge *g, const struct adapter_use *use, int n, const struct weight_row *r, int il, struct err *e)
 {
     const struct tensor *w = model_weight(g->m, il, r->id);
@@ -80,6 +96,7 @@ static status add_weight(struct merge *g, const struct adapter_use *use, int n, 
         TRY(fill(t, p, use[i].scale * p->factor, at, e));
         at += p->b.ne[0];
     }
+    TRY(check_size(t, w->name, e));
     g->has[tensor] = true;
     g->n++;
     return OK;

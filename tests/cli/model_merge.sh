@@ -24,4 +24,7 @@ cuanto merge base.gguf lora.gguf --type Q9 -o x.gguf -q; echo "exit $?"
 cuanto merge base.gguf lora.gguf:0 -o x.gguf -q; echo "exit $?"
 cuanto merge base.gguf nowhere.gguf -o x.gguf -q; echo "exit $?"
 cuanto merge base.gguf lora.gguf -o no/where/x.gguf -q; echo "exit $?"
+at=$(grep -abo adapter.lora.alpha lora.gguf | head -1 | cut -d: -f1); cp lora.gguf huge.gguf
+printf '\377\377\177\177' | dd of=huge.gguf bs=1 seek=$((at + 22)) conv=notrunc 2>/dev/null # the largest float
+cuanto merge base.gguf huge.gguf:10 -o x.gguf -q; echo "exit $?"
 head -c 3000 lora.gguf >cut.gguf; cuanto merge base.gguf cut.gguf -o x.gguf -q 2>&1 | cut -c1-20; ls
