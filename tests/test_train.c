@@ -283,6 +283,42 @@ TEST(train_rejects_what_it_cannot_train)
     model_close(m);
 }
 
+/* Each allocation fails once; a pass that failed can be made again, to the same bits. */
+TEST(train_survives_every_failing_allocation)
+{
+    struct data d;
+    make_data(&d);
+    struct model *m = open_tiny("gemma3", "F32");
+    for (int full = 0; full < 2; full++) {
+        struct trainer_options o = { .n_threads = 2, .memory = 200000, .rank = 2, .n_batch = ROWS, .dropout = 0.5f, .seed = 3, .full = full };
+        double want[SEQS], nll[SEQS];
+        uint64_t hash = 0;
+        bool done = false;
+        for (int64_t n = 0; !done && n < 5000; n += n < 60 ? 1 : 3) { /* 0: none fails */
+            struct err e = { 0 };
+            struct trainer *t = NULL;
+            mem_fail_at(n, false);
+            status st = trainer_open(&t, m, &o, &e), open = st;
+            if (st == OK) st = trainer_score(t, d.seq, 1, !full, nll, &e);
+            if (st == OK) st = trainer_forward(t, d.seq, SEQS, 1, nll, &e);
+            if (st == OK) st = trainer_backward(t, factors, &e);
+            mem_fail_at(0, false);
+            CHECK_MSG(st == OK || (st == ERR_MEMORY && *e.text), "allocation %lld: status %d %s", (long long)n, (int)st, e.text);
+            done = st != ERR_MEMORY && n > 0;
+            e = (struct err){ 0 };
+            if (open == OK && st != OK) st = trainer_forward(t, d.seq, SEQS, 1, nll, &e) == OK ? trainer_backward(t, factors, &e) : ERR_MEMORY;
+            if (open == OK) {
+                uint64_t now = hash64(0, trainer_gradients(t), (size_t)trainer_n(t) * sizeof(float));
+                if (n == 0) hash = now, memcpy(want, nll, sizeof want);
+                CHECK_MSG(st == OK && now == hash && !memcmp(nll, want, sizeof want), "allocation %lld: %s", (long long)n, e.text);
+            }
+            trainer_close(t);
+        }
+        CHECK(done);
+    }
+    model_close(m);
+}
+
 /* ---- optimizer ---- */
 
 TEST(train_adamw_follows_its_formula)
@@ -385,5 +421,5 @@ TEST(train_states_are_whole_or_refused)
 
 SUITE(train, T(train_gradients_are_the_slope_of_the_loss), T(train_gradients_pass_through_formats), T(train_all_weights_have_gradients),
       T(train_bits_do_not_depend_on_memory_and_threads), T(train_packed_samples_do_not_see_each_other), T(train_begins_as_the_base_and_uses_what_engines_use),
-      T(train_rejects_what_it_cannot_train), T(train_adamw_follows_its_formula), T(train_rates_rise_and_fall),
+      T(train_rejects_what_it_cannot_train), T(train_survives_every_failing_allocation), T(train_adamw_follows_its_formula), T(train_rates_rise_and_fall),
       T(train_states_are_whole_or_refused));
