@@ -422,8 +422,9 @@ static status check_outputs(struct job *j, const char **other, struct err *e)
         train_loop_aside(c->output, strtoll(step + 6, NULL, 10), path, sizeof path);
         TRY(output_apart("--keep", path, &other[i], 1, e));
     }
-    TRY(output_check("-o", c->output, NULL, 0, e));
-    return output_check("--plot", c->train.plot, NULL, 0, e);
+    const char *made[] = { c->output, j->state_path, c->train.plot };
+    for (int i = 0; i < ARRAY_LEN(made); i++) TRY(output_check("", made[i], NULL, 0, e));
+    return OK;
 }
 
 static status check_words(struct job *j, struct err *e)

@@ -64,6 +64,8 @@ cuanto train m.best.gguf d.jsonl --steps 1 -q -o m.gguf; echo "exit $?"
 cuanto train m.step-3.gguf d.jsonl --steps 1 -q -o m.gguf --keep 1 --save-every 1; echo "exit $?"
 cp d.jsonl m.gguf.state
 cuanto train "$TINY_MODEL" m.gguf.state --steps 1 -q -o m.gguf --overwrite; echo "exit $?"
+mkdir r.gguf.state
+cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q -o r.gguf --overwrite; echo "exit $?"
 cmp data.jsonl d.jsonl; cmp data.jsonl m.gguf.state; cmp "$TINY_MODEL" m.best.gguf
 say a model that was trained before
 quiet cuanto train "$TINY_MODEL" data.jsonl --full --steps 2 -q -o w.gguf
