@@ -118,7 +118,7 @@ def losses(work):
                 base = work / f"{arch}.gguf"
             else:
                 cuanto("quantize", work / f"{arch}.gguf", base, kind, "--pure", "--overwrite", "-q", "--embd-type", "keep", "--output-type", "keep")
-            shared = [base, work / "texts.jsonl", "--mask", "all", "--valid-split", 0, "--batch", len(TEXTS), "--schedule", "constant", "--warmup", 0, "--clip", 0,
+            shared = [base, work / "texts.jsonl", "--loss", "all", "--valid-split", 0, "--batch", len(TEXTS), "--schedule", "constant", "--warmup", 0, "--clip", 0,
                       "--rank", RANK, "--alpha", ALPHA, "--precise", "--overwrite", "-q"]
             rate = FULL_RATE if kind == "full" else RATE
             if kind == "full":
@@ -144,12 +144,68 @@ def losses(work):
     return worst <= 1e-3
 
 
+# ---- speed ----
+
+def our_step(model, work, tokens, threads, extra):
+    """Seconds of one step, the best of some: one sequence, forward and backward and AdamW."""
+    log = work / "speed.jsonl"
+    cuanto("train", model, work / "long.txt", "--loss", "all", "--valid-split", 0, "--batch", 1, "--ctx", tokens, "--rows", tokens, "--steps", 4, "-t", threads,
+           "--memory", 4096, "-o", work / "speed.gguf", "--log", log, "--overwrite", "-q", *extra)
+    return min(json.loads(line)["seconds"] for line in open(log))
+
+
+def torch_stepper(folder, tokens, threads, dtype, full):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+    torch.set_num_threads(threads)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    if not full:
+        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=[m.split(".")[1] for m in MODULES.values()]))
+    opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    ids = torch.randint(0, 1000, (1, tokens))
+
+    def step():
+        began = time.time()
+        model(input_ids=ids, labels=ids).loss.backward()
+        opt.step()
+        opt.zero_grad()
+        return time.time() - began
+    step()
+    return step
+
+
+def speed(o):
+    o.work.mkdir(parents=True, exist_ok=True)
+    text = " ".join(TEXTS) * 400
+    (o.work / "long.txt").write_text(text)
+    step = torch_stepper(o.folder, o.tokens, o.threads, o.dtype, o.full)
+    ratios = []
+    for i in range(o.pairs):
+        ours, theirs = our_step(o.model, o.work, o.tokens, o.threads, ["--full"] if o.full else []), min(step(), step())
+        ratios.append(theirs / ours)
+        print(f"{o.tokens} tokens: cuanto {ours:.3f} s ({o.tokens / ours:.0f} tok/s), PyTorch {o.dtype} {theirs:.3f} s ({o.tokens / theirs:.0f} tok/s): {theirs / ours:.2f}x",
+              flush=True)
+    print(f"median {sorted(ratios)[len(ratios) // 2]:.2f}x [{min(ratios):.2f}..{max(ratios):.2f}]")
+
+
 def main():
     p = argparse.ArgumentParser()
     sub = p.add_subparsers(dest="what", required=True)
     a = sub.add_parser("losses")
     a.add_argument("--work", type=Path, default=archs.BUILD / "tmp" / "train")
+    b = sub.add_parser("speed")
+    b.add_argument("model")
+    b.add_argument("folder")
+    b.add_argument("--tokens", type=int, default=512)
+    b.add_argument("--threads", type=int, default=os.cpu_count())
+    b.add_argument("--dtype", default="bfloat16")
+    b.add_argument("--pairs", type=int, default=3)
+    b.add_argument("--full", action="store_true")
+    b.add_argument("--work", type=Path, default=archs.BUILD / "tmp" / "train")
     o = p.parse_args()
+    if o.what == "speed":
+        speed(o)
     if o.what == "losses" and not losses(o.work):
         raise SystemExit(1)
 
