@@ -134,15 +134,26 @@ const char *test_tmp(const char *name)
     return buf;
 }
 
+/* NAME: claims whose name contains it, or a suite; -x NAME: not these. Without any NAME all. */
+static bool chosen(const struct test_suite *s, const struct test *t, int argc, char **argv)
+{
+    bool all = true, wanted = false;
+    for (int a = 1; a < argc; a++) {
+        bool out = !strcmp(argv[a], "-x") && a + 1 < argc;
+        a += out;
+        bool is = strstr(t->name, argv[a]) || !strcmp(s->name, argv[a]);
+        if (out && is) return false;
+        if (!out) all = false, wanted |= is;
+    }
+    return all || wanted;
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 0; i < ARRAY_LEN(suites); i++)
         for (int j = 0; j < suites[i]->n; j++) {
             const struct test *t = &suites[i]->tests[j];
-            bool wanted = argc == 1;
-            for (int a = 1; a < argc; a++)
-                if (strstr(t->name, argv[a]) || !strcmp(suites[i]->name, argv[a])) wanted = true;
-            if (!wanted) continue;
+            if (!chosen(suites[i], t, argc, argv)) continue;
             test_begin("%s", t->name);
             t->run();
         }
