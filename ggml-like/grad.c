@@ -12,6 +12,7 @@ struct grad {
     bool *wanted;           /* [n_val] something wanted lies upstream */
     int32_t *writer;        /* [n_val] op, -1 for none */
     val *of;                /* [n_val] gradient so far */
+    bool *own;              /* [n_val] which is a value that nothing else is: products may be added to it in place */
     unsigned taken;         /* sources of this op that were asked about */
     const char *refused;
 };
@@ -24,7 +25,20 @@ void grad_refuse(struct grad *g, const char *why) { g->refused = why; }
 void grad_add(struct grad *g, val v, val dv)
 {
     if (!grad_wants(g, v)) return;
-    g->of[v] = g->of[v] == VAL_NONE ? dv : op_add(g->p, g->of[v], dv);
+    g->own[v] = g->of[v] != VAL_NONE;
+    g->of[v] = g->own[v] ? op_add(g->p, g->of[v], dv) : dv;
+}
+
+void grad_add_transposed(struct grad *g, val v, val w, val dy)
+{
+    if (!grad_wants(g, v)) return;
+    if (g->own[v]) {
+        op_matmul_t_add(g->p, w, dy, g->of[v]);
+        return;
+    }
+    bool first = g->of[v] == VAL_NONE;
+    grad_add(g, v, op_matmul_t(g->p, w, dy));
+    g->own[v] = first || g->own[v];
 }
 
 static bool trained(const struct grad *g, val v)
@@ -68,6 +82,7 @@ static void mark_wanted(struct grad *g)
         g->wanted[v] = v == g->s->x || trained(g, v);
         g->writer[v] = -1;
         g->of[v] = VAL_NONE;
+        g->own[v] = false;
     }
     for (int32_t i = 0; i < g->p->split; i++) {
         const struct op *op = &g->p->op[i];
@@ -204,9 +219,11 @@ status plan_backward(struct plan *p, struct grad_spec *s, struct err *e)
     g.wanted = mem_calloc((size_t)p->n_val + 1, sizeof *g.wanted);
     g.writer = mem_calloc((size_t)p->n_val + 1, sizeof *g.writer);
     g.of = mem_calloc((size_t)p->n_val + 1, sizeof *g.of);
-    status st = g.wanted && g.writer && g.of ? record(&g, s, e) : err_oom(e, "backward pass", (size_t)p->n_val * sizeof *g.of);
+    g.own = mem_calloc((size_t)p->n_val + 1, sizeof *g.own);
+    status st = g.wanted && g.writer && g.of && g.own ? record(&g, s, e) : err_oom(e, "backward pass", (size_t)p->n_val * sizeof *g.of);
     mem_free(g.wanted);
     mem_free(g.writer);
     mem_free(g.of);
+    mem_free(g.own);
     return st;
 }

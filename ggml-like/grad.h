@@ -21,6 +21,8 @@ status plan_backward(struct plan *p, struct grad_spec *s, struct err *e) MUST_US
  * has no gradient, which is refused. grad_writer - the op that wrote v, NULL for none. grad_refuse - why this op has no backward here. */
 bool grad_wants(const struct grad *g, val v);
 void grad_add(struct grad *g, val v, val dv);
+/* grad_add_transposed - dy w is a part of v's gradient. */
+void grad_add_transposed(struct grad *g, val v, val w, val dy);
 val grad_to(struct grad *g, const struct op *op, int k);
 const struct op *grad_writer(const struct grad *g, val v);
 void grad_refuse(struct grad *g, const char *why);

@@ -208,7 +208,7 @@ void op_back_matmul(struct grad *g, const struct op *op, val dy)
     struct plan *p = grad_plan(g);
     val x = floats_of(g, op->src[1]), to = grad_to(g, op, 0);
     int64_t n = op_shape(p, dy)->ne[0];
-    if (grad_wants(g, x)) grad_add(g, x, op_matmul_t(p, rows_of(p, op->src[0], n), dy));
+    if (grad_wants(g, x)) grad_add_transposed(g, x, rows_of(p, op->src[0], n), dy);
     if (to != VAL_NONE) op_outer(p, dy, x, rows_of(p, to, n));
 }
 

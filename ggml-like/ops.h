@@ -147,9 +147,10 @@ void op_moe_outer(struct plan *p, val dy, val x, val route, val to);
 void op_moe_scatter(struct plan *p, val dy, val route, val to);
 /* op_rope_back - op_rope turned round: what `table` (of op_rope_table) turned on. */
 val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox);
-/* op_matmul_t - w [n][k] any format, x [rows][n] -> x w [rows][k]: the gradient of op_matmul's input.
+/* op_matmul_t - w [n][k] any format, x [rows][n] -> x w [rows][k]: the gradient of op_matmul's input; _add: added to y.
  * op_outer - to f32 [n][k] += dy^T x; dy [rows][n], x [rows][k]: the gradient of its matrix. */
 val op_matmul_t(struct plan *p, val w, val x);
+void op_matmul_t_add(struct plan *p, val w, val x, val y);
 void op_outer(struct plan *p, val dy, val x, val to);
 /* op_attn_grad - y, the result of op_attention(s, q, k, v, sinks), has the gradient dy -> those of q, k, v side by side in each row. Segments begin at
  * position 0: all they attend to is in the pass. */

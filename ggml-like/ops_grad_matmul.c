@@ -83,6 +83,14 @@ val op_matmul_t(struct plan *p, val w, val x)
     return y;
 }
 
+void op_matmul_t_add(struct plan *p, val w, val x, val y)
+{
+    assert(op_shape(p, w)->ne[1] == op_shape(p, x)->ne[0] && op_shape(p, w)->ne[0] == op_shape(p, y)->ne[0]);
+    struct op *op = plan_op(p, OP_MATMUL_T, y, w, op_packed(p, x, op_grad_form(p)), VAL_NONE);
+    op->arg.part.n = op_shape(p, w)->ne[1];
+    op->arg.part.add = true;
+}
+
 struct t_cut op_t_cut(const struct op_run *r, const struct tensor *w, int64_t rows)
 {
     enum { WIDTH_MIN = 64, TILES_MIN = 8 };

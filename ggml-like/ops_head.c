@@ -76,7 +76,7 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op)
     for (int64_t i, end; op_take(r, n_head * panels, 1, &i, &end);) {
         int64_t h = i / panels, row = i % panels * PANEL_ROWS;
         const uint8_t *data = (const uint8_t *)w->data + (size_t)h * w->nb[2];
-        op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, row + PANEL_ROWS), &x, h * tiles, rows, row, y + h * n, n_head * n);
+        op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, row + PANEL_ROWS), &x, h * tiles, rows, row, y + h * n, n_head * n, false);
     }
 }
 

@@ -39,6 +39,15 @@ static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
     return y;
 }
 
+/* y plus the product; of several rows added where y is: without a value of its own, and the pass over both. */
+static val matmul_add(struct plan *p, val w, val x, int64_t n, val y)
+{
+    if (op_by_rows(p, op_shape(p, x)->ne[1])) return op_add(p, y, matmul(p, w, x, n, false));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
+    plan_op(p, OP_MATMUL, y, w, q, VAL_NONE)->arg.part.add = true;
+    return y;
+}
+
 val op_embed(struct plan *p, val table, int64_t n_embd)
 {
     assert(op_shape(p, table)->ne[0] == n_embd);
@@ -62,7 +71,7 @@ val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
             in = p->dropout > 0 ? op_dropout(p, x, p->dropout, p->draws++) : x;
             in = op_scale(p, matmul(p, p->val[s].down, in, op_shape(p, p->val[s].down)->ne[1], false), p->val[s].scale);
         }
-        y = op_add(p, y, matmul(p, s, in, n, false));
+        y = matmul_add(p, s, in, n, y);
     }
     return y;
 }
@@ -152,7 +161,7 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
 /* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. What is read next is one
  * piece of memory: each part of the columns asks for its share of it. */
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
-                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride)
+                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add)
 {
     const struct kernels *k = r->k;
     struct panel p;
@@ -169,12 +178,12 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
-            if (rows == PANEL_ROWS) mul(k, &p, x, tile + t / nt, k0, m, out, stride, k0 > 0);
+            if (rows == PANEL_ROWS) mul(k, &p, x, tile + t / nt, k0, m, out, stride, add || k0 > 0);
             else mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
             p.next_bytes = 0; /* the first tile has asked for it */
             if (rows == PANEL_ROWS) continue;
             for (int j = 0; j < m; j++)
-                for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (k0 > 0 ? out[j * stride + i] : 0.0f);
+                for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (add || k0 > 0 ? out[j * stride + i] : 0.0f);
         }
     }
 }
@@ -213,5 +222,6 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
     int64_t first, last;
     pool_range(t->ne[0], PANEL_ROWS, r->ith, r->nth, &first, &last);
     for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);)
-        op_panel_matmul(r, w, w->data, t->ne[0], end == last ? after : op_rows_soon(w, w->data, t->ne[0], end), &x, 0, n, begin, y, t->ne[0]);
+        op_panel_matmul(r, w, w->data, t->ne[0], end == last ? after : op_rows_soon(w, w->data, t->ne[0], end), &x, 0, n, begin, y, t->ne[0],
+                        op->arg.part.add);
 }

@@ -277,7 +277,7 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
         const uint8_t *all = w->data, *data = all + (size_t)route.expert[e] * w->nb[2];
         struct op_soon next = op_rows_soon(w, data, n, row + PANEL_ROWS);
         if (!next.bytes && e + 1 < n_active) next = op_rows_soon(w, all + (size_t)route.expert[e + 1] * w->nb[2], n, 0);
-        op_panel_matmul(r, w, data, n, next, &x, route.tile[e], route.start[e + 1] - first, row, y + first * n, n);
+        op_panel_matmul(r, w, data, n, next, &x, route.tile[e], route.start[e + 1] - first, row, y + first * n, n, false);
     }
 }
 
