@@ -159,8 +159,10 @@ static status print_text(const struct job *j, struct err *e)
         if (f->format == TRAIN_PLAIN) out_printf("%s: plain text\n", f->path);
         else out_printf("%s: %lld row%s of format %s\n", f->path, (long long)f->n_rows, plural(f->n_rows), train_format_names[f->format]);
     }
-    if (d->n_turns[2] > 0)
-        out_printf("turns: %lld system, %lld user, %lld assistant\n", (long long)d->n_turns[0], (long long)d->n_turns[1], (long long)d->n_turns[2]);
+    static const char *const roles[DATA_ROLES] = { "system", "user", "assistant", "tool", "of other roles" };
+    for (int i = 0; i < DATA_ROLES && d->n_turns[2] > 0; i++)
+        if (i < 3 || d->n_turns[i] > 0) out_printf("%s%lld %s", i ? ", " : "turns: ", (long long)d->n_turns[i], roles[i]);
+    if (d->n_turns[2] > 0) out_printf("\n");
     out_printf("%-12s %9s %9s %9s %9s %12s\n", "", "least", "median", "95 %", "most", "total");
     for (int i = 0; i < ARRAY_LEN(measures); i++) {
         struct spread x;

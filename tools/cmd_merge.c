@@ -327,7 +327,7 @@ static void print_hint(const struct job *j)
 static void print_text(const struct job *j)
 {
     int64_t n = j->c->verbose ? j->n_changes : min_i64(j->n_changes, SHOWN);
-    out_printf("%-36s %-8s %11s %11s %10s\n", "tensor", "type", "change", "rounding", "r / c");
+    out_printf("%-36s %-8s %11s %11s %10s\n", "tensor", "type", "change", "rounding", "ratio");
     for (int64_t i = 0; i < n; i++) print_row(j->change[i].it->src->name, j->change[i].it->to->gguf_name, j->change[i].delta, j->change[i].rounding);
     if (n < j->n_changes) out_printf("... %lld more, less rounded for their change (-v: all)\n", (long long)(j->n_changes - n));
     print_row("all that were changed", "", j->delta_all, j->rounding_all);
@@ -388,7 +388,8 @@ static int run(struct cli *c)
     if (st == OK && c->json) print_json(j);
     else if (st == OK && !c->dry_run) print_text(j);
     if (st == OK && !c->json && !c->quiet && !c->dry_run) fprintf(stderr, "wrote %s\n", j->out);
-    int code = st == OK ? out_status() : cli_fail(&e, NULL);
+    bool wants = strstr(e.text, "needs importance") != NULL; /* the plan's words name an option that quantize alone has */
+    int code = st == OK ? out_status() : cli_fail(&e, wants ? "merge takes --imatrix only; cuanto importance BASE -f default -o FILE makes one." : NULL);
     quant_plan_close(j->plan);
     merge_close(j->merge);
     importance_close(&j->im);
@@ -401,7 +402,8 @@ static int run(struct cli *c)
 
 OPT_GROUP(merge_group, "Merge",
     { "output", "-o --outfile", OPT_STR, OPT_AT(output), .value = "OUT", .help = "the new file (default: BASE-merged.gguf beside the base)" },
-    { "type", NULL, OPT_STR, OPT_AT(merge_type), .value = "TYPE", .help = "a mix or format for all tensors, as for quantize; without it each keeps its own" },
+    { "type", NULL, OPT_STR, OPT_AT(merge_type), .value = "TYPE",
+      .help = "a mix or format for all tensors, as for quantize; without it each keeps its own, where 4 bits can round the change away" },
     { "scale", NULL, OPT_FLOAT, OPT_AT(merge_scale), .value = "S", .def = "1", .lo = -1e6, .hi = 1e6, .help = "multiplies all adapters" },
     { "imatrix", "--importance", OPT_STR, OPT_AT(imatrix), .value = "FILE", .help = "importance of the columns, from cuanto importance or llama-imatrix" },
     { "measure-tokens", NULL, OPT_INT, OPT_AT(measure_tokens), .value = "N", .def = "512", .lo = 0, .hi = 1 << 16,
@@ -419,7 +421,7 @@ const struct command command_merge = {
     .brief = "put LoRA adapters into the weights of a model",
     .usage = "cuanto merge BASE LORA[:SCALE]... [-o OUT] [options]",
     .examples = "cuanto merge model-F16.gguf lora.gguf -o tuned.gguf --type Q4_K_M\n"
-                "cuanto merge model-Q4_K_M.gguf lora.gguf:0.8\n"
+                "cuanto merge model-Q4_K_M.gguf lora.gguf:0.8 --type Q8_0\n"
                 "cuanto merge model.gguf a.gguf b.gguf:-0.5 --dry-run",
     .groups = groups,
     .min_args = 2,

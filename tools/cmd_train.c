@@ -10,6 +10,7 @@
 #include "ggml-like/pool.h"
 #include "tools/opt.h"
 #include "tools/prompt.h"
+#include "tools/report.h"
 #include "tools/sha256.h"
 #include "tools/term.h"
 #include "tools/train_loop.h"
@@ -152,7 +153,8 @@ static void say_model(const struct job *j)
     struct model_info info;
     char size[32], params[32], all[32];
     model_info(j->m, &info);
-    fprintf(stderr, "model     %s, %s, %s\n", info.name[0] ? info.name : path_base(j->model_path), info.type, size_text(info.file_bytes, size));
+    fprintf(stderr, "model     %s, %s, %s\n", info.name[0] ? info.name : path_base(j->model_path),
+            format_name(model_gguf(j->m), info.type), size_text(info.file_bytes, size));
     int64_t n = trainer_n(j->t), matrices = 0;
     struct train_param_list list = trainer_params(j->t);
     for (int64_t i = 0; i < list.n; i++) matrices += list.param[i].part == TRAIN_A;
@@ -162,36 +164,45 @@ static void say_model(const struct job *j)
                 (double)trainer_alpha(j->t), (long long)matrices, count_text(n, params), 100 * (double)n / (double)info.n_params);
 }
 
+/* "1 sample", "57 samples" */
+static const char *items_text(const struct job *j, int64_t n, char buf[64])
+{
+    char count[32];
+    snprintf(buf, 64, "%s %s%s", count_text(n, count), j->l.dpo ? "pair" : "sample", n == 1 ? "" : "s");
+    return buf;
+}
+
 static void say_data(const struct job *j)
 {
-    const char *what = j->l.dpo ? "pairs" : "samples";
-    char a[32], b[32];
+    char a[64], b[32];
     struct buffer text = { 0 };
     if (train_set_summary(&j->all, &j->data, &text) && text.p) fputs(text.p, stderr);
     buffer_free(&text);
-    fprintf(stderr, "split     %s %s to train on, %s to validate\n", count_text(j->l.train.n, a), what, count_text(j->l.valid.n, b));
+    fprintf(stderr, "split     %s to train on, %s to validate\n", items_text(j, j->l.train.n, a), count_text(j->l.valid.n, b));
 }
 
 static void say_plan(const struct job *j)
 {
     const struct train_loop *l = &j->l;
-    char a[32], b[32], d[32];
+    char a[64], b[32], d[32];
     int64_t layers, n = trainer_n(j->t);
     struct model_info info;
     model_info(j->m, &info);
     layers = info.n_layer;
     say_model(j);
     say_data(j);
-    fprintf(stderr, "run       %lld steps of %lld %s: %.3g epochs; %s, rate %g, %lld steps to warm up; passes of %lld tokens\n", (long long)l->schedule.steps,
-            (long long)l->batch_size, l->dpo ? "pairs" : "samples", (double)(l->schedule.steps * l->batch_size) / (double)l->train.n,
-            schedule_name(l->schedule.kind), (double)l->schedule.lr, (long long)l->schedule.warmup, (long long)l->n_batch);
+    fprintf(stderr, "run       %lld step%s of %s: %.3g epochs; %s, rate %g, %lld step%s to warm up; passes of %lld tokens\n", (long long)l->schedule.steps,
+            l->schedule.steps == 1 ? "" : "s", items_text(j, l->batch_size, a), (double)(l->schedule.steps * l->batch_size) / (double)l->train.n,
+            schedule_name(l->schedule.kind), (double)l->schedule.lr, (long long)l->schedule.warmup, l->schedule.warmup == 1 ? "" : "s",
+            (long long)l->n_batch);
     size_t optimizer = 2 * (size_t)n * sizeof(float);
     fprintf(stderr, "memory    %s beside the file: %s to train (activations of %lld of %lld layers are kept), %s for the optimizer\n",
             size_text(trainer_bytes(j->t) + optimizer, a), size_text(trainer_bytes(j->t), b), (long long)trainer_kept(j->t), (long long)layers,
             size_text(optimizer, d));
     fprintf(stderr, "disk      %s as %s, %s as %s\n", size_text((size_t)n * sizeof(float), a), path_base(l->out), size_text(3 * (size_t)n * sizeof(float), b),
             path_base(j->state_path));
-    fprintf(stderr, "cpu       %d threads, %s\n", pool_threads(trainer_pool(j->t)), trainer_kernels(j->t)->name);
+    fprintf(stderr, "cpu       %d thread%s, %s\n", pool_threads(trainer_pool(j->t)), pool_threads(trainer_pool(j->t)) == 1 ? "" : "s",
+            trainer_kernels(j->t)->name);
 }
 
 /* ---- what the model says meanwhile ---- */
@@ -259,11 +270,11 @@ static void log_row(struct job *j, const struct train_point *r)
     if (!j->log) return;
     if (isfinite(r->valid)) snprintf(valid, sizeof valid, "%.9g", r->valid);
     if (j->csv)
-        fprintf(j->log, "%lld,%.9g,%s,%.9g,%.9g,%lld,%.9g,%.9g,%.3f\n", (long long)r->step, r->loss, valid, r->rate, r->norm, (long long)r->tokens, r->margin,
+        fprintf(j->log, "%lld,%.9g,%s,%.7g,%.9g,%lld,%.9g,%.9g,%.3f\n", (long long)r->step, r->loss, valid, r->rate, r->norm, (long long)r->tokens, r->margin,
                 r->accuracy, r->seconds);
     else
         fprintf(j->log,
-                "{\"step\":%lld,\"loss\":%.9g,\"valid\":%s,\"lr\":%.9g,\"grad_norm\":%.9g,\"tokens\":%lld,\"margin\":%.9g,\"accuracy\":%.9g,"
+                "{\"step\":%lld,\"loss\":%.9g,\"valid\":%s,\"lr\":%.7g,\"grad_norm\":%.9g,\"tokens\":%lld,\"margin\":%.9g,\"accuracy\":%.9g,"
                 "\"seconds\":%.3f}\n",
                 (long long)r->step, r->loss, valid[0] ? valid : "null", r->rate, r->norm, (long long)r->tokens, r->margin, r->accuracy, r->seconds);
     fflush(j->log);
@@ -303,8 +314,9 @@ static void tell(void *ctx, const struct train_loop *l, const struct train_point
     bar_update(&j->bar, r->step, extra);
     log_row(j, r);
     if (isfinite(r->valid)) {
-        if (!j->c->quiet) fprintf(stderr, "%sstep %lld: loss %.4f, validation %.4f%s\n", j->bar.tty ? "\r\033[K" : "", (long long)r->step, l->smooth, r->valid,
-                                  l->state.best_step == r->step ? " (best)" : "");
+        if (l->dpo) snprintf(extra, sizeof extra, ", margin %.3f, %.0f %% of pairs right", r->margin, 100 * r->accuracy);
+        if (!j->c->quiet) fprintf(stderr, "%sstep %lld: loss %.4f%s, validation %.4f%s\n", j->bar.tty ? "\r\033[K" : "", (long long)r->step, l->smooth,
+                                  l->dpo ? extra : "", r->valid, l->state.best_step == r->step ? " (best)" : "");
         save_plot(j);
     }
     struct err e = { 0 };
@@ -385,22 +397,32 @@ static void set_loop(struct job *j)
     l->ctx = j;
 }
 
+/* A float in the fewest digits that give it back: 0.0002, not 0.000199999995. */
+static const char *float_text(float x, char buf[24])
+{
+    snprintf(buf, 24, "%.6g", (double)x);
+    if (strtof(buf, NULL) != x) snprintf(buf, 24, "%.9g", (double)x);
+    return buf;
+}
+
 /* All that decides a number of the run, a line each, but the CPU: what must be the same to go on. */
 static void describe(struct job *j)
 {
     const struct cli *c = j->c;
     const struct train_loop *l = &j->l;
+    char f[10][24];
     size_t n = (size_t)snprintf(j->text, sizeof j->text,
         "model: %s\ndata: %s\nvalidation: %s of %lld\nsamples: %lld\ncontext: %lld\nloss: %s\nsteps: %lld\nbatch: %lld\nrows: %lld\n",
         j->model_sha, j->data_sha, c->train.valid ? j->valid_sha : "held out", (long long)l->valid.n, (long long)l->train.n, (long long)j->data.n_ctx, c->loss,
         (long long)l->schedule.steps, (long long)l->batch_size, (long long)l->n_batch);
     n += (size_t)snprintf(j->text + n, sizeof j->text - n,
-        "schedule: %s\nrate: %.9g\nwarmup: %lld\nfloor: %.9g\ndecay: %.9g\nclip: %.9g\nbeta1: %.9g\nbeta2: %.9g\neps: %.9g\nseed: %lld\neval every: %lld\n",
-        schedule_name(l->schedule.kind), (double)l->schedule.lr, (long long)l->schedule.warmup, (double)l->schedule.floor, (double)l->adam.decay,
-        (double)l->clip, (double)l->adam.beta1, (double)l->adam.beta2, (double)l->adam.eps, (long long)c->train.seed, (long long)l->eval_every);
-    n += (size_t)snprintf(j->text + n, sizeof j->text - n, "method: %s%s%s\nrank: %lld\nalpha: %.9g\ndropout: %.9g\nbeta: %.9g\nprecise: %d\ntargets:",
+        "schedule: %s\nrate: %s\nwarmup: %lld\nfloor: %s\ndecay: %s\nclip: %s\nbeta1: %s\nbeta2: %s\neps: %s\nseed: %lld\neval every: %lld\n",
+        schedule_name(l->schedule.kind), float_text(l->schedule.lr, f[0]), (long long)l->schedule.warmup, float_text(l->schedule.floor, f[1]),
+        float_text(l->adam.decay, f[2]), float_text(l->clip, f[3]), float_text(l->adam.beta1, f[4]), float_text(l->adam.beta2, f[5]),
+        float_text(l->adam.eps, f[6]), (long long)c->train.seed, (long long)l->eval_every);
+    n += (size_t)snprintf(j->text + n, sizeof j->text - n, "method: %s%s%s\nrank: %lld\nalpha: %s\ndropout: %s\nbeta: %s\nprecise: %d\ntargets:",
         c->train.full ? "full" : "lora", c->train.from_scratch ? " from scratch" : "", c->train.dpo ? " dpo" : "", (long long)trainer_rank(j->t),
-        (double)trainer_alpha(j->t), (double)c->train.dropout, c->train.dpo ? (double)c->train.dpo_beta : 0, c->precise);
+        float_text(trainer_alpha(j->t), f[7]), float_text(c->train.dropout, f[8]), float_text(c->train.dpo ? c->train.dpo_beta : 0, f[9]), c->precise);
     for (int i = 0; i < c->train.n_target && n < sizeof j->text; i++) n += (size_t)snprintf(j->text + n, sizeof j->text - n, " %s", c->train.target[i]);
 }
 
@@ -464,7 +486,7 @@ static status train(struct job *j, struct err *e)
     TRY(open_trainer(j, e));
     set_loop(j);
     describe(j);
-    if (c->dry_run) snprintf(j->state_path, sizeof j->state_path, "OUT.state"), j->l.out = c->output ? c->output : "OUT";
+    if (c->dry_run) j->l.out = c->output ? c->output : "OUT", snprintf(j->state_path, sizeof j->state_path, "%.4000s.state", j->l.out);
     if (!c->quiet || c->dry_run) say_plan(j);
     if (c->dry_run) return OK;
     TRY(train_loop_open(&j->l, j->text, c->resume, e));
@@ -490,24 +512,55 @@ static void say_times(const struct job *j)
         if (ns * 200 > all) fprintf(stderr, "  %-16s %8.2f s %5.1f %%\n", name, (double)ns * 1e-9, 100 * (double)ns / (double)all);
 }
 
+static void put_result(const struct job *j)
+{
+    const struct train_state *s = &j->l.state;
+    struct json_out o;
+    json_out_init(&o, true);
+    json_begin(&o, NULL, '{');
+    json_put_cstr(&o, "output", j->c->output);
+    json_put_i64(&o, "steps", s->step);
+    json_put_f64(&o, "first_loss", s->n_rows > 0 ? s->row[0].loss : (double)NAN);
+    json_put_f64(&o, "loss", j->l.smooth);
+    json_put_f64(&o, "best_valid", isfinite(s->best) ? s->best : (double)NAN);
+    json_put_i64(&o, "best_step", s->best_step);
+    json_end(&o, '}');
+    report_out(&o);
+}
+
 static void say_result(struct job *j)
 {
     const struct train_loop *l = &j->l;
     struct buffer b = { 0 };
+    if (j->c->json) put_result(j);
     if (j->c->quiet || l->state.n_rows == 0) return;
     if (j->c->verbose) say_times(j);
     if (plot_text(&b, l->state.row, l->state.n_rows, term_width()) && b.p) fputs(b.p, stderr);
     buffer_free(&b);
     fprintf(stderr, "loss %.4f -> %.4f", l->state.row[0].loss, l->smooth);
     if (isfinite(l->state.best)) fprintf(stderr, "; validation %.4f at best, after step %lld", l->state.best, (long long)l->state.best_step);
+    if (isfinite(l->state.best) && l->state.best_step < l->state.step) {
+        char best[4200];
+        train_loop_aside(l->out, -1, best, sizeof best);
+        fprintf(stderr, " (%s)", best);
+    }
     fprintf(stderr, "\n%s is written", j->c->output);
-    if (!j->c->train.full) fprintf(stderr, "; cuanto chat %s --lora %s", j->c->model, j->c->output);
+    const char *template = j->c->template_name;
+    if (!j->c->train.full)
+        fprintf(stderr, "; cuanto chat %s --lora %s%s%s", j->c->model, j->c->output, template ? " --template " : "", template ? template : "");
     fputc('\n', stderr);
 }
 
 static status preview(const struct job *j, struct err *e)
 {
     struct buffer b = { 0 };
+    if (j->c->json) {
+        struct json_out o;
+        json_out_init(&o, false);
+        train_preview_json(&j->all, j->c->preview, &o);
+        report_out(&o);
+        return OK;
+    }
     bool ok = train_set_summary(&j->all, &j->data, &b) && train_preview(&j->all, model_tokenizer(j->m), j->c->preview, term_color(j->c, 1), &b);
     ok = ok && (!b.p || out_write(b.p, b.n));
     buffer_free(&b);
@@ -528,6 +581,20 @@ static void release(struct job *j)
     for (int i = 0; i < j->n_target; i++) regfree(&j->target[i]);
 }
 
+/* What to type after an error, NULL: it says so itself. */
+static const char *hint_for(const struct err *e)
+{
+    static const struct { const char *says, *hint; } hints[] = {
+        { "no chat template", "Name one: --template chatml (or llama3, gemma, ..., or a file)." },
+        { "bad row", "Correct them, or leave them out: --skip-bad. cuanto data FILE lists them." },
+        { "is of another run", "Give what that run was given (a longer run, another rate or other data is a new one), or begin anew: --overwrite" },
+        { "is picked for an adapter", "--target is a pattern of names as blk.0.attn_q.weight or q_proj; cuanto inspect MODEL --all lists them." },
+    };
+    for (int i = 0; i < ARRAY_LEN(hints); i++)
+        if (e->code != OK && strstr(e->text, hints[i].says)) return hints[i].hint;
+    return NULL;
+}
+
 static int run(struct cli *c)
 {
     struct job *j = mem_calloc(1, sizeof *j);
@@ -544,7 +611,7 @@ static int run(struct cli *c)
         release(j);
         mem_free(j);
     }
-    return st == OK ? out_status() : cli_fail(&e, NULL);
+    return st == OK ? out_status() : cli_fail(&e, hint_for(&e));
 }
 
 #define T(field) OPT_AT(train.field)
@@ -571,7 +638,8 @@ OPT_GROUP(run_group, "Training",
     { "resume", NULL, OPT_FLAG, OPT_AT(resume), .help = "go on where FILE.state stands: on a CPU of this kind the result is that of a run without a break" },
     { "overwrite", "-y", OPT_FLAG, OPT_AT(overwrite), .help = "begin anew though there is a FILE.state" },
     { "dry-run", NULL, OPT_FLAG, OPT_AT(dry_run), .help = "check the data, say what would happen" },
-    { "epochs", NULL, OPT_FLOAT, T(epochs), .value = "X", .def = "3", .lo = 1e-6, .hi = 1e6, .help = "times that all samples are seen" },
+    { "epochs", NULL, OPT_FLOAT, T(epochs), .value = "X", .def = "3", .lo = 1e-6, .hi = 1e6,
+      .help = "times that all samples are seen; fewer than 100 samples want more" },
     { "steps", "--max-steps", OPT_INT, T(steps), .value = "N", .hi = 1e9, .help = "instead of --epochs" },
     { "batch", "-b --batch-size", OPT_INT, T(batch), .value = "N", .hi = 1e6, .help = "samples of one step; 0: 8" },
     { "lr", "--learning-rate", OPT_FLOAT, T(lr), .value = "X", .hi = 10, .help = "highest rate; 0: 2e-4, with --dpo or --full 1e-5" },

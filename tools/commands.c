@@ -16,6 +16,10 @@ static const struct { const char *word, *here; } foreign[] = {
     { "show", "cuanto inspect MODEL tells what a file holds" },
     { "serve", "there is no server; cuanto chat MODEL, or cuanto run MODEL in a pipe" },
     { "generate", "cuanto run MODEL 'TEXT'" },
+    { "finetune", "cuanto train MODEL DATA -o LORA.gguf" },
+    { "fine-tune", "cuanto train MODEL DATA -o LORA.gguf" },
+    { "export", "cuanto convert FILE.gguf -o FOLDER writes a Hugging Face folder, with --base MODEL that of a PEFT adapter" },
+    { "imatrix", "cuanto importance MODEL -f TEXT -o imatrix.gguf" },
 };
 
 const struct command *command_find(const char *name, struct err *e)

@@ -41,9 +41,9 @@ static status add_said(struct content *c, const char *role, const char *text, si
 }
 
 /* Into c->text and c->roles; faults are those of training. */
-static status read_content(struct content *c, enum train_format f, const struct json *json, int64_t n_turns[3], struct err *e)
+static status read_content(struct content *c, enum train_format f, const struct json *json, int64_t n_turns[DATA_ROLES], struct err *e)
 {
-    static const char *const roles[] = { "system", "user", "assistant" };
+    static const char *const roles[] = { "system", "user", "assistant", "tool" };
     c->text.n = c->roles.n = 0;
     for (int answer = 0; answer < 1 + (f == TRAIN_PREFERENCE); answer++) {
         struct train_row row;
@@ -52,7 +52,9 @@ static status read_content(struct content *c, enum train_format f, const struct 
         for (int64_t i = answer ? row.first : 0; f != TRAIN_TEXT && i < chat_count(c->chat); i++) {
             struct chat_message m = chat_at(c->chat, i);
             TRY(add_said(c, m.role, m.text, m.n, e));
-            for (int r = 0; r < 3; r++) n_turns[r] += !strcmp(m.role, roles[r]);
+            int r = 0;
+            while (r < ARRAY_LEN(roles) && strcmp(m.role, roles[r])) r++;
+            n_turns[r]++;
         }
     }
     return OK;
@@ -68,7 +70,7 @@ static status again(struct content *c, const struct data_set *d, const struct da
     }
     struct row line = { x->p, x->n, x->line };
     struct json *json;
-    int64_t ignored[3] = { 0 };
+    int64_t ignored[DATA_ROLES] = { 0 };
     struct arena_mark mark = arena_mark(&c->arena);
     status st = rows_parse(&line, &c->arena, &json, e);
     if (st == OK) st = read_content(c, f->facts.format, json, ignored, e);
@@ -126,9 +128,9 @@ static status read_row(struct data_set *d, struct content *c, struct data_file *
         return err_set(e, ERR_FORMAT, "a row of format %s in a file of format %s (told by line %lld)", train_format_names[format],
                        train_format_names[f->facts.format], (long long)*format_line);
     train_file_note(&f->facts, json);
-    int64_t turns[3] = { 0 };
+    int64_t turns[DATA_ROLES] = { 0 };
     TRY(read_content(c, f->facts.format, json, turns, e));
-    for (int i = 0; i < 3; i++) d->n_turns[i] += turns[i];
+    for (int i = 0; i < DATA_ROLES; i++) d->n_turns[i] += turns[i];
     return OK;
 }
 

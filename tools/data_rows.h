@@ -6,6 +6,7 @@
 #include "tools/train_set.h"
 
 enum data_fate { DATA_KEPT, DATA_BAD, DATA_SHORT, DATA_LONG, DATA_UNMATCHED, DATA_MATCHED, DATA_EXACT, DATA_NEAR, DATA_FATES };
+enum { DATA_ROLES = 5 };
 enum data_dedupe { DEDUPE_NONE, DEDUPE_EXACT, DEDUPE_NEAR };
 extern const char *const data_fate_names[DATA_FATES]; /* "bad", "too short", ... */
 
@@ -32,7 +33,7 @@ struct data_set {
     struct data_row *row; int64_t n_rows, cap;
     int64_t count[DATA_FATES];
     int64_t n_exact, n_near;        /* rows that are like an earlier one, left out or not */
-    int64_t n_turns[3];             /* system, user, assistant */
+    int64_t n_turns[DATA_ROLES];    /* system, user, assistant, tool, and roles that no template of ours knows */
     struct train_fault fault[TRAIN_FAULTS]; int64_t n_bad;
 };
 /* data_read - every row of every file: format, faults, lengths. ERR_FILE, ERR_FORMAT (a list that is none), ERR_MEMORY, ERR_INTERRUPTED. */

@@ -258,7 +258,7 @@ const char *const train_format_names[TRAIN_FORMATS] = {
     [TRAIN_PREFERENCE] = "preference", [TRAIN_TEXT] = "text", [TRAIN_PLAIN] = "plain",
 };
 const char train_format_expected[] =
-    "an object with \"messages\", \"conversations\", \"prompt\" and \"completion\", \"instruction\" and \"output\", \"chosen\" and \"rejected\", or \"text\"";
+    "an object with \"messages\", \"conversations\", \"prompt\" + \"completion\", \"instruction\" + \"output\", \"chosen\" + \"rejected\", or \"text\"";
 
 int train_format_of(const struct json *row)
 {

@@ -225,7 +225,7 @@ static status one_step(struct train_loop *l, struct train_point *r, struct err *
                        where(l->train.set, first_sample(l, item_at(l, (step - 1) * l->batch_size)), text), (long long)l->state.step);
     update(l, step, r);
     l->state.step = step;
-    l->smooth = l->smooth == 0 ? r->loss : l->smooth + (r->loss - l->smooth) / 20;
+    l->smooth = train_average(l->smooth, r->loss, step - 1, l->schedule.steps);
     r->seconds = now_seconds() - began;
     return OK;
 }
@@ -327,8 +327,7 @@ status train_loop_open(struct train_loop *l, const char *job, bool resume, struc
     shuffle(l, 0);
     if (!resume || access(l->state_path, F_OK) != 0) return OK;
     TRY(train_state_load(&l->state, l->state_path, e));
-    for (int64_t i = 0; i < l->state.n_rows; i++)
-        l->smooth = l->smooth == 0 ? l->state.row[i].loss : l->smooth + (l->state.row[i].loss - l->smooth) / 20;
+    for (int64_t i = 0; i < l->state.n_rows; i++) l->smooth = train_average(l->smooth, l->state.row[i].loss, i, l->schedule.steps);
     return OK;
 }
 

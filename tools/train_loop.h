@@ -34,7 +34,7 @@ struct train_loop {
     void *ctx;
     /* the run */
     struct train_state state;
-    double smooth;                         /* moving average of the loss over about 20 steps */
+    double smooth;                         /* moving average of the loss, see train_average */
     int64_t epoch;                         /* whose order is in `order` */
     int64_t *order;                        /* [train.n] */
     void *moments;                         /* float [2][n] */

@@ -2,11 +2,9 @@
 #include "tools/train_plot.h"
 #include <math.h>
 
-enum { W = 720, H = 400, LEFT = 60, RIGHT = 20, TOP = 24, BOTTOM = 44, SPAN = 20 };
+enum { W = 720, H = 400, LEFT = 60, RIGHT = 20, TOP = 24, BOTTOM = 44 };
 
 struct range { double lo, hi; };
-
-static double average(double old, double loss, int64_t i) { return i == 0 ? loss : old + (loss - old) / SPAN; }
 
 static struct range losses(const struct train_point *row, int64_t n)
 {
@@ -42,7 +40,7 @@ static bool line(struct buffer *b, const struct frame *f, const struct train_poi
     double mean = 0;
     bool ok = buffer_put(b, "<polyline fill='none' %s points='", style[kind]);
     for (int64_t i = 0; i < n && ok; i++) {
-        mean = average(mean, row[i].loss, i);
+        mean = train_average(mean, row[i].loss, i, n);
         double y = kind == 0 ? row[i].loss : kind == 1 ? mean : row[i].valid;
         if (isfinite(y)) ok = buffer_put(b, "%.1f,%.1f ", at_x(f, (double)row[i].step), at_y(f, y));
     }
@@ -68,7 +66,7 @@ bool plot_text(struct buffer *b, const struct train_point *row, int64_t n, int w
     int columns = (int)min_i64(min_i64(width - 10, MOST), n);
     if (columns < 2) return true;
     for (int64_t i = 0; i < n; i++) {
-        mean = average(mean, row[i].loss, i);
+        mean = train_average(mean, row[i].loss, i, n);
         column[i * columns / n] = mean;
         r.lo = fmin(r.lo, mean), r.hi = fmax(r.hi, mean);
     }

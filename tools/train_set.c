@@ -386,7 +386,7 @@ static status judge(struct train_set *s, const struct train_options *o, struct e
         const struct train_fault *f = &s->fault[0];
         char more[48] = "";
         if (s->n_bad > 1) snprintf(more, sizeof more, ", and %lld more bad row%s", (long long)s->n_bad - 1, s->n_bad > 2 ? "s" : "");
-        return err_set(e, ERR_FORMAT, "%.60s:%lld: %.120s%s", f->file, (long long)f->line, f->text, more);
+        return err_set(e, ERR_FORMAT, "%.60s:%lld: %.140s%s", f->file, (long long)f->line, f->text, more);
     }
     if (s->n_pairs > 0 && 2 * s->n_pairs != s->n_samples) return err_set(e, ERR_FORMAT, "preference rows and other rows cannot be mixed");
     if (s->n_samples == 0)

@@ -163,3 +163,8 @@ status train_state_load(struct train_state *s, const char *path, struct err *e)
     file_close(&f);
     return st;
 }
+
+double train_average(double old, double loss, int64_t i, int64_t steps)
+{
+    return i == 0 ? loss : old + (loss - old) / (double)max_i64(1, min_i64(20, steps / 10));
+}

@@ -27,3 +27,6 @@ status train_state_save(const struct train_state *s, const char *path, struct er
  * damaged file. After a failure w, m and v hold anything. */
 status train_state_load(struct train_state *s, const char *path, struct err *e) MUST_USE;
 void train_state_close(struct train_state *s);
+/* train_average - the moving average behind `loss`, the loss of step i (from 0) of a run of `steps`: over a tenth of the run, 20 steps at most. A longer one
+ * would still hold the first losses when a short run ends. */
+double train_average(double old, double loss, int64_t i, int64_t steps);

@@ -34,3 +34,6 @@ cuanto data a.jsonl --max-tokens 5; echo "exit $?"
 cuanto data a.jsonl --split 0.1; echo "exit $?"
 cuanto data a.jsonl -o z.jsonl --split 9; echo "exit $?"
 cuanto data a.jsonl -o z.jsonl --min-chars 999; echo "exit $?"
+echo "- roles"
+for role in user human tool; do echo '{"messages":[{"role":"'$role'","content":"a"},{"role":"assistant","content":"b"}]}'; done >roles.jsonl
+cuanto data roles.jsonl 2>&1 | sed -n 2p

@@ -36,6 +36,11 @@ say pairs
 quiet cuanto train "$TINY_MODEL" pairs.jsonl --dpo --steps 8 --lr 0.02 --batch 4 --warmup 0 -q -o p.gguf --log p.csv
 head -n 1 p.csv
 tail -n +2 p.csv | cut -d, -f8 | sed -n '1p;$p'
+say json
+cuanto train "$TINY_MODEL" data.jsonl --steps 4 --lr 0.02 -q -o s.gguf --json | sed 's/\(loss\|valid\|best_step\)": [0-9.]*/\1": N/'
+cuanto train "$TINY_MODEL" data.jsonl --preview 1 --json -q | cut -c 1-43
+say what to type next
+cuanto train "$TINY_MODEL" data.jsonl --steps 1 --template chatml -o s.gguf --overwrite 2>&1 | tail -n 1 | sed 's/chat .* --lora/chat MODEL --lora/'
 say errors
 cuanto train "$TINY_MODEL" data.jsonl; echo "exit $?"
 $train -o a.gguf; echo "exit $?"
