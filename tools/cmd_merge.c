@@ -217,7 +217,7 @@ static status read_with(struct job *j, struct runtime *r, score_fn fn, double *k
     }
     reader_close(&rd);
     for (int64_t i = 0; i < rows; i++) sum += j->kl[i];
-    if (kl) *kl = sum / (double)max_i64(rows, 1);
+    if (kl) *kl = sum < 0 ? 0 : sum / (double)max_i64(rows, 1); /* of equal models rounding can leave -1e-9 */
     return st;
 }
 
