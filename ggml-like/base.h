@@ -51,6 +51,14 @@ const char *path_base(const char *path);     /* behind the last slash */
 /* hash64 - 64 bits of n bytes for tables over a file's texts. The seed should be something the file cannot know, such as an address. */
 uint64_t hash64(uint64_t seed, const void *p, size_t n);
 
+/* mix64 - the output function of splitmix64: of rising numbers a stream that passes for random. Steele et al. 2014 */
+static inline uint64_t mix64(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
 /* mem_alloc/mem_realloc/mem_free - malloc semantics; memory is NOT cleared. Size 0 gives a valid pointer.
  * mem_calloc clears and checks the product. All return NULL when memory is out. */
 void *mem_alloc(size_t bytes) MUST_USE;

@@ -530,6 +530,22 @@ void *mem_map(size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void mem_room_drop(struct mem_room *r)
+{
+    if (r->p) mem_unmap(r->p, r->n);
+    *r = (struct mem_room){ 0 };
+}
+
+status mem_room_for(struct mem_room *r, size_t n, struct err *e)
+{
+    if (n <= r->n) return OK;
+    mem_room_drop(r);
+    r->p = mem_map(n);
+    if (!r->p) return err_oom(e, "scratch", n);
+    r->n = n;
+    return OK;
+}
+
 /* The room on the disk is taken now: a full disk would otherwise be a signal at some later store. */
 status mem_map_file(void **out, const char *path, size_t bytes, struct err *e)
 {

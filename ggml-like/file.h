@@ -73,4 +73,11 @@ status mem_map_file(void **out, const char *path, size_t bytes, struct err *e) M
 /* mem_map/mem_unmap - zeroed anonymous pages, touched lazily (KV caches). NULL when refused. */
 void *mem_map(size_t bytes) MUST_USE;
 void mem_unmap(void *p, size_t bytes);
+/* mem_room - such memory that grows when more is needed; growing forgets what it held. mem_room_drop frees it; a zeroed one has none. */
+struct mem_room {
+    uint8_t *p;
+    size_t n;
+};
+status mem_room_for(struct mem_room *r, size_t n, struct err *e) MUST_USE;
+void mem_room_drop(struct mem_room *r);
 size_t mem_touched(const void *p, size_t bytes); /* of these, in memory now, in whole pages. 0 when not known */

@@ -56,15 +56,7 @@ val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v,
     val y = plan_temp(p, (int64_t)s->n_head * s->head_dim_v, p->n_rows);
     p->val[y].bytes += parts_bytes(s->n_head, s->head_dim_v, p->n_rows);
     struct op *op = plan_op(p, OP_ATTN, y, q, sinks, VAL_NONE);
-    op->arg.attn.il = s->il;
-    op->arg.attn.n_head = s->n_head;
-    op->arg.attn.n_head_kv = s->n_head_kv;
-    op->arg.attn.head_dim = s->head_dim;
-    op->arg.attn.head_dim_v = s->head_dim_v;
-    op->arg.attn.window = s->window;
-    op->arg.attn.scale = s->scale;
-    op->arg.attn.cap = s->cap;
-    op->arg.attn.alibi = s->alibi;
+    op_attn_arg(op, s);
     return y;
 }
 

@@ -12,14 +12,6 @@ val op_dropout(struct plan *p, val x, float rate, uint32_t draw)
     return y;
 }
 
-/* The output function of splitmix64, Steele et al. 2014. */
-static inline uint64_t mix64(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 void op_run_dropout(const struct op_run *r, const struct op *op)
 {
     const float *x = op_data(r, op->src[0]), keep = 1 - op->arg.dropout.rate;

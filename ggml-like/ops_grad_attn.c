@@ -33,14 +33,7 @@ val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v,
         op->src[3 + i] = more[i];
         if (more[i] != VAL_NONE) p->val[more[i]].last = p->n_op - 1;
     }
-    op->arg.attn.n_head = s->n_head;
-    op->arg.attn.n_head_kv = s->n_head_kv;
-    op->arg.attn.head_dim = s->head_dim;
-    op->arg.attn.head_dim_v = s->head_dim_v;
-    op->arg.attn.window = s->window;
-    op->arg.attn.scale = s->scale;
-    op->arg.attn.cap = s->cap;
-    op->arg.attn.alibi = s->alibi;
+    op_attn_arg(op, s);
     return d;
 }
 

@@ -40,6 +40,19 @@ float op_alibi_slope(float max_bias, int32_t n_head, int32_t h);
 /* op_part_of - what vector v has for run `run` of dim columns (ops_norm.c); NULL for VAL_NONE. */
 const float *op_part_of(const struct op_run *r, val v, int64_t run, int64_t dim);
 
+static inline void op_attn_arg(struct op *op, const struct attn_spec *s)
+{
+    op->arg.attn.il = s->il;
+    op->arg.attn.n_head = s->n_head;
+    op->arg.attn.n_head_kv = s->n_head_kv;
+    op->arg.attn.head_dim = s->head_dim;
+    op->arg.attn.head_dim_v = s->head_dim_v;
+    op->arg.attn.window = s->window;
+    op->arg.attn.scale = s->scale;
+    op->arg.attn.cap = s->cap;
+    op->arg.attn.alibi = s->alibi;
+}
+
 /* ---- matmuls (ops_matmul.c) ---- */
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }

@@ -11,12 +11,6 @@
 
 enum { PASS_WINDOWS = 64 };
 
-/* Memory that grows when a pass needs more; growing forgets what it held. */
-struct room {
-    uint8_t *p;
-    size_t n;
-};
-
 /* The cache of a layer that later layers read: of all windows. */
 struct kept {
     bool wanted;
@@ -45,7 +39,7 @@ struct layers {
     val in, out;
     int64_t shape_rows;
     /* memory of a pass */
-    struct room scratch, states, rows;
+    struct mem_room scratch, states, rows;
     uint8_t *threads;
     size_t threads_bytes, thread_bytes;
     struct layer_state *layer; /* [PASS_WINDOWS][n_layer] */
@@ -117,30 +111,14 @@ status layers_open(struct layers **out, const struct model *m, const struct laye
     return OK;
 }
 
-static void room_drop(struct room *r)
-{
-    if (r->p) mem_unmap(r->p, r->n);
-    *r = (struct room){ 0 };
-}
-
-static status room_for(struct room *r, size_t n, struct err *e)
-{
-    if (n <= r->n) return OK;
-    room_drop(r);
-    r->p = mem_map(n);
-    if (!r->p) return err_oom(e, "scratch", n);
-    r->n = n;
-    return OK;
-}
-
 void layers_close(struct layers *l)
 {
     if (!l) return;
     pool_close(l->pool);
     plan_free(&l->p);
     for (int64_t il = 0; l->kept && il < l->m->hp.n_layer; il++) kept_drop(&l->kept[il]);
-    struct room *const rooms[] = { &l->scratch, &l->states, &l->rows };
-    for (int i = 0; i < ARRAY_LEN(rooms); i++) room_drop(rooms[i]);
+    struct mem_room *const rooms[] = { &l->scratch, &l->states, &l->rows };
+    for (int i = 0; i < ARRAY_LEN(rooms); i++) mem_room_drop(rooms[i]);
     if (l->threads) mem_unmap(l->threads, l->threads_bytes);
     void *const owned[] = { l->own.layer, l->kept, l->layer, l->share, l->row, l->token, l->emit };
     for (int i = 0; i < ARRAY_LEN(owned); i++) mem_free(owned[i]);
@@ -319,7 +297,7 @@ static status record_run(struct layers *l, const struct layers_run *r, const str
     if (r->y) plan_keep(&l->p, l->out);
     plan_prune(&l->p);
     TRY(plan_finish(&l->p, e));
-    TRY(room_for(&l->scratch, l->p.bytes, e));
+    TRY(mem_room_for(&l->scratch, l->p.bytes, e));
     l->shape_rows = p->rows;
     return OK;
 }
@@ -365,7 +343,7 @@ static status place_states(struct layers *l, int il, const struct pass *p, struc
         size_t n = 0;
         for (int64_t i = 0; i < p->n; i++)
             TRY(place_window(l, il, p->window + i, place ? l->states.p : NULL, l->layer + i * l->m->hp.n_layer, &n, e));
-        if (!place) TRY(room_for(&l->states, n, e));
+        if (!place) TRY(mem_room_for(&l->states, n, e));
     }
     return OK;
 }
@@ -418,7 +396,7 @@ static status bind_input(struct layers *l, const void *x, int64_t i, int64_t row
     int64_t n = l->m->hp.n_embd;
     const void *from = state_row(l, x, i);
     if (l->state->gguf_id != GGUF_F32) {
-        TRY(room_for(&l->rows, (size_t)(l->n_batch * n) * sizeof(float), e));
+        TRY(mem_room_for(&l->rows, (size_t)(l->n_batch * n) * sizeof(float), e));
         struct border b = { &l->k, l->state, from, l->rows.p, true, rows, n };
         pool_run(l->pool, cross, &b);
         from = l->rows.p;
@@ -610,14 +588,14 @@ static status record_head(struct layers *l, bool score, int64_t rows, int64_t ma
     else TRY(forward_logits(&b, &l->out, e));
     plan_keep(&l->p, l->out);
     TRY(plan_finish(&l->p, e));
-    return room_for(&l->scratch, l->p.bytes, e);
+    return mem_room_for(&l->scratch, l->p.bytes, e);
 }
 
 /* Rows index[0 .. n) of x as f32, one behind the other, as the plan's input. */
 static status gather(struct layers *l, const void *x, const int64_t *index, int64_t n, struct err *e)
 {
     int64_t n_embd = l->m->hp.n_embd;
-    TRY(room_for(&l->rows, (size_t)(l->n_batch * n_embd) * sizeof(float), e));
+    TRY(mem_room_for(&l->rows, (size_t)(l->n_batch * n_embd) * sizeof(float), e));
     float *to = (float *)(void *)l->rows.p;
     for (int64_t i = 0; i < n; i++) l->k.to_f32(l->state, state_row(l, x, index[i]), to + i * n_embd, n_embd);
     plan_bind(&l->p, l->in, to);

@@ -12,18 +12,12 @@
 
 enum { RANK_DEFAULT = 16, RANK_MOST = 4096 };
 
-/* Memory that grows when a pass needs more; growing forgets what it held. */
-struct room {
-    uint8_t *p;
-    size_t n;
-};
-
 /* A part of the model, recorded for passes of one shape. */
 struct part {
     struct plan plan;
     val x, y, dx, dy;  /* input and result, and their gradients */
     bool own_block;    /* held is kept between the passes */
-    struct room held;
+    struct mem_room held;
 };
 
 struct shape { int64_t rows, n_out; };
@@ -55,7 +49,7 @@ struct trainer {
     bool recorded, recorded_base, recorded_back;
     int64_t n_kept;
     /* a pass */
-    struct room scratch, held, states;
+    struct mem_room scratch, held, states;
     struct kv_types kv;
     struct layer_state *state; /* [n_batch][n_layer] */
     struct batch_segment *seg; /* [n_batch] */
@@ -70,30 +64,7 @@ struct trainer {
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
-static void room_drop(struct room *r)
-{
-    if (r->p) mem_unmap(r->p, r->n);
-    *r = (struct room){ 0 };
-}
-
-static status room_for(struct room *r, size_t n, struct err *e)
-{
-    if (n <= r->n) return OK;
-    room_drop(r);
-    r->p = mem_map(n);
-    if (!r->p) return err_oom(e, "activations", n);
-    r->n = n;
-    return OK;
-}
-
 /* ---- what is trained ---- */
-
-static uint64_t mix64(uint64_t x) /* splitmix64's output function, Steele et al. 2014 */
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
 
 /* Number i of a stream: uniform in [0, 1). */
 static double uniform(uint64_t stream, uint64_t i) { return (double)(mix64(stream + (i + 1) * 0x9e3779b97f4a7c15u) >> 11) * 0x1p-53; }
@@ -331,12 +302,12 @@ static status give_blocks(struct trainer *t, const struct shape *s, bool back, s
         }
         left -= p->plan.held_bytes;
         t->n_kept++;
-        TRY(room_for(&p->held, p->plan.held_bytes, e));
+        TRY(mem_room_for(&p->held, p->plan.held_bytes, e));
     }
-    TRY(room_for(&t->scratch, scratch, e));
-    TRY(room_for(&t->held, held, e));
-    TRY(room_for(&t->embed.held, t->embed.plan.held_bytes, e));
-    return room_for(&t->head.held, heads, e);
+    TRY(mem_room_for(&t->scratch, scratch, e));
+    TRY(mem_room_for(&t->held, held, e));
+    TRY(mem_room_for(&t->embed.held, t->embed.plan.held_bytes, e));
+    return mem_room_for(&t->head.held, heads, e);
 }
 
 static status record(struct trainer *t, const struct shape *s, bool base, bool back, struct err *e)
@@ -394,7 +365,7 @@ static status place(struct trainer *t, int il, struct err *e)
         size_t n = 0;
         for (int i = 0; i < t->n_seq; i++)
             TRY(state_place(t->m, il, t->seg[i].n, &t->kv, put ? t->states.p : NULL, &t->state[i * t->m->hp.n_layer + il], &n, e));
-        if (!put) TRY(room_for(&t->states, n, e));
+        if (!put) TRY(mem_room_for(&t->states, n, e));
     }
     return OK;
 }
@@ -640,7 +611,7 @@ status trainer_open(struct trainer **out, const struct model *m, const struct tr
 static void part_drop(struct part *p)
 {
     plan_free(&p->plan);
-    room_drop(&p->held);
+    mem_room_drop(&p->held);
 }
 
 void trainer_close(struct trainer *t)
@@ -652,8 +623,8 @@ void trainer_close(struct trainer *t)
     part_drop(&t->embed);
     part_drop(&t->head);
     part_drop(&t->tail);
-    struct room *const rooms[] = { &t->scratch, &t->held, &t->states };
-    for (int i = 0; i < ARRAY_LEN(rooms); i++) room_drop(rooms[i]);
+    struct mem_room *const rooms[] = { &t->scratch, &t->held, &t->states };
+    for (int i = 0; i < ARRAY_LEN(rooms); i++) mem_room_drop(rooms[i]);
     if (t->threads) mem_unmap(t->threads, t->threads_bytes);
     if (t->x) mem_unmap(t->x, rows_bytes(t, t->n_batch) * (layers + 1));
     if (t->dx) mem_unmap(t->dx, rows_bytes(t, t->n_batch));

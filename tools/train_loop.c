@@ -10,13 +10,6 @@ enum { PASS_SEQS = 512 };
 
 /* ---- order ---- */
 
-static uint64_t mix64(uint64_t x) /* splitmix64's output function, Steele et al. 2014 */
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 static void shuffle(struct train_loop *l, int64_t epoch)
 {
     uint64_t s = mix64(l->seed ^ mix64((uint64_t)epoch + 1));
