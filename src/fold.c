@@ -1,103 +1,20 @@
 /* fold - see fold.h. The model's equations are recorded once as a whole, for no run; from each value that matrices read the trace goes back through ops that
  * keep columns apart and are linear (or homogeneous) in one operand, to weights that can take the factor. A value on the way may have no other reader. */
 #include "src/fold.h"
-#include "ggml-like/cpu.h"
-#include "ggml-like/kernels/kernels.h"
-#include "src/forward.h"
+#include "src/recorded.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 2 /* of the recorded pass: any number but one */ };
 static const char no_memory[] = "no memory";
 
-/* An op's operand that lies in the file: elements or, of a matrix, rows first .. first + n of w. */
-struct use {
-    int32_t op;
-    int src;
-    const struct tensor *w;
-    int64_t first, n;
-};
-
 struct fold {
-    const struct model *m;
-    struct kernels k;
-    struct plan p;
-    struct arena mem;
-    int32_t *end;             /* [n_layer + 2] ops of the embedding, of the layers, of the head */
-    int32_t *maker;           /* [n_val] the op that writes it, -1 */
-    struct use *use;
-    int n_uses;
+    struct recorded r;
     struct fold_group *group;
     int n_groups;
 };
 
-static int64_t columns(const struct fold *f, val v) { return f->p.val[v].t.ne[0]; }
-
-/* ---- recording ---- */
-
-static status record(struct fold *f, struct err *e)
-{
-    struct build b = { &f->p, f->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, NULL };
-    struct cpu_info cpu;
-    val x;
-    cpu_detect(&cpu);
-    kernels_init(&f->k, cpu.features);
-    plan_init(&f->p, &f->k);
-    plan_reset(&f->p, ROWS, ROWS, ROWS);
-    f->p.observe = true; /* matmuls then name their input */
-    TRY(forward_embed(&b, &x, e));
-    f->end[0] = f->p.n_op;
-    for (int il = 0; il < f->m->hp.n_layer; il++) {
-        TRY(forward_layer(&b, il, &x, e));
-        f->end[il + 1] = f->p.n_op;
-    }
-    TRY(forward_norm(&b, &x, e));
-    TRY(forward_logits(&b, &x, e));
-    return OK;
-}
-
-static const struct tensor *in_file(const struct gguf *g, const void *data)
-{
-    for (int64_t i = 0; i < g->n_tensors; i++) {
-        const uint8_t *from = g->tensor[i].data;
-        if ((const uint8_t *)data >= from && (const uint8_t *)data < from + tensor_bytes(&g->tensor[i])) return &g->tensor[i];
-    }
-    return NULL;
-}
-
-static void note_use(struct fold *f, int32_t op, int src)
-{
-    const struct value *v = &f->p.val[f->p.op[op].src[src]];
-    const struct tensor *w = v->temp || !v->t.data ? NULL : in_file(&f->m->g, v->t.data);
-    if (!w) return;
-    size_t from = (size_t)((const uint8_t *)v->t.data - (const uint8_t *)w->data);
-    bool vector = tensor_rows(w) == 1;
-    f->use[f->n_uses++] = (struct use){ op, src, w, (int64_t)(from / (vector ? sizeof(float) : w->nb[1])),
-                                        vector ? v->t.ne[0] : (int64_t)(tensor_bytes(&v->t) / w->nb[1]) };
-}
-
-static status look_up(struct fold *f, struct err *e)
-{
-    const struct plan *p = &f->p;
-    f->maker = arena_zalloc(&f->mem, (size_t)p->n_val, sizeof *f->maker);
-    f->use = arena_zalloc(&f->mem, (size_t)p->n_op * OP_SRC, sizeof *f->use);
-    if (!f->maker || !f->use) return err_oom(e, "fold", (size_t)p->n_op * OP_SRC * sizeof *f->use);
-    for (int32_t i = 0; i < p->n_val; i++) f->maker[i] = -1;
-    for (int32_t i = 0; i < p->n_op; i++) {
-        if (p->op[i].dst != VAL_NONE) f->maker[p->op[i].dst] = i;
-        for (int k = 0; k < OP_SRC; k++)
-            if (p->op[i].src[k] != VAL_NONE) note_use(f, i, k);
-    }
-    return OK;
-}
-
-static const struct use *use_of(const struct fold *f, int32_t op, int src)
-{
-    for (int i = 0; i < f->n_uses; i++)
-        if (f->use[i].op == op && f->use[i].src == src) return &f->use[i];
-    return NULL;
-}
+static int64_t columns(const struct fold *f, val v) { return f->r.p.val[v].t.ne[0]; }
 
 /* ---- tracing ---- */
 
@@ -109,7 +26,7 @@ struct trace {
 
 static int32_t *indices(struct trace *t, int64_t n)
 {
-    int32_t *of = arena_alloc(&t->f->mem, (size_t)n * sizeof *of);
+    int32_t *of = arena_alloc(&t->f->r.mem, (size_t)n * sizeof *of);
     for (int64_t i = 0; of && i < n; i++) of[i] = -1;
     return of;
 }
@@ -118,7 +35,7 @@ static struct fold_part *add_part(struct trace *t, const struct tensor *w, bool 
 {
     struct fold_group *g = t->g;
     if ((g->n_parts & (g->n_parts + 1)) == 0) { /* full: room for 1, 3, 7, ... */
-        struct fold_part *more = arena_alloc(&t->f->mem, (size_t)(2 * g->n_parts + 1) * sizeof *more);
+        struct fold_part *more = arena_alloc(&t->f->r.mem, (size_t)(2 * g->n_parts + 1) * sizeof *more);
         if (!more) return NULL;
         if (g->n_parts > 0) memcpy(more, g->part, (size_t)g->n_parts * sizeof *more);
         g->part = more;
@@ -131,10 +48,10 @@ static struct fold_part *add_part(struct trace *t, const struct tensor *w, bool 
  * `copies` matrices or vectors of a stack. Nobody else may use these. */
 static const char *take(struct trace *t, int32_t op, int src, bool rows, float power, const int32_t *of, int64_t n, int64_t copies)
 {
-    const struct use *u = use_of(t->f, op, src);
+    const struct use *u = recorded_use(&t->f->r, op, src);
     if (!u) return "a weight that is not in the file as it is used";
-    for (int i = 0; i < t->f->n_uses; i++) {
-        const struct use *o = &t->f->use[i];
+    for (int i = 0; i < t->f->r.n_uses; i++) {
+        const struct use *o = &t->f->r.use[i];
         if (o->w == u->w && o->op != op && o->first < u->first + u->n && u->first < o->first + o->n) return "a weight on the way is used elsewhere, too";
     }
     int64_t all = rows ? tensor_rows(u->w) : u->w->ne[0], from = rows || tensor_rows(u->w) == 1 ? u->first : 0;
@@ -206,7 +123,7 @@ static const char *back_bias(struct trace *t, int32_t i, const struct op *op, co
 
 static const char *back_rows(struct trace *t, int32_t i, const struct op *op, const int32_t *of, float power)
 {
-    return take(t, i, 0, true, power, of, columns(t->f, op->dst), op->kind == OP_MOE_MATMUL ? t->f->p.val[op->src[0]].t.ne[2] : 1);
+    return take(t, i, 0, true, power, of, columns(t->f, op->dst), op->kind == OP_MOE_MATMUL ? t->f->r.p.val[op->src[0]].t.ne[2] : 1);
 }
 
 static const char *back_conv(struct trace *t, int32_t i, const struct op *op, const int32_t *of, float power)
@@ -236,13 +153,13 @@ static const char *back_attention(struct trace *t, int32_t i, const struct op *o
 {
     struct fold *f = t->f;
     int32_t store = -1, n;
-    for (int32_t j = 0; j < f->p.n_op; j++) {
-        const struct op *o = &f->p.op[j];
+    for (int32_t j = 0; j < f->r.p.n_op; j++) {
+        const struct op *o = &f->r.p.op[j];
         if (o->kind == OP_ATTN && j != i && o->arg.attn.il == op->arg.attn.il) return "its values are read by several layers";
         if (o->kind == OP_KV_STORE && o->arg.store.il == op->arg.attn.il) store = j;
     }
-    if (store < 0 || f->p.op[store].src[1] == VAL_NONE) return "its values are no matrix's rows";
-    int32_t *v_of = indices(t, columns(f, f->p.op[store].src[1])), *to = indices(t, t->g->n);
+    if (store < 0 || f->r.p.op[store].src[1] == VAL_NONE) return "its values are no matrix's rows";
+    int32_t *v_of = indices(t, columns(f, f->r.p.op[store].src[1])), *to = indices(t, t->g->n);
     if (!v_of || !to) return no_memory;
     const char *why = share_heads(t, op, of, v_of, to, &n);
     if (why) return why;
@@ -253,7 +170,7 @@ static const char *back_attention(struct trace *t, int32_t i, const struct op *o
         for (int64_t c = 0; c < (p->rows ? tensor_rows(p->w) : p->w->ne[0]); c++) own[c] = own[c] < 0 ? -1 : to[own[c]];
     }
     t->g->n = n;
-    return divide(t, f->p.op[store].src[1], store, v_of, power);
+    return divide(t, f->r.p.op[store].src[1], store, v_of, power);
 }
 
 static back_fn *const back[OP_KINDS] = {
@@ -278,16 +195,16 @@ static bool spares(const struct op *op, const int32_t *of, int64_t columns_of)
 /* Makes v / s to the power out of what made v. */
 static const char *made(struct trace *t, val v, const int32_t *of, float power)
 {
-    int32_t i = t->f->maker[v];
-    enum op_kind kind = i < 0 ? OP_KINDS : t->f->p.op[i].kind;
+    int32_t i = t->f->r.maker[v];
+    enum op_kind kind = i < 0 ? OP_KINDS : t->f->r.p.op[i].kind;
     if (kind == OP_ADD) return "it is a sum";
     if (kind == OP_KINDS || !back[kind]) return "its columns are not made one by one";
-    return back[kind](t, i, &t->f->p.op[i], of, power);
+    return back[kind](t, i, &t->f->r.p.op[i], of, power);
 }
 
 static const char *divide(struct trace *t, val v, int32_t reader, const int32_t *of, float power)
 {
-    const struct plan *p = &t->f->p;
+    const struct plan *p = &t->f->r.p;
     for (int32_t j = 0; j < p->n_op; j++) {
         int reads = 0;
         for (int k = 0; k < OP_SRC; k++) reads += p->op[j].src[k] == v;
@@ -297,10 +214,6 @@ static const char *divide(struct trace *t, val v, int32_t reader, const int32_t 
 }
 
 /* ---- groups ---- */
-
-static val input_of(const struct op *op) { return op->kind == OP_MATMUL ? op->src[2] : op->kind == OP_MOE_MATMUL ? op->src[3] : VAL_NONE; }
-
-static bool is_form(const struct op *op) { return op->kind == OP_QUANT || op->kind == OP_MOE_QUANT || op->kind == OP_HEAD_QUANT; }
 
 static bool has_reader(const struct fold_group *g, const struct tensor *w)
 {
@@ -312,14 +225,14 @@ static bool has_reader(const struct fold_group *g, const struct tensor *w)
 /* Op i reads x and must be a product with a matrix that meets nothing but x. */
 static const char *add_reader(struct trace *t, int32_t i, val x)
 {
-    const struct plan *p = &t->f->p;
-    const struct use *u = use_of(t->f, i, 0);
-    if (input_of(&p->op[i]) != x) return "not only matrices read it";
+    const struct plan *p = &t->f->r.p;
+    const struct use *u = recorded_use(&t->f->r, i, 0);
+    if (recorded_input(&p->op[i]) != x) return "not only matrices read it";
     if (!u || u->w->ne[0] != columns(t->f, x)) return "a matrix that is not in the file as it is used";
     if (has_reader(t->g, u->w)) return NULL;
     if (!t->g->name) t->g->name = u->w->name;
-    for (int j = 0; j < t->f->n_uses; j++)
-        if (t->f->use[j].w == u->w && input_of(&p->op[t->f->use[j].op]) != x) return "a matrix that reads it is used elsewhere, too";
+    for (int j = 0; j < t->f->r.n_uses; j++)
+        if (t->f->r.use[j].w == u->w && recorded_input(&p->op[t->f->r.use[j].op]) != x) return "a matrix that reads it is used elsewhere, too";
     if (!add_part(t, u->w, false, 1, t->x_of)) return no_memory;
     t->g->n_readers++;
     return NULL;
@@ -327,7 +240,7 @@ static const char *add_reader(struct trace *t, int32_t i, val x)
 
 static const char *find_group(struct trace *t, val x)
 {
-    const struct plan *p = &t->f->p;
+    const struct plan *p = &t->f->r.p;
     t->g->n = columns(t->f, x);
     if (!(t->x_of = indices(t, t->g->n))) return no_memory;
     for (int64_t c = 0; c < t->g->n; c++) t->x_of[c] = (int32_t)c;
@@ -335,7 +248,7 @@ static const char *find_group(struct trace *t, val x)
     for (int32_t i = 0; i < p->n_op; i++) {
         bool reads = false;
         for (int k = 0; k < OP_SRC; k++) reads |= p->op[i].src[k] == x;
-        const char *no = reads && !is_form(&p->op[i]) ? add_reader(t, i, x) : NULL;
+        const char *no = reads && !recorded_form(&p->op[i]) ? add_reader(t, i, x) : NULL;
         if (!why) why = no;
     }
     if (why) return why;
@@ -348,18 +261,18 @@ static const char *find_group(struct trace *t, val x)
 static status find_groups(struct fold *f, struct err *e)
 {
     int il = 0;
-    bool *seen = arena_zalloc(&f->mem, (size_t)f->p.n_val, sizeof *seen);
-    f->group = arena_zalloc(&f->mem, (size_t)f->p.n_op, sizeof *f->group);
-    if (!seen || !f->group) return err_oom(e, "fold", (size_t)f->p.n_op * sizeof *f->group);
-    for (int32_t i = 0; i < f->p.n_op; i++) {
-        val x = input_of(&f->p.op[i]);
-        while (il < f->m->hp.n_layer && i >= f->end[il + 1]) il++;
-        if (i < f->end[0] || x == VAL_NONE || seen[x]) continue;
+    bool *seen = arena_zalloc(&f->r.mem, (size_t)f->r.p.n_val, sizeof *seen);
+    f->group = arena_zalloc(&f->r.mem, (size_t)f->r.p.n_op, sizeof *f->group);
+    if (!seen || !f->group) return err_oom(e, "fold", (size_t)f->r.p.n_op * sizeof *f->group);
+    for (int32_t i = 0; i < f->r.p.n_op; i++) {
+        val x = recorded_input(&f->r.p.op[i]);
+        while (il < f->r.m->hp.n_layer && i >= f->r.end[il + 1]) il++;
+        if (i < f->r.end[0] || x == VAL_NONE || seen[x]) continue;
         struct trace t = { f, &f->group[f->n_groups++], NULL };
-        t.g->il = i < f->end[f->m->hp.n_layer] ? il : (int)f->m->hp.n_layer;
+        t.g->il = i < f->r.end[f->r.m->hp.n_layer] ? il : (int)f->r.m->hp.n_layer;
         seen[x] = true;
         t.g->refused = find_group(&t, x);
-        if (t.g->refused == no_memory) return err_oom(e, "fold", f->mem.total);
+        if (t.g->refused == no_memory) return err_oom(e, "fold", f->r.mem.total);
         if (!t.g->name) t.g->name = "";
     }
     return OK;
@@ -370,11 +283,7 @@ status fold_open(struct fold **out, const struct model *m, struct err *e)
     *out = NULL;
     struct fold *f = mem_calloc(1, sizeof *f);
     if (!f) return err_oom(e, "fold", sizeof *f);
-    f->m = m;
-    arena_init(&f->mem, 0);
-    f->end = arena_zalloc(&f->mem, (size_t)m->hp.n_layer + 1, sizeof *f->end);
-    status st = f->end ? record(f, e) : err_oom(e, "fold", (size_t)m->hp.n_layer * sizeof *f->end);
-    if (st == OK) st = look_up(f, e);
+    status st = recorded_open(&f->r, m, e);
     if (st == OK) st = find_groups(f, e);
     if (st == OK) *out = f;
     else fold_close(f);
@@ -384,8 +293,7 @@ status fold_open(struct fold **out, const struct model *m, struct err *e)
 void fold_close(struct fold *f)
 {
     if (!f) return;
-    plan_free(&f->p);
-    arena_free(&f->mem);
+    recorded_close(&f->r);
     mem_free(f);
 }
 
@@ -418,14 +326,14 @@ status fold_scales(struct fold *f, const float *const *s, struct fold_scale **ou
     int most = 0, k;
     *n = 0;
     for (int i = 0; i < f->n_groups; i++) most += s[i] ? f->group[i].n_parts : 0;
-    *out = arena_zalloc(&f->mem, (size_t)most + 1, sizeof **out);
+    *out = arena_zalloc(&f->r.mem, (size_t)most + 1, sizeof **out);
     if (!*out) return err_oom(e, "fold", (size_t)most * sizeof **out);
     for (int i = 0; i < f->n_groups; i++)
         for (int j = 0; s[i] && j < f->group[i].n_parts; j++) {
             const struct fold_part *p = &f->group[i].part[j];
             for (k = 0; k < *n && (*out)[k].w != p->w; k++) {}
             if (k == *n) (*out)[(*n)++].w = p->w;
-            if (!multiply(&f->mem, &(*out)[k], p, s[i])) return err_oom(e, "fold", f->mem.total);
+            if (!multiply(&f->r.mem, &(*out)[k], p, s[i])) return err_oom(e, "fold", f->r.mem.total);
         }
     qsort(*out, (size_t)*n, sizeof **out, by_name);
     return OK;
