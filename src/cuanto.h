@@ -17,6 +17,7 @@
 #include "src/grammar.h"
 #include "src/layers.h"
 #include "src/fold.h"
+#include "src/rotate.h"
 #include "src/json_schema.h"
 #include "src/model.h"
 #include "src/optim.h"

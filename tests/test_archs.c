@@ -136,7 +136,67 @@ static void fold_and_run(const struct golden *g, const struct model *m, const ch
     fold_close(f);
 }
 
-static void convert_and_run(const struct golden *g, const char *name, const char *groups)
+/* ---- rotated (src/rotate.h) ---- */
+
+/* "NAME: R1 exact; R2: layer 0, attn: why not" of a golden; the parts that are exact stay in o. */
+static void try_parts(const struct model *m, const char *name, struct rotate_options *o, char *text, size_t cap)
+{
+    size_t at = (size_t)snprintf(text, cap, "%s:", name);
+    for (int part = 1; part <= 2; part++) {
+        struct err e = { 0 };
+        struct rotate *r = NULL;
+        struct rotate_options one = *o;
+        one.no_r1 = part != 1, one.no_r2 = part != 2;
+        status st = rotate_open(&r, m, "model.gguf", &one, &e);
+        const char *why = strstr(e.text, "model: ");
+        at += (size_t)snprintf(text + at, cap - at, " R%d%s%s;", part, st == OK ? " exact" : ": ", st == OK ? "" : why ? why + 7 : e.text);
+        if (st != OK) *(part == 1 ? &o->no_r1 : &o->no_r2) = true;
+        rotate_close(r);
+    }
+    snprintf(text + at, cap - at, "\n");
+}
+
+/* Tensors of the new file that are not, byte by byte, in the old one. */
+static int64_t n_changed(const struct gguf *old, const struct gguf *new)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < new->n_tensors; i++) {
+        const struct tensor *t = &new->tensor[i], *was = gguf_tensor(old, t->name);
+        n += !was || was->type != t->type || memcmp(was->data, t->data, tensor_bytes(t)) != 0;
+    }
+    return n;
+}
+
+static void rotate_and_run(const struct golden *g, const struct model *m, const char *name, const float *want, int64_t n_vocab, const char *list)
+{
+    struct err e = { 0 };
+    struct rotate *r = NULL;
+    struct model *turned = NULL;
+    struct rotate_options o = { .seed = 3, .untie = true, .allow_requantize = true, .type = dtype_by_name("f32"), .n_threads = 1 };
+    char text[600];
+    const char *path = test_tmp("rotated.gguf");
+    int64_t all = g->n * n_vocab;
+    try_parts(m, name, &o, text, sizeof text);
+    CHECK_MSG(strstr(list, text), "golden/rotate.txt has not: %s", text);
+    if (o.no_r1 && o.no_r2) return;
+    float *y = calloc((size_t)all, sizeof *y), top = 0, worst = 0;
+    status st = rotate_open(&r, m, "model.gguf", &o, &e);
+    if (st == OK) st = rotate_write(r, path, &e);
+    if (st == OK) st = model_open(&turned, path, &(struct model_options){ .n_ctx = g->n }, &e);
+    if (st == OK) st = golden_run(turned, NULL, g, g->n, y, n_vocab, &e);
+    CHECK_MSG(st == OK, "rotated: %s", e.text);
+    for (int64_t i = 0; i < all; i++) {
+        if (fabsf(want[i]) > top) top = fabsf(want[i]);
+        if (!(fabsf(want[i] - y[i]) <= worst)) worst = fabsf(want[i] - y[i]);
+    }
+    CHECK_MSG(worst <= golden_tolerance * top, "rotated: logits are off by %.2g of the largest", (double)worst / (double)top);
+    if (st == OK) CHECK(n_changed(model_gguf(m), model_gguf(turned)) == rotate_n(r));
+    model_close(turned);
+    rotate_close(r);
+    free(y);
+}
+
+static void convert_and_run(const struct golden *g, const char *name, const char *groups, const char *rotations)
 {
     struct err e = { 0 };
     struct convert *c = NULL;
@@ -160,6 +220,7 @@ static void convert_and_run(const struct golden *g, const char *name, const char
         if (st == OK) golden_compare(g, x, n_vocab, single ? "token by token" : "one batch");
     }
     if (n_vocab == VOCAB) fold_and_run(g, m, name, x, n_vocab, groups);
+    if (n_vocab == VOCAB) rotate_and_run(g, m, name, x, n_vocab, rotations);
     free(x);
     model_close(m);
 }
@@ -171,10 +232,11 @@ TEST(archs_give_the_logits_of_transformers)
     static char name[200][80]; /* without .txt */
     int n = 0;
     struct err e = { 0 };
-    char *groups;
-    size_t n_groups;
-    if (file_text("tests/golden/fold.txt", 1 << 20, &groups, &n_groups, &e) != OK) {
+    char *groups = NULL, *rotations = NULL;
+    size_t size;
+    if (file_text("tests/golden/fold.txt", 1 << 20, &groups, &size, &e) != OK || file_text("tests/golden/rotate.txt", 1 << 20, &rotations, &size, &e) != OK) {
         test_fail(__FILE__, __LINE__, "%s", e.text);
+        mem_free(groups);
         return;
     }
     DIR *d = opendir(folder);
@@ -188,10 +250,10 @@ TEST(archs_give_the_logits_of_transformers)
         struct golden g;
         test_begin("archs_%s_gives_the_logits_of_transformers", name[i]);
         snprintf(path, sizeof path, "%s/%.79s.txt", folder, name[i]);
-        if (golden_read(&g, path)) convert_and_run(&g, name[i], groups);
+        if (golden_read(&g, path)) convert_and_run(&g, name[i], groups, rotations);
         mem_free(g.text);
     }
-    mem_free(groups);
+    mem_free(groups), mem_free(rotations);
 }
 
 SUITE(archs, T(archs_give_the_logits_of_transformers));

@@ -53,6 +53,7 @@
     X(quant_level) \
     X(quantize) \
     X(recurrent) \
+    X(rotate) \
     X(sampler) \
     X(session) \
     X(solve) \

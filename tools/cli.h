@@ -57,6 +57,7 @@ struct cli {
     /* converting */
     const char *dtype, *name, *base;  /* base: the model of an adapter; of training data */
     bool allow_unused, vocab_only;
+    int64_t rotate_seed; bool no_r1, no_r2, untie; /* rotate */
     const char *merge_type; float merge_scale;      /* merge */
     /* importance, comparing */
     const char *fold, *calibration, *base_logits, *fail_if[16]; int n_fail_if;
@@ -114,7 +115,7 @@ struct command {
 };
 extern const struct command *const commands[]; /* NULL-terminated, commands.c */
 extern const struct command command_run, command_chat, command_perplexity, command_compare, command_bench, command_inspect, command_tokenize, command_template,
-    command_doctor, command_convert, command_quantize, command_merge, command_train, command_data, command_recommend,
+    command_doctor, command_convert, command_quantize, command_rotate, command_merge, command_train, command_data, command_recommend,
     command_importance, command_completion, command_version, command_help;
 
 /* cli_fail - prints "cuanto: <text>" and, when hint is not NULL, a second line with what to do next; returns the exit code of e

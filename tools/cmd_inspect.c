@@ -370,13 +370,18 @@ static const char *key_text(const struct gguf *g, const char *key, char *buf, si
     return clean(s, buf, cap);
 }
 
-/* How the file was made, as far as it tells: the keys of quantize. */
+/* How the file was made, as far as it tells: the keys of rotate and quantize. */
 static void print_recipe(const struct gguf *g)
 {
     char recipe[64], method[64], program[64], text[128], file[128], solver[128];
     const struct gguf_kv *chunks = gguf_find(g, "quantize.imatrix.chunks_count");
     struct err ignored = { 0 };
     float error = 0;
+    int64_t seed = 0;
+    if (*key_text(g, "rotate.kind", text, sizeof text)) {
+        gguf_get_i64(g, "rotate.seed", 0, INT64_MAX, &seed, &ignored);
+        out_printf("rotated        %s, seed %lld\n", text, (long long)seed);
+    }
     key_text(g, "quantize.recipe", recipe, sizeof recipe);
     key_text(g, "quantize.method", method, sizeof method);
     key_text(g, "quantize.imatrix.dataset", text, sizeof text);

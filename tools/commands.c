@@ -3,9 +3,9 @@
 #include <string.h>
 
 const struct command *const commands[] = {
-    &command_run,      &command_chat,       &command_perplexity, &command_compare, &command_bench,     &command_inspect,    &command_convert,
-    &command_quantize, &command_merge,      &command_train,      &command_data,    &command_recommend, &command_importance, &command_tokenize,
-    &command_template, &command_doctor,     &command_completion, &command_version, &command_help,      NULL,
+    &command_run,      &command_chat,     &command_perplexity, &command_compare, &command_bench,   &command_inspect,    &command_convert,
+    &command_quantize, &command_rotate,   &command_merge,      &command_train,   &command_data,    &command_recommend,  &command_importance,
+    &command_tokenize, &command_template, &command_doctor,     &command_completion, &command_version, &command_help,    NULL,
 };
 
 /* Commands of other programs, and what does the same here. */
