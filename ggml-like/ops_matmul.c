@@ -178,6 +178,7 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
+            for (int j = 0; j < m; j++) __builtin_prefetch(out + j * stride, 1, 3); /* 3 MiB of results in no cache: 200 GMAC/s without, 246 with */
             if (rows == PANEL_ROWS) mul(k, &p, x, tile + t / nt, k0, m, out, stride, add || k0 > 0);
             else mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
             p.next_bytes = 0; /* the first tile has asked for it */
