@@ -10,17 +10,15 @@ static inline size_t op_form_bytes(enum act_form form) { return form == ACT_BF16
  * i even. The last panel is filled up with zeros. */
 void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int width, int64_t i, const float *a, const float *b, int64_t n);
 
-static inline struct panel op_float_panel(void *data, enum act_form form, int64_t nk)
-{
-    return (struct panel){ .nk = nk, .form = form, .code = data, .f32 = data, .bf16 = data };
-}
-
 size_t op_attn_grad_bytes(int64_t head_dim_max); /* scratch */
 size_t op_score_grad_bytes(void);
 size_t op_transposed_bytes(void); /* of op_transposed: the beginning; a multiple of 64 */
 
-/* op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..16) rows of the panel; edge: room for PANEL_ROWS floats of each token */
-void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,
+/* Panels side by side, `step` bytes apart. op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..32) rows of two of them; edge:
+ * room for PANEL_ROWS floats of each token */
+enum { PAIR_ROWS = 2 * PANEL_ROWS };
+struct op_panels { void *data; size_t step; enum act_form form; int64_t nk; };
+void op_tile(const struct kernels *k, struct op_panels p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
              int64_t stride, bool add, float *edge);
 
 /* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither.

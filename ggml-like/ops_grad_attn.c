@@ -247,19 +247,19 @@ static void softmax_grads(struct head *h, int64_t i0, int64_t m, int64_t j0, int
 }
 
 /* to[j] += sum_i x[i][j - j0] cols[i], x [m] rows of keys j0 .. j1 - 1, cols the columns of the block's queries or of their dy */
-static void add_to_keys(const struct head *h, const float *x, int64_t stride, int64_t i0, int64_t m, int64_t j0, int64_t j1, const uint8_t *cols, int64_t dim,
+static void add_to_keys(const struct head *h, const float *x, int64_t stride, int64_t i0, int64_t m, int64_t j0, int64_t j1, uint8_t *cols, int64_t dim,
                         struct sums to)
 {
     size_t row = op_form_bytes(h->form);
     fill_columns(h, h->acts, keys_step(h), h->nt, x, stride, m, j1 - j0);
-    for (int64_t c = 0; c < dim; c += PANEL_ROWS) {
-        const uint8_t *panel = cols + (size_t)(c / PANEL_ROWS) * columns_step(h->form);
+    for (int64_t c = 0; c < dim; c += PAIR_ROWS) {
+        uint8_t *panel = cols + (size_t)(c / PANEL_ROWS) * columns_step(h->form);
         for (int64_t j = j0; j < j1; j += h->nt) {
             int64_t from = max_i64(0, j - i0) & ~(int64_t)1; /* earlier queries do not see these keys */
-            struct panel p = op_float_panel((void *)(uintptr_t)(panel + (size_t)from * PANEL_ROWS * row), h->form, m - from);
+            struct op_panels p = { panel + (size_t)from * PANEL_ROWS * row, columns_step(h->form), h->form, m - from };
             struct act_panel a = { .k = m - from, .form = h->form, .tile_bytes = keys_step(h), .data = h->acts + (size_t)(from * h->nt) * row };
-            op_tile(h->k, &p, &a, (j - j0) / h->nt, 0, (int)min_i64(h->nt, j1 - j), (int)min_i64(PANEL_ROWS, dim - c), to.x + j * to.stride + c, to.stride,
-                    true, h->edge);
+            op_tile(h->k, p, &a, (j - j0) / h->nt, 0, (int)min_i64(h->nt, j1 - j), min_i64(PAIR_ROWS, dim - c), to.x + j * to.stride + c, to.stride, true,
+                    h->edge);
         }
     }
 }
@@ -274,13 +274,13 @@ static void add_to_queries(const struct head *h, int64_t i0, int64_t m, int64_t 
     for (int64_t c0 = 0; c0 < h->hd; c0 += PANELS * PANEL_ROWS) {
         int64_t end = min_i64(c0 + PANELS * PANEL_ROWS, h->hd);
         fill_columns(h, h->panel, step, PANEL_ROWS, h->key.x + j0 * h->key.stride + c0, h->key.stride, n, end - c0);
-        for (int64_t c = c0; c < end; c += PANEL_ROWS)
+        for (int64_t c = c0; c < end; c += PAIR_ROWS)
             for (int64_t t = 0; t < m; t += h->nt) {
                 int tokens = (int)min_i64(h->nt, m - t);
                 int64_t nk = min_i64(n, i0 + t + tokens - j0);
                 if (nk <= 0) continue;
-                struct panel p = op_float_panel(h->panel + (size_t)((c - c0) / PANEL_ROWS) * step, h->form, nk);
-                op_tile(h->k, &p, &a, t / h->nt, 0, tokens, (int)min_i64(PANEL_ROWS, end - c), h->sum + t * h->hd + c, h->hd, true, h->edge);
+                struct op_panels p = { h->panel + (size_t)((c - c0) / PANEL_ROWS) * step, step, h->form, nk };
+                op_tile(h->k, p, &a, t / h->nt, 0, tokens, min_i64(PAIR_ROWS, end - c), h->sum + t * h->hd + c, h->hd, true, h->edge);
             }
     }
 }

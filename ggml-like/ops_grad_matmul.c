@@ -47,14 +47,26 @@ void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t
     }
 }
 
-void op_tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int n_rows, float *y,
+static struct panel panel_at(struct op_panels p, int i)
+{
+    uint8_t *data = (uint8_t *)p.data + (size_t)i * p.step;
+    return (struct panel){ .nk = p.nk, .form = p.form, .code = (int8_t *)data, .f32 = (float *)(void *)data, .bf16 = (uint16_t *)(void *)data };
+}
+
+void op_tile(const struct kernels *k, struct op_panels p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
              int64_t stride, bool add, float *edge)
 {
-    if (n_rows >= PANEL_ROWS) {
-        kernels_tile(k, p->form)(k, p, x, tile, k0, n_tokens, y, stride, add);
+    struct panel one = panel_at(p, 0), two = panel_at(p, 1);
+    if (n_rows >= PAIR_ROWS) {
+        kernels_pair(k, &one, &two, x, tile, k0, n_tokens, y, stride, add);
         return;
     }
-    kernels_tile(k, p->form)(k, p, x, tile, k0, n_tokens, edge, PANEL_ROWS, false);
+    if (n_rows >= PANEL_ROWS) {
+        kernels_tile(k, p.form)(k, &one, x, tile, k0, n_tokens, y, stride, add);
+        n_rows -= PANEL_ROWS, y += PANEL_ROWS, one = two;
+    }
+    if (n_rows == 0) return;
+    kernels_tile(k, p.form)(k, &one, x, tile, k0, n_tokens, edge, PANEL_ROWS, false);
     for (int t = 0; t < n_tokens; t++)
         for (int i = 0; i < n_rows; i++) y[t * stride + i] = edge[t * PANEL_ROWS + i] + (add ? y[t * stride + i] : 0.0f);
 }
@@ -129,10 +141,10 @@ void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t
         int64_t nk = min_i64(depth_of(form), n - n0);
         unpack_columns(r, w, data + (size_t)n0 * w->nb[1] + dtype_row_bytes(w->type, col), nk, cols, form, r->scratch);
         for (int64_t i0 = 0; i0 < rows; i0 += group)
-            for (int64_t c0 = 0; c0 < cols; c0 += PANEL_ROWS) {
-                struct panel p = op_float_panel((uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), form, nk);
+            for (int64_t c0 = 0; c0 < cols; c0 += PAIR_ROWS) {
+                struct op_panels p = { (uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
                 for (int64_t i = i0; i < min_i64(i0 + group, rows); i += nt)
-                    op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), (int)min_i64(PANEL_ROWS, cols - c0), y + i * stride + col + c0, stride,
+                    op_tile(r->k, p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), min_i64(PAIR_ROWS, cols - c0), y + i * stride + col + c0, stride,
                             add || n0 > 0, edge);
             }
     }
@@ -183,11 +195,11 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
                 const float *x = o->x + (row + i) * o->x_stride + c;
                 op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
             }
-            for (int64_t at = 0; at < wide; at += PANEL_ROWS) {
-                struct panel p = op_float_panel(panels + (size_t)(at / PANEL_ROWS) * panel_step(form), form, nk);
+            for (int64_t at = 0; at < wide; at += PAIR_ROWS) {
+                struct op_panels p = { panels + (size_t)(at / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
                 for (int64_t t = n0; t < n1; t += nt)
-                    op_tile(r->k, &p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), (int)min_i64(PANEL_ROWS, wide - at), o->to + t * o->k + c + at, o->k,
-                            true, edge);
+                    op_tile(r->k, p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), min_i64(PAIR_ROWS, wide - at), o->to + t * o->k + c + at, o->k, true,
+                            edge);
             }
         }
     }

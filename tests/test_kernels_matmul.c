@@ -146,6 +146,31 @@ TEST(unpack_equals_the_format)
         }
 }
 
+/* Runs of every length, of different blocks; what lies behind them is not read. */
+TEST(unpack_run_is_block_by_block)
+{
+    struct level l;
+    uint64_t seed = 15;
+    EACH_LEVEL(l)
+        for (int i = 0; i < dtype_count; i++) {
+            const struct dtype *t = dtypes[i];
+            if (!t->unpack || !NEW(l, unpack_run[t->gguf_id])) continue;
+            test_begin("unpack_run_is_block_by_block %s %s", l.name, t->name);
+            for (int n = 1, groups = t->block_len / t->group_len; n <= BLOCK_MAX / t->block_len; n++) {
+                struct weights w = weights_new(t, 1, (int64_t)n * t->block_len, RANDOM, &seed);
+                struct codes run, one;
+                l.k.unpack_run[t->gguf_id](w.w, n, &run);
+                for (int b = 0; b < n; b++) {
+                    t->unpack(w.w + b * t->block_bytes, &one);
+                    CHECK(!memcmp(run.code + b * t->block_len, one.code, (size_t)t->block_len));
+                    CHECK(!memcmp(run.scale + b * groups, one.scale, (size_t)groups * sizeof(float)));
+                    CHECK(!memcmp(run.min + b * groups, one.min, (size_t)groups * sizeof(float)));
+                }
+                buf_end(&w.mem);
+            }
+        }
+}
+
 /* ---- one token ---- */
 
 TEST(quant_row_equals_plain_c)
@@ -837,6 +862,45 @@ TEST(tile_tokens_do_not_see_each_other)
         }
 }
 
+static void check_pair(const struct level *l, enum act_form form, int64_t nk, int n, bool add, uint64_t *seed)
+{
+    enum { BOTH = 2 * PANEL_ROWS, STRIDE = BOTH + 3 };
+    int nt = l->k.tile_tokens;
+    size_t step = ((size_t)nk + 1) * PANEL_ROWS * (form == ACT_F32 ? sizeof(float) : sizeof(uint16_t)) / 64 * 64 + 64;
+    struct acts x = acts_new(&l->k, 256 + nk, 2 * nt, form, GAUSS, seed);
+    struct buf mem = buf_new(2 * step);
+    struct panel p[2];
+    acts_fill(&x, &l->k);
+    for (int i = 0; i < 2; i++) {
+        uint8_t *data = mem.data + (size_t)i * step;
+        p[i] = (struct panel){ .nk = nk, .form = form, .f32 = (float *)(void *)data, .bf16 = (uint16_t *)(void *)data };
+        for (int64_t j = 0; j < (nk + nk % 2) * PANEL_ROWS; j++) {
+            float v = j / PANEL_ROWS < nk || form == ACT_BF16 ? test_randn(seed) : 0;
+            if (form == ACT_F32) p[i].f32[min_i64(j, nk * PANEL_ROWS - 1)] = v;
+            else p[i].bf16[j] = f32_to_bf16(v);
+        }
+    }
+    float one[TILE_TOKENS_MAX * STRIDE], both[TILE_TOKENS_MAX * STRIDE];
+    for (int i = 0; i < TILE_TOKENS_MAX * STRIDE; i++) one[i] = both[i] = test_randn(seed);
+    kernels_pair(&l->k, &p[0], &p[1], &x.p, 1, 256, n, both, STRIDE, add);
+    for (int i = 0; i < 2; i++) kernels_tile(&l->k, form)(&l->k, &p[i], &x.p, 1, 256, n, one + i * PANEL_ROWS, STRIDE, add);
+    CHECK_MSG(!memcmp(one, both, sizeof one), "form %d, %d columns, %d tokens", form, (int)nk, n);
+    acts_end(&x), buf_end(&mem);
+}
+
+TEST(a_pair_of_panels_is_two_tiles)
+{
+    struct level l;
+    uint64_t seed = 16;
+    EACH_LEVEL(l)
+        for (enum act_form form = ACT_BF16; form <= ACT_F32; form++) {
+            if (form == ACT_F32 ? !NEW(l, pair_f32) : !NEW(l, pair_bf16)) continue;
+            test_begin("a_pair_of_panels_is_two_tiles %s", l.name);
+            for (int n = 1; n <= l.k.tile_tokens; n++)
+                for (int64_t nk = 1; nk < 80; nk += 1 + nk / 4) check_pair(&l, form, nk, n, (n + nk) % 3 == 0, &seed);
+        }
+}
+
 /* The largest scales of the contract: 2^96 is exponent 224 of mxfp4 (block byte 0), and a float of q8_k. */
 TEST(large_scales_stay_exact)
 {
@@ -1028,6 +1092,7 @@ TEST(sizes_are_multiples_of_a_cache_line)
 SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), T(rowdot_is_exact_up_to_float_rounding),
       T(rowdot_error_beside_a_spike),
       T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
+      T(unpack_run_is_block_by_block), T(a_pair_of_panels_is_two_tiles),
       T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(pack_tile_bf16_interleaves_pairs),
       T(bf16_tiles_show_what_is_not_finite), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),

@@ -11,6 +11,10 @@ enum { NT = AVX512_TILE_TOKENS };
     X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6)     \
     X(__VA_ARGS__, 7) X(__VA_ARGS__, 8) X(__VA_ARGS__, 9) X(__VA_ARGS__, 10) X(__VA_ARGS__, 11) X(__VA_ARGS__, 12)
 
+/* Pairs of panels: half of the tokens at once, so that all sums have a register. */
+enum { PAIR_NT = NT / 2 };
+#define EACH_PAIR_NT(X, ...) X(__VA_ARGS__, 1) X(__VA_ARGS__, 2) X(__VA_ARGS__, 3) X(__VA_ARGS__, 4) X(__VA_ARGS__, 5) X(__VA_ARGS__, 6)
+
 INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
 
 INLINE void tile_store(const __m512 acc[NT], float *y, int64_t y_stride, bool add, int n)

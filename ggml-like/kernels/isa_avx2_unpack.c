@@ -320,6 +320,6 @@ UNPACKERS(ONE_BLOCK)
 
 void kernels_init_avx2_unpack(struct kernels *k)
 {
-#define UNPACK_SLOT(id, name) k->unpack[id] = unpack_##name;
+#define UNPACK_SLOT(id, name) k->unpack[id] = unpack_##name, k->unpack_run[id] = chunk_##name;
     UNPACKERS(UNPACK_SLOT)
 }

@@ -224,6 +224,46 @@ static void tile_f32(const struct kernels *k, const struct panel *p, const struc
     tiles_f32[n_tokens - 1](p, act_floats_at(x, NT, at, k0), y, y_stride, add);
 }
 
+/* Of 32 rows: a tile of 16 is as slow as its loads, a value of a token with each product; here there are two with each. */
+INLINE void pair_f32_body(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add, int nt)
+{
+    __m512 acc[2][NT];
+UNROLL
+    for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < nk; i++, x += NT, p += PANEL_ROWS, q += PANEL_ROWS) {
+        __m512 a = load_ps(p), b = load_ps(q);
+UNROLL
+        for (int t = 0; t < nt; t++) {
+            __m512 v = _mm512_set1_ps(x[t]);
+            __asm__("" : "+v"(v)); /* in a register, not twice from memory */
+            acc[0][t] = _mm512_fmadd_ps(a, v, acc[0][t]);
+            acc[1][t] = _mm512_fmadd_ps(b, v, acc[1][t]);
+        }
+    }
+    tile_store(acc[0], y, y_stride, add, nt);
+    tile_store(acc[1], y + PANEL_ROWS, y_stride, add, nt);
+}
+
+typedef void pair_f32_fn(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add);
+
+#define PAIR_F32(name, nt)                                                                                          \
+    static void name##_##nt(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add) \
+    {                                                                                                               \
+        pair_f32_body(p, q, nk, x, y, y_stride, add, nt);                                                           \
+    }
+EACH_PAIR_NT(PAIR_F32, pair_f32)
+static pair_f32_fn *const pairs_f32[PAIR_NT] = { EACH_PAIR_NT(TILE_F32_NAME, pair_f32) };
+
+static void pair_f32(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0,
+                     int n_tokens, float *y, int64_t y_stride, bool add)
+{
+    assert(k->tile_tokens == NT && n_tokens >= 1 && n_tokens <= NT && p->nk == q->nk);
+    for (int t = 0; t < n_tokens; t += PAIR_NT) {
+        int n = n_tokens - t < PAIR_NT ? n_tokens - t : PAIR_NT;
+        pairs_f32[n - 1](p->f32, q->f32, p->nk, act_floats_at(x, NT, at, k0) + t, y + t * y_stride, y_stride, add);
+    }
+}
+
 void kernels_init_avx512_tile(struct kernels *k)
 {
     k->tile_tokens = NT;
@@ -231,4 +271,5 @@ void kernels_init_avx512_tile(struct kernels *k)
     k->tile_planes = tile_planes;
     k->tile_wide = tile_wide;
     k->tile_f32 = tile_f32;
+    k->pair_f32 = pair_f32;
 }

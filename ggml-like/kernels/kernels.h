@@ -157,6 +157,8 @@ typedef void kernels_panel_fn(const struct kernels *k, struct panel *p, const st
 typedef void kernels_fill_fn(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n);
 typedef void kernels_tile_fn(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens,
                              float *y, int64_t y_stride, bool add);
+typedef void kernels_pair_fn(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t tile, int64_t k0,
+                             int n_tokens, float *y, int64_t y_stride, bool add);
 
 struct kernels {
     const char *name;     /* strongest ISA level in use */
@@ -210,6 +212,8 @@ struct kernels {
     /* ---- matmul, several tokens ---- */
     /* fast twin of dtype->unpack, bit-equal to it. Never NULL for quantized formats */
     void (*unpack[DTYPE_IDS])(const void *block, struct codes *out);
+    /* the same of n blocks side by side, at most BLOCK_MAX weights. NULL: a level has nothing faster than one by one */
+    void (*unpack_run[DTYPE_IDS])(const uint8_t *blocks, int n, struct codes *out);
     /* bytes of a tile of ACT_8 or ACT_15 activations with `cols` columns, a multiple of 64 */
     size_t (*act_tile_bytes)(const struct kernels *k, enum act_form form, int64_t cols);
     /* fills `p` from n_rows (1..16) file rows: row i at w + i * row_bytes, columns k0 .. k0 + nk of it (k0 multiple of the block length,
@@ -234,6 +238,9 @@ struct kernels {
     kernels_tile_fn *tile;
     /* the same of ACT_F32, and of ACT_BF16, where factors, sums and y below 2^-126 may count as zeros. Call kernels_tile */
     kernels_tile_fn *tile_f32, *tile_bf16;
+    /* two panels of as many columns, q's rows at y + 16: the same bits as a call for each. NULL: a level reads no value of a token for both.
+     * Call kernels_pair */
+    kernels_pair_fn *pair_f32, *pair_bf16;
     /* levels with planes only (kernels_use_planes): `cols` columns of ACT_8 activations, and a panel times those */
     void (*quant_planes)(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n);
     void (*tile_planes)(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride,
@@ -250,8 +257,8 @@ struct kernels {
     void (*attn_merge)(const struct attn_args *a, void *scratch);
 
     /* ---- gradients ---- */
-    /* the weights of a block from its codes, bit for bit those of dtype_to_f32. y unaligned. Call kernels_to_f32 */
-    void (*from_codes)(const struct dtype *t, const struct codes *c, float *y);
+    /* n weights from the codes of whole blocks, bit for bit those of dtype_to_f32. y unaligned. Call kernels_to_f32 */
+    void (*from_codes)(const struct dtype *t, const struct codes *c, int n, float *y);
     void (*mul_sub)(float *y, const float *a, const float *b, float c, int64_t n); /* y = a * (b - c) */
     /* Panels whose rows, and tiles whose tokens, are the columns of a matrix: two of its rows become one row of pairs in each of them.
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
@@ -269,10 +276,14 @@ static inline void kernels_to_f32(const struct kernels *k, const struct dtype *t
         k->to_f32(t, src, dst, n);
         return;
     }
-    for (int64_t at = 0; at < n; at += t->block_len, block += t->block_bytes) {
+    int run = k->unpack_run[t->gguf_id] ? BLOCK_MAX / t->block_len : 1;
+    for (int64_t left = n / t->block_len; left > 0; left -= run) {
         struct codes c;
-        k->unpack[t->gguf_id](block, &c);
-        k->from_codes(t, &c, dst + at);
+        if (run > left) run = (int)left;
+        if (run > 1) k->unpack_run[t->gguf_id](block, run, &c);
+        else k->unpack[t->gguf_id](block, &c);
+        k->from_codes(t, &c, run * t->block_len, dst);
+        block += (size_t)run * (size_t)t->block_bytes, dst += run * t->block_len;
     }
 }
 
@@ -300,6 +311,18 @@ static inline kernels_fill_fn *kernels_fill(const struct kernels *k, enum act_fo
 static inline kernels_tile_fn *kernels_tile(const struct kernels *k, enum act_form form)
 {
     return form == ACT_F32 ? k->tile_f32 : form == ACT_BF16 ? k->tile_bf16 : k->tile;
+}
+
+static inline void kernels_pair(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t tile, int64_t k0,
+                                int n_tokens, float *y, int64_t y_stride, bool add)
+{
+    kernels_pair_fn *both = p->form == ACT_F32 ? k->pair_f32 : p->form == ACT_BF16 ? k->pair_bf16 : NULL;
+    if (both) {
+        both(k, p, q, x, tile, k0, n_tokens, y, y_stride, add);
+        return;
+    }
+    kernels_tile(k, p->form)(k, p, x, tile, k0, n_tokens, y, y_stride, add);
+    kernels_tile(k, p->form)(k, q, x, tile, k0, n_tokens, y + PANEL_ROWS, y_stride, add);
 }
 
 /* Sizes and carving of the buffers above (kernels/layout.c). All sizes are multiples of 64. The arithmetic cannot overflow for

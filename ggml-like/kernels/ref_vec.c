@@ -45,9 +45,9 @@ static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n
     for (int64_t i = 0; i < n; i++) y[i] = a[i] * (b[i] - c);
 }
 
-static void from_codes(const struct dtype *t, const struct codes *c, float *y)
+static void from_codes(const struct dtype *t, const struct codes *c, int n, float *y)
 {
-    for (int i = 0; i < t->block_len; i++) {
+    for (int i = 0; i < n; i++) {
         float w = c->scale[i / t->group_len] * (float)c->code[i];
         y[i] = t->has_min ? w + c->min[i / t->group_len] : w;
     }

@@ -299,10 +299,10 @@ static void q4_0_to_f32(const uint8_t *src, float *dst, int64_t n)
 }
 
 /* 16 codes a round: the shorter of the two lengths of a group */
-static void from_codes(const struct dtype *t, const struct codes *c, float *y)
+static void from_codes(const struct dtype *t, const struct codes *c, int n, float *y)
 {
     int group = t->group_len;
-    for (int at = 0; at < t->block_len; at += 16) {
+    for (int at = 0; at < n; at += 16) {
         vf s = v_set(c->scale[at / group]), m = v_set(c->min[at / group]);
         UNROLL
         for (int i = 0; i < 16; i += LANES) {
