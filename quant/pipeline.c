@@ -336,11 +336,13 @@ status quant_output_get(struct quant_output *o, int64_t i, void *bytes, bool *ha
     return OK;
 }
 
-status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, struct err *e)
+status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, const struct solved *s, struct err *e)
 {
     struct run *x = (struct run *)o;
     struct item_work *w = &x->p->work[i];
     assert(!x->p->item[i].kept && x->p->item[i].n_outliers == 0);
+    x->p->item[i].solved = s ? *s : (struct solved){ .stage = { 0 } };
+    TRY(journal_note(&x->journal, i, &x->p->item[i].solved, e)); /* first: bytes that are found are found with it */
     for (int64_t c = w->first; c < w->first + w->n; c++) {
         struct chunk k;
         chunk_at(x->p, c, &k);
@@ -394,13 +396,6 @@ status quant_output_make(struct quant_output *o, int64_t i, void *bytes, struct 
     return st;
 }
 
-status quant_output_note(struct quant_output *o, int64_t i, const struct solved *s, struct err *e)
-{
-    struct run *x = (struct run *)o;
-    x->p->item[i].solved = *s;
-    return journal_note(&x->journal, i, s, e);
-}
-
 double quant_held_out(const struct quant_plan *p)
 {
     double sum = 0, n = 0;
@@ -416,7 +411,8 @@ static status tell_held_out(struct run *x, struct err *e)
 {
     struct gguf_header *h = &x->p->file[0];
     float error = (float)quant_held_out(x->p);
-    if (error == 0 || !plan_set_held_out(h, error)) return OK;
+    if (error == 0) return OK;
+    TRY(plan_set_held_out(h, error, e));
     return file_write_at(&x->part[0], h->data, h->n, 0, e);
 }
 

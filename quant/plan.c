@@ -323,17 +323,18 @@ static const char key_held_out[] = "quantize.held_out_error";
 
 static const char key_scaled[] = "quantize.scaled_tensors"; /* known when importance is: quant_plan_set_scales */
 
-/* The four bytes of a key's value in a header. */
-static bool set_value(struct gguf_header *h, const char *key, const void *value)
+/* The four bytes of a key's value in a header; nothing where it has no such key. Read again: the words of the key may stand elsewhere in it, too. */
+static status set_value(struct gguf_header *h, const char *key, const void *value, struct err *e)
 {
-    size_t n = strlen(key);
-    uint8_t *at = memmem(h->data, h->n, key, n);
-    if (!at || (size_t)(h->data + h->n - at) < n + 8) return false;
-    memcpy(at + n + 4 /* its type */, value, 4);
-    return true;
+    struct gguf g;
+    TRY(gguf_check_header(&g, h->data, h->n, h->size, "output", e));
+    const struct gguf_kv *kv = gguf_find(&g, key);
+    if (kv) memcpy((uint8_t *)(uintptr_t)kv->data, value, 4);
+    gguf_close(&g);
+    return OK;
 }
 
-bool plan_set_held_out(struct gguf_header *h, float error) { return set_value(h, key_held_out, &error); }
+status plan_set_held_out(struct gguf_header *h, float error, struct err *e) { return set_value(h, key_held_out, &error, e); }
 
 const char *plan_recipe(const struct quant_plan *p)
 {
@@ -573,7 +574,7 @@ void quant_plan_close(struct quant_plan *p)
 status quant_plan_set_scales(struct quant_plan *p, const struct quant_scale *s, int n, struct err *e)
 {
     uint32_t count = (uint32_t)n;
-    if (p->o.folded) set_value(&p->file[0], key_scaled, &count);
+    if (p->o.folded) TRY(set_value(&p->file[0], key_scaled, &count, e));
     for (int k = 0; k < n; k++, s++) {
         int64_t i = 0;
         while (i < p->n && strcmp(p->item[i].src->name, s->name)) i++;

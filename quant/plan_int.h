@@ -60,8 +60,8 @@ struct quant_plan {
  * plan_lay_chunks. ERR_USAGE: the threshold, nothing that could have outliers, an input that has companions already; errors of chunk_load. */
 status plan_keep_columns(struct quant_plan *p, struct err *e) MUST_USE;
 void plan_lay_chunks(struct quant_plan *p);
-/* plan_set_held_out - the value of quantize.held_out_error in a header; false: it has none. */
-bool plan_set_held_out(struct gguf_header *h, float error);
+/* plan_set_held_out - the value of quantize.held_out_error in a header, if it has one. */
+status plan_set_held_out(struct gguf_header *h, float error, struct err *e) MUST_USE;
 const char *plan_recipe(const struct quant_plan *p); /* what the plan follows: a mix, what was asked of the allocator, or a method */
 
 /* ---- chunk.c ---- */
@@ -107,8 +107,8 @@ uint64_t chunk_hash(const void *p, size_t n); /* never 0 */
 
 /* "<out>.part.journal": what the job is, then one word per chunk, 0 or the hash of its bytes. A word is written after the bytes it stands for,
  * and a resume believes it only if the bytes in the part still have this hash: so neither a kill nor a power cut can slip in wrong data. */
-enum { JOB_LINES = 8 };
-struct job { const char *what[JOB_LINES]; char text[JOB_LINES][256]; int n; };
+enum { JOB_LINES = 6, JOB_TEXT = 512 /* more than any options take: what does not fit would not be compared */ };
+struct job { const char *what[JOB_LINES]; char text[JOB_LINES][JOB_TEXT]; int n; };
 struct journal {
     int fd;
     char *path;

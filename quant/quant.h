@@ -130,14 +130,13 @@ struct quant_run {
     void *solve_ctx;
 };
 /* quant_output_get - the bytes [bytes_to] of item i, if an earlier run put them; *have false: it did not, or they are damaged. Items that were got or put
- * are not made again. quant_output_put - they are on disk when it returns. For items that are neither kept nor have outliers. Within solve only. */
+ * are not made again. quant_output_put - they are on disk when it returns; s (or NULL): what to remember of the item, in quant_item.solved, too; comes
+ * back with quant_output_get. For items that are neither kept nor have outliers. Within solve only. */
 status quant_output_get(struct quant_output *o, int64_t i, void *bytes, bool *have, struct err *e) MUST_USE;
-status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, struct err *e) MUST_USE;
+status quant_output_put(struct quant_output *o, int64_t i, const void *bytes, const struct solved *s, struct err *e) MUST_USE;
 /* quant_output_make - the bytes [bytes_to] that item i gets when nobody puts any, by the threads of `p`. For such items too. */
 struct pool;
 status quant_output_make(struct quant_output *o, int64_t i, void *bytes, struct pool *p, struct err *e) MUST_USE;
-/* quant_output_note - before quant_output_put: what to remember of item i, in quant_item.solved, too. Comes back with quant_output_get. */
-status quant_output_note(struct quant_output *o, int64_t i, const struct solved *s, struct err *e) MUST_USE;
 /* quant_held_out - of the items that a solver made: error on held-out data over the search's, each tensor counting once. 0: there are none. The file has it
  * as quantize.held_out_error. */
 double quant_held_out(const struct quant_plan *p);

@@ -866,6 +866,75 @@ TEST(quantize_survives_kills_byte_for_byte)
     CHECK_MSG(kills >= 6, "%d", kills);
 }
 
+/* ---- a solver in front ---- */
+
+/* Puts two tensors, one with figures and one without, and says what it found of them. */
+struct front { struct quant_plan *p; int64_t item[2]; uint8_t *bytes[2]; bool have[2], ends; };
+static const struct solved figures = { { 4, 3, 2, 1 }, { 8, 2 } };
+
+static status put_two(void *ctx, struct quant_output *out, struct err *e)
+{
+    struct front *f = ctx;
+    for (int i = 0; i < 2; i++) {
+        const struct quant_item *it = quant_plan_item(f->p, f->item[i]);
+        TRY(quant_output_get(out, f->item[i], f->bytes[i], &f->have[i], e));
+        if (f->have[i]) continue;
+        memset(f->bytes[i], 1 + i, it->bytes_to);
+        TRY(quant_output_put(out, f->item[i], f->bytes[i], i ? &figures : NULL, e));
+    }
+    return f->ends ? err_set(e, ERR_INTERRUPTED, "interrupted") : OK;
+}
+
+static status run_front(const char *in, const char *out, struct front *f, bool resume, struct err *e)
+{
+    static const char *const names[] = { "blk.0.attn_q.weight", "blk.1.attn_q.weight" };
+    const struct quant_options o = { .type = "Q8_0", .n_threads = 2, .solver = "a test" };
+    const struct quant_run r = { .resume = resume, .solve = put_two, .solve_ctx = f };
+    TRY(quant_plan_open(&f->p, in, &o, e));
+    for (int i = 0; i < 2; i++) {
+        f->item[i] = item_of(f->p, names[i]) - quant_plan_item(f->p, 0);
+        f->bytes[i] = mem_calloc(1, quant_plan_item(f->p, f->item[i])->bytes_to);
+    }
+    status st = quant_file(f->p, out, &r, e);
+    quant_plan_close(f->p);
+    for (int i = 0; i < 2; i++) mem_free(f->bytes[i]);
+    return st;
+}
+
+static void put_key_as_value(struct gguf_writer *w, void *ctx)
+{
+    const char *key = ctx;
+    gguf_put_str(w, "general.description", key, strlen(key));
+    gguf_put_str(w, "general.tag", key, strlen(key)); /* the words are found here first */
+}
+
+TEST(quantize_takes_over_all_that_a_solver_put_and_tells_its_error)
+{
+    static char key[] = "quantize.held_out_error";
+    const char *in = tmp("quant_front.gguf"), *out = tmp("quant_out.gguf");
+    const struct tiny_options t = { .more = put_key_as_value, .ctx = key };
+    struct err e = { 0 };
+    struct gguf g;
+    struct str was = { "", 0 };
+    struct front f = { .ends = true };
+    remove_all(out);
+    CHECK(tiny_model(in, &t, &e) == OK);
+    CHECK(run_front(in, out, &f, false, &e) == ERR_INTERRUPTED);
+    CHECK(!f.have[0] && !f.have[1]);
+    f.ends = false;
+    CHECK_MSG(run_front(in, out, &f, true, &e) == OK, "%s", e.text);
+    CHECK(f.have[0] && f.have[1]);
+    CHECK_MSG(gguf_open(&g, out, true, &e) == OK, "%s", e.text);
+    CHECK(((const uint8_t *)gguf_tensor(&g, "blk.0.attn_q.weight")->data)[0] == 1 && ((const uint8_t *)gguf_tensor(&g, "blk.1.attn_q.weight")->data)[0] == 2);
+    CHECK(gguf_get_str(&g, "general.tag", &was, &e) && was.n == strlen(key) && !memcmp(was.p, key, was.n));
+    const struct gguf_kv *kv = gguf_find(&g, key);
+    float error = 0;
+    if (kv) memcpy(&error, kv->data, sizeof error);
+    CHECK_MSG(error == 0.25f, "%g", (double)error);
+    gguf_close(&g);
+    unlink(out);
+}
+
 TEST(quantize_reports_a_full_disk_and_goes_on_later)
 {
     const char *in = source("quant_in.gguf", "f32", NULL), *ref = reference(in, "Q8_0"), *out = tmp("quant_out.gguf");
@@ -942,5 +1011,6 @@ SUITE(quantize, T(quantize_mixes_choose_as_llama_quantize), T(quantize_bytes_do_
       T(quantize_verify_finds_one_wrong_bit_and_resume_mends_it), T(quantize_never_writes_over_its_input),
       T(quantize_leaves_files_of_others_alone), T(quantize_writes_through_a_symbolic_link_and_keeps_it),
       T(quantize_keeps_its_part_when_the_name_is_taken_meanwhile), T(quantize_survives_kills_byte_for_byte),
+      T(quantize_takes_over_all_that_a_solver_put_and_tells_its_error),
       T(quantize_reports_a_full_disk_and_goes_on_later), T(quantize_survives_every_failed_allocation),
       T(quantize_predicts_time_and_memory));

@@ -250,8 +250,7 @@ static status group_solve(struct quant_solve *q, struct group *g, const struct i
         st = solver_init(&m.solver, it->to, &metric, importance, e);
         m.solver.stage = SOLVE_STAGES - 1, m.solver.sweeps = SOLVE_SWEEPS;
         if (st == OK) st = solve_matrix(q, &m, p, e);
-        if (st == OK) st = quant_output_note(out, g->item[i], &m.solved, e);
-        if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, e);
+        if (st == OK) st = quant_output_put(out, g->item[i], m.bytes, &m.solved, e);
         if (st == OK) bar_update(&q->bar, ++q->n_done, it->src->name);
         if (st == OK && cli_interrupted) st = err_set(e, ERR_INTERRUPTED, "interrupted");
     }
@@ -277,7 +276,7 @@ static status searched_run(struct quant_solve *q, const char *name, struct quant
     TRY(quant_output_get(out, i, *bytes, &have, e));
     if (!have) {
         TRY(quant_output_make(out, i, *bytes, layers_pool(q->k->layers), e));
-        TRY(quant_output_put(out, i, *bytes, e));
+        TRY(quant_output_put(out, i, *bytes, NULL, e));
     }
     if (layers_replace(q->k->layers, name, it->to, *bytes, it->bytes_to, NULL) == OK) return OK;
     mem_free(*bytes); /* nothing multiplies by this format: it stays as it was here */
@@ -302,7 +301,7 @@ static status stack_solve(struct quant_solve *q, struct group *g, const struct q
         const char *name = quant_plan_item(q->plan, g->item[i])->src->name;
         if (g->have[i]) continue;
         st = solve_experts_run(&x, q->plan, g->item[i], gguf_tensor(model_gguf(q->k->model), name), g->bytes[i], e);
-        if (st == OK) st = quant_output_put(out, g->item[i], g->bytes[i], e);
+        if (st == OK) st = quant_output_put(out, g->item[i], g->bytes[i], NULL, e);
         if (st == OK) bar_update(&q->bar, ++q->n_done, name), q->n_solved++;
     }
     solve_experts_close(&x);
