@@ -145,8 +145,18 @@ void quant_plan_scale(const struct quant_plan *p, int64_t i, float *x, int64_t r
     }
 }
 
+/* x: values from number `first` of item i on, scaled. */
+static status check_scaled(const struct quant_plan *p, int64_t i, const float *x, int64_t first, int64_t n, struct err *e)
+{
+    const struct quant_item *it = &p->item[i];
+    int64_t bad = p->work[i].scale ? first_unsound(&p->k, x, n) : -1;
+    if (bad < 0) return OK;
+    return err_set(e, ERR_FORMAT, "%s: row %lld, column %lld is %g when it is scaled: --fold off does without", it->src->name,
+                   (long long)((first + bad) / it->cols), (long long)((first + bad) % it->cols), (double)x[bad]);
+}
+
 /* A piece of a copied tensor of floats begins anywhere in a row. */
-static void scale_piece(const struct quant_plan *p, const struct chunk *c, float *x)
+static status scale_piece(const struct quant_plan *p, const struct chunk *c, float *x, struct err *e)
 {
     const struct quant_scale *s = p->work[c->item].scale;
     int64_t cols = p->item[c->item].cols, first = c->row / (int64_t)sizeof *x, n = (int64_t)c->bytes / (int64_t)sizeof *x;
@@ -154,6 +164,7 @@ static void scale_piece(const struct quant_plan *p, const struct chunk *c, float
         float f = s->row ? s->row[(first + i) / cols] : 1;
         x[i] *= s->column ? f * s->column[(first + i) % cols] : f;
     }
+    return check_scaled(p, c->item, x, first, n, e);
 }
 
 static bool in_place(const struct quant_item *it) { return !it->kept && it->src->type->gguf_id == GGUF_F32; }
@@ -170,8 +181,7 @@ status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chun
     TRY(file_reader_read(&p->source[w->source], to, c->source_bytes, c->source_offset, e));
     if (it->kept) {
         if (w->sound) TRY(check_copied(p, c, room, e));
-        scale_piece(p, c, (float *)(void *)room->source);
-        return OK;
+        return scale_piece(p, c, (float *)(void *)room->source, e);
     }
     int64_t n = c->n_rows * it->cols;
     if (it->src->type->group_len) unpack_rows(&p->k, it->src->type, room->source, room->x, n);
@@ -182,6 +192,7 @@ status chunk_load(const struct quant_plan *p, const struct chunk *c, struct chun
     int64_t tensor = it->src - p->g.tensor;
     if (d && d->has[tensor]) d->add(d->ctx, tensor, room->x, c->mat * it->rows + c->row, c->n_rows);
     quant_plan_scale(p, c->item, room->x, c->mat * it->rows + c->row, c->n_rows);
+    TRY(check_scaled(p, c->item, room->x, first, n, e));
     TRY(check_fits(it, room->x, first, n, e));
     if (it->n_outliers > 0) outliers_take(room->x, c->n_rows, it->cols, w->outlier, it->n_outliers, room->apart);
     return OK;

@@ -12,6 +12,7 @@
  *             group are tried too (or of its half floats, where they are its own), codes chosen anew under each
  * No stage ends with a larger error than the one before. */
 #pragma once
+#include <math.h>
 #include "quant/grid.h"
 #include "quant/hessian.h"
 
@@ -54,3 +55,10 @@ size_t solve_scratch(const struct solver *s);
 void solve_rows(const struct solver *s, const struct quant_kernels *k, const float *x, int64_t n_rows, void *dst, double (*loss)[SOLVE_STAGES], void *scratch);
 /* solve_error - sum over rows of e h e^T, h [n][n] symmetric: what a solution is worth on other tokens. Scratch as above. */
 double solve_error(const struct solver *s, const struct quant_kernels *k, const float *h, const float *x, const void *rows, int64_t n_rows, void *scratch);
+/* solve_sound - all of x are numbers, as solve_rows wants them. */
+static inline bool solve_sound(const float *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return isfinite(sum);
+}

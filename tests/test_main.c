@@ -57,6 +57,7 @@
     X(sampler) \
     X(session) \
     X(solve) \
+    X(solver) \
     X(template) \
     X(tok_models) \
     X(tokenizer) \

@@ -339,6 +339,14 @@ TEST(quantize_scales_before_it_rounds)
     struct quant_options o = { .type = "Q8_0", .n_threads = 1 };
     CHECK(quantize_scaled(in, out, &o, &r, &unknown, 1, &e) == ERR_USAGE);
     CHECK_HAS(e.text, "blk.7.x.weight: to be scaled, but not in the file");
+    row[1] = 1e30f, column[2] = 1e30f; /* of a vector only the column */
+    const struct quant_scale large[] = { { names[1], row, column }, { names[0], NULL, row } };
+    CHECK(quantize_scaled(in, out, &o, &r, large, 1, &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "blk.0.attn_v.weight: row 1, column 2 is ");
+    row[1] = INFINITY;
+    CHECK(quantize_scaled(in, out, &o, &r, large + 1, 1, &e) == ERR_FORMAT);
+    CHECK_HAS(e.text, "blk.0.attn_norm.weight: row 0, column 1 is inf when it is scaled");
+    row[1] = column[2] = 1;
     const char *half = tmp("quant_half.gguf");
     o = (struct quant_options){ .type = "F16", .n_threads = 1 };
     CHECK(quantize(in, half, &o, &r, &e) == OK);

@@ -135,6 +135,10 @@ static status take_sample(struct search *x, struct quant_plan *p, const struct i
     for (int64_t i = 0; i < s->n; i++) {
         int64_t row = i * all / s->n;
         dtype_to_f32(part->w->type, (const uint8_t *)part->w->data + (size_t)row * dtype_row_bytes(part->w->type, cols), s->x + i * cols, cols);
+        for (int64_t c = 0; c < cols; c++)
+            if (!isfinite(s->x[i * cols + c]))
+                return err_set(e, ERR_FORMAT, "%s: row %lld, column %lld is %g: the weights are damaged", it->src->name, (long long)row, (long long)c,
+                               (double)s->x[i * cols + c]);
         if (!importance_slice(importance_find(im, it->src->name), cols, it->n_mat, row / it->rows, s->h + i * cols))
             return err_set(e, ERR_USAGE, "%s: the importance does not fit", it->src->name); /* the plan has seen that it does */
     }

@@ -105,8 +105,10 @@ struct matrix {
     struct solved solved;
     int64_t n_rows;                    /* of this pass: SAMPLE_ROWS at most, or all */
     _Atomic int64_t next;
+    _Atomic int unsound;               /* enum unsound: what some thread has met */
     bool sampling;
 };
+enum unsound { SOUND, SOUND_NOT, SOUND_NO_AIM };
 
 static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint8_t *scratch)
 {
@@ -116,7 +118,15 @@ static void solve_chunk(struct matrix *m, int64_t row, int64_t n, float *x, uint
         dtype_to_f32(m->src->type, (const uint8_t *)m->src->data + (size_t)((row + i) * step) * from, x + i * cols, cols);
         quant_plan_scale(m->plan, m->index, x + i * cols, (row + i) * step, 1);
     }
-    if (m->cross || m->sum) metric_aim(m->solver.metric, m->cross, m->sum, m->strength, m->qk, x, row * step, step, n, scratch);
+    int bad = solve_sound(x, n * cols) ? SOUND : SOUND_NOT;
+    if (!bad && (m->cross || m->sum)) {
+        metric_aim(m->solver.metric, m->cross, m->sum, m->strength, m->qk, x, row * step, step, n, scratch);
+        bad = solve_sound(x, n * cols) ? SOUND : SOUND_NO_AIM;
+    }
+    if (bad) {
+        atomic_store(&m->unsound, bad);
+        return;
+    }
     if (!m->sampling) {
         solve_rows(&m->solver, m->qk, x, n, m->bytes + (size_t)row * to, NULL, scratch);
         return;
@@ -141,12 +151,16 @@ static void solve_thread(void *ctx, int ith, int nth)
     (void)nth;
 }
 
-static void pass(struct matrix *m, struct pool *p, bool sampling)
+static status pass(struct matrix *m, struct pool *p, bool sampling, struct err *e)
 {
     m->sampling = sampling;
     m->n_rows = sampling ? min_i64(SAMPLE_ROWS, m->item->rows) : m->item->rows;
     atomic_store(&m->next, 0);
     pool_run(p, solve_thread, m);
+    int bad = atomic_load(&m->unsound);
+    if (bad == SOUND_NOT) return err_set(e, ERR_FORMAT, "%s: holds NaN or infinity: the weights are damaged", m->src->name);
+    if (bad == SOUND) return OK;
+    return err_set(e, ERR_RUNTIME, "%s: what would make up for the layers before it is not finite: --plain-targets solves without", m->src->name);
 }
 
 static void tell(struct quant_solve *q, const struct quant_item *it, const double error[2])
@@ -173,21 +187,16 @@ static status solve_matrix(struct quant_solve *q, struct matrix *m, struct pool 
     m->error = arena_zalloc(&a, SAMPLE_ROWS / CHUNK_ROWS, sizeof *m->error);
     m->loss = arena_zalloc(&a, SAMPLE_ROWS / CHUNK_ROWS, sizeof *m->loss);
     status st = m->x && m->scratch && m->sample[0] && m->sample[1] && m->error && m->loss ? OK : err_oom(e, "solver", m->scratch_bytes * (size_t)threads);
-    if (st == OK) {
-        pass(m, p, true);
-        for (int64_t i = 0; i < (n + CHUNK_ROWS - 1) / CHUNK_ROWS; i++) {
-            for (int s = 0; s < 2; s++) error[s] += m->error[i][s];
-            for (int s = 0; s < SOLVE_STAGES; s++) m->solved.stage[s] += m->loss[i][s];
-        }
-        bool better = error[1] < error[0];
-        if (!better) m->solver.stage = SOLVE_SEARCH, m->cross = m->sum = NULL;
-        pass(m, p, false);
-        q->before += 1, q->after += better ? error[1] / error[0] : 1;
-        m->solved.held_out[0] = error[0], m->solved.held_out[1] = better ? error[1] : error[0];
-        if (better) q->n_solved++;
-        else q->n_kept++;
-        tell(q, m->item, error);
+    if (st == OK) st = pass(m, p, true, e);
+    for (int64_t i = 0; st == OK && i < (n + CHUNK_ROWS - 1) / CHUNK_ROWS; i++) {
+        for (int s = 0; s < 2; s++) error[s] += m->error[i][s];
+        for (int s = 0; s < SOLVE_STAGES; s++) m->solved.stage[s] += m->loss[i][s];
     }
+    bool better = error[1] < error[0];
+    if (!better) m->solver.stage = SOLVE_SEARCH, m->cross = m->sum = NULL;
+    if (st == OK) st = pass(m, p, false, e);
+    m->solved.held_out[0] = error[0], m->solved.held_out[1] = better ? error[1] : error[0];
+    if (st == OK) tell(q, m->item, error);
     arena_free(&a);
     return st;
 }
@@ -228,18 +237,22 @@ static void group_add(struct quant_solve *q, struct group *g, struct group *stac
     g->w[g->n] = mm->w, g->item[g->n++] = i;
 }
 
+/* Words about the Hessian of an input say nothing of whose it is. */
+static status err_of_input(const struct err *why, const char *name, struct err *e) { return err_set(e, why->code, "input of %s: %s", name, why->text); }
+
 static status group_solve(struct quant_solve *q, struct group *g, const struct input *in, struct quant_output *out, struct err *e)
 {
     const struct metric_options mo = { METRIC_DAMPING, metric_shrink(in->train.n, in->train.count) };
     struct metric metric;
+    struct err why = { 0 };
     struct pool *p = layers_pool(q->k->layers);
     float *importance = mem_alloc((size_t)in->train.n * sizeof *importance);
     if (!importance) return err_oom(e, "importance", (size_t)in->train.n * sizeof *importance);
     hessian_diagonal(&in->train, importance);
-    status st = metric_open(&metric, in->train.h, in->train.n, &mo, in->qk, p, e);
+    status st = metric_open(&metric, in->train.h, in->train.n, &mo, in->qk, p, &why);
     if (st != OK) {
         mem_free(importance);
-        return st;
+        return err_of_input(&why, g->w[0]->name, e);
     }
     for (int i = 0; st == OK && i < g->n; i++) {
         const struct quant_item *it = quant_plan_item(q->plan, g->item[i]);
@@ -302,7 +315,7 @@ static status stack_solve(struct quant_solve *q, struct group *g, const struct q
         if (g->have[i]) continue;
         st = solve_experts_run(&x, q->plan, g->item[i], gguf_tensor(model_gguf(q->k->model), name), g->bytes[i], e);
         if (st == OK) st = quant_output_put(out, g->item[i], g->bytes[i], NULL, e);
-        if (st == OK) bar_update(&q->bar, ++q->n_done, name), q->n_solved++;
+        if (st == OK) bar_update(&q->bar, ++q->n_done, name);
     }
     solve_experts_close(&x);
     return st;

@@ -17,8 +17,6 @@ struct quant_solve {
     struct quant_fold *fold;  /* whose factors the plan has; NULL: none */
     float correct;            /* matrices are solved for what they gave in the model as it was, from the inputs they get now: strength of metric_aim, 0: not */
     struct twin *twin;        /* while it runs, with `correct` */
-    double before, after;     /* error on held-out windows of all tensors: searched, solved; each tensor's own share of its search counts once */
-    int n_solved, n_kept;     /* kept: the search was no worse on held-out windows */
     struct bar bar;
     int64_t n_done;           /* tensors, those of an earlier run too */
     double seconds;

@@ -74,6 +74,7 @@ struct expert {
     size_t scratch_bytes;
     float *w;                    /* [threads][SOLVE_ROWS][n] */
     _Atomic int64_t next;
+    _Atomic bool unsound;
 };
 
 static void solve_thread(void *ctx, int ith, int nth)
@@ -87,6 +88,10 @@ static void solve_thread(void *ctx, int ith, int nth)
         int64_t rows = min_i64(SOLVE_ROWS, p->n_rows - row), at = p->first + row;
         dtype_to_f32(p->src->type, (const uint8_t *)p->src->data + (size_t)at * from, w, rows * n);
         quant_plan_scale(p->plan, p->item, w, at, rows);
+        if (!solve_sound(w, rows * n)) {
+            atomic_store(&p->unsound, true);
+            return;
+        }
         solve_rows(&p->solver, p->x->qk, w, rows, p->bytes + (size_t)at * to, NULL, p->scratch + (size_t)ith * p->scratch_bytes);
     }
 }
@@ -95,12 +100,15 @@ static status run_one(struct expert *p, const struct dtype *to, const float *mix
 {
     const struct metric_options mo = { METRIC_DAMPING, metric_shrink(p->x->n, (int64_t)tokens) };
     struct metric m;
+    struct err why = { 0 };
     for (int64_t i = 0; i < p->x->n; i++) importance[i] = mix[i * (p->x->n + 1)];
-    TRY(metric_open(&m, mix, p->x->n, &mo, p->x->qk, p->x->pool, e));
+    if (metric_open(&m, mix, p->x->n, &mo, p->x->qk, p->x->pool, &why) != OK)
+        return err_set(e, why.code, "input of %s: %s", p->src->name, why.text);
     status st = solver_init(&p->solver, to, &m, importance, e);
     atomic_store(&p->next, 0);
     if (st == OK) pool_run(p->x->pool, solve_thread, p);
     metric_close(&m);
+    if (st == OK && atomic_load(&p->unsound)) st = err_set(e, ERR_FORMAT, "%s: holds NaN or infinity: the weights are damaged", p->src->name);
     return st;
 }
 
