@@ -217,6 +217,24 @@ static status choose_fold(struct job *j, struct err *e)
     return err_set(e, ERR_USAGE, "--keep-outliers: not where columns are scaled, as --method %s does: --fold off", m->name);
 }
 
+/* What would change nothing here. Rows that other commands have too may come from the environment. */
+static status refuse_idle(const struct cli *c, const struct quant_spec *spec, struct err *e)
+{
+    static const char budget[] = "only with --bpw, --size, --fit or --max-kld";
+    bool allocating = allocates(c);
+    const struct { const char *name; bool idle; const char *goes_with; } rows[] = {
+        { "measure", c->measure && !allocating, budget },
+        { "measure-tokens", c->measure_tokens > 0 && !allocating, budget },
+        { "measure-tokens", c->measure_tokens > 0 && !c->calibration && spec->method != &quantizer_gptq && spec->method != &quantizer_awq,
+          "of which text? --calibration FILE, or --calibration default" },
+        { "allow-types", c->allow_types && !allocating, budget },
+        { "plain-targets", c->plain_targets && spec->method != &quantizer_gptq, "only with --method gptq" },
+    };
+    for (int i = 0; i < ARRAY_LEN(rows); i++)
+        if (rows[i].idle) return err_set(e, ERR_USAGE, "--%s: %s", rows[i].name, rows[i].goes_with);
+    return OK;
+}
+
 static status take_options(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
@@ -237,8 +255,9 @@ static status take_options(struct job *j, struct err *e)
                        o->spec.method->name);
     if (c->keep_outliers) TRY(parse_outliers(c->keep_outliers, o, e));
     TRY(choose_fold(j, e));
-    const char *const others[] = { c->imatrix, j->in, j->out };
-    TRY(output_apart("output", j->out, others, 1, e)); /* the library sees to the input */
+    TRY(refuse_idle(c, &o->spec, e));
+    const char *const others[] = { c->imatrix, c->calibration, c->measure, j->in, j->out };
+    TRY(output_apart("output", j->out, others, 3, e)); /* the library sees to the input */
     TRY(output_apart("--report", c->report, others, ARRAY_LEN(others), e));
     if (c->report) TRY(quant_report_check(c->report, e));
     if (c->split_size) TRY(parse_size(c->split_size, &o->split_bytes, e));

@@ -12,6 +12,7 @@
 #include "tools/quant_plan.h"
 #include "tools/quant_sense.h"
 #include "tools/quant_solve.h"
+#include "tools/solve_experts.h"
 
 enum { ROUNDS = 4, CHECK_MIN = 512, CHECK_MAX = 2048 };
 #define CHECK_MACS 2e12
@@ -106,7 +107,7 @@ static bool is_solved(const struct work *w, const struct quant_item *it, int id)
 {
     struct quant_item as = *it;
     as.to = dtype_by_id(id), as.kept = false;
-    return w->o->spec.method == &quantizer_gptq && quant_solve_takes(&as);
+    return w->o->spec.method == &quantizer_gptq && (quant_solve_takes(&as) || solve_experts_takes(&as));
 }
 
 static status bytes_as(const struct work *w, const struct tensor *t, const struct dtype *to, size_t *bytes, struct err *e)
@@ -313,6 +314,18 @@ static status try_choice(struct work *w, const struct model *m, struct err *e)
     return st;
 }
 
+/* What the solver will leave of a loss that was measured with the choice as the search makes it. */
+static double left_by_solver(const struct work *w)
+{
+    double solved = 0, searched = 0;
+    for (int64_t i = 0; i < w->s.n; i++) {
+        double loss = w->item[i].choice[w->item[i].pick].loss;
+        solved += loss;
+        searched += is_solved(w, quant_plan_item(w->plan, w->s.row[i].item), w->id[i][w->item[i].pick]) ? loss / SOLVED : loss;
+    }
+    return searched > 0 ? solved / searched : 1;
+}
+
 static status below(struct work *w, const struct model *m, struct err *e)
 {
     double limit = (double)w->c->max_kld;
@@ -326,7 +339,7 @@ static status below(struct work *w, const struct model *m, struct err *e)
         choose(w);
         if (!m || !w->a->held) return OK;
         TRY(try_choice(w, m, e));
-        if (is_solved(w, quant_plan_item(w->plan, w->s.row[0].item), GGUF_Q4_K)) w->a->measured *= SOLVED; /* what the solver will leave of it */
+        w->a->measured *= left_by_solver(w);
         if (round > 0 || !(w->a->measured > 0) || !(w->a->predicted > 0)) break;
         limit *= w->a->predicted / w->a->measured;
     }
@@ -380,6 +393,7 @@ static status solve(struct work *w, const struct allocation_job *j, struct err *
     bool look = j->look;
     TRY(open_plan(w, &w->plan, e));
     if (!look) TRY(quant_out_check(w->plan, j->out, j->run, e));
+    if (a->temporary && !w->c->resume) unlink(a->path); /* of an earlier run that is not gone on with */
     if (!look) TRY(j->calibrate(j->ctx, e));
     const struct sense_options so = { w->c, *a->path ? a->path : NULL, k, w->o->importance, look };
     TRY(sense_open(&w->s, w->plan, &so, e));
@@ -401,7 +415,6 @@ static status place_measurement(struct quant_allocation *a, const struct cli *c,
     a->temporary = !c->measure;
     int n = c->measure ? snprintf(a->path, sizeof a->path, "%s", c->measure) : snprintf(a->path, sizeof a->path, "%s.part.measure", out);
     if (n < 0 || n >= (int)sizeof a->path) return err_set(e, ERR_USAGE, "%.60s...: the path is too long", c->measure ? c->measure : out);
-    if (a->temporary && !c->resume) unlink(a->path);
     return OK;
 }
 

@@ -120,6 +120,9 @@ static void figures(struct meter *m, const struct model *model, int64_t n_window
 
 status meter_open(struct meter *m, const struct model *model, const struct cli *c, const int32_t *tokens, int64_t n_windows, int64_t n_ctx, struct err *e)
 {
+    *m = (struct meter){ 0 };
+    if (n_ctx <= MEASURE_FROM)
+        return err_set(e, ERR_USAGE, "windows of %lld tokens: a measurement needs more than %d, the model was trained for no more", (long long)n_ctx, MEASURE_FROM);
     figures(m, model, n_windows, n_ctx);
     status st = layers_for(m, &m->layers, model, c, tokens, e);
     m->x = mem_map(m->state_bytes), m->y = mem_map(m->state_bytes), m->ref = mem_map(m->ref_bytes);

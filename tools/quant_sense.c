@@ -190,12 +190,11 @@ static status measure_groups(struct sense *s, struct meter *m, const struct tria
     return st;
 }
 
-/* Windows of the beginning of calibration windows that are not held out, spread evenly. */
+/* Windows of the beginning of calibration windows that are not held out, spread evenly: two windows at least are there, and one of them is not. */
 static status cut_windows(const struct calibration *k, int64_t n, int32_t **tokens, int64_t *n_windows, int64_t *n_ctx, struct err *e)
 {
-    int64_t have = 0, at = 0;
+    int64_t have = k->n_windows - calibration_n_held_out(k), at = 0;
     *n_ctx = min_i64(MEASURE_CTX, k->n_ctx);
-    for (int64_t i = 0; i < k->n_windows; i++) have += !calibration_held_out(k, i);
     *n_windows = max_i64(1, min_i64(n, have));
     *tokens = mem_alloc((size_t)(*n_windows * *n_ctx) * sizeof **tokens);
     if (!*tokens) return err_oom(e, "windows", (size_t)(*n_windows * *n_ctx) * sizeof **tokens);
@@ -375,19 +374,19 @@ static status read_kl(struct sense *s, const struct json *root, const char *path
     return OK;
 }
 
-/* Numbers or nulls, one a format. */
-static bool read_figures(const struct json *list, float out[SENSE_TYPES])
+/* Numbers, or nulls where a format does not fit the columns: others would be chosen. */
+static bool read_figures(const struct json *list, int64_t cols, float out[SENSE_TYPES])
 {
     int k = 0;
     if (!list || list->kind != JSON_ARR) return false;
     for (const struct json *x = list->child; x; x = x->next, k++) {
-        if (k == SENSE_TYPES || (x->kind != JSON_NULL && !is_number(x))) return false;
+        if (k == SENSE_TYPES || (cols % dtype_by_id(sense_types[k])->block_len ? x->kind != JSON_NULL : !is_number(x))) return false;
         out[k] = x->kind == JSON_NULL ? NAN : (float)x->f;
     }
     return k == SENSE_TYPES;
 }
 
-static status read_row(struct sense *s, struct sense_row *r, const struct json *j, const char *path, struct err *e)
+static status read_row(struct sense *s, struct sense_row *r, int64_t cols, const struct json *j, const char *path, struct err *e)
 {
     const struct json *group = json_get(j, "group"), *ref = json_get(j, "reference"), *errors = json_get(j, "errors");
     if (!is_text(json_get(j, "name"), r->name))
@@ -395,11 +394,11 @@ static status read_row(struct sense *s, struct sense_row *r, const struct json *
     if (!group || group->kind != JSON_INT || group->i < -1 || group->i >= s->n_groups) return bad_file(path, r->name, e);
     if (!ref || ref->kind != JSON_INT || ref->i < -1 || ref->i >= SENSE_TYPES) return bad_file(path, r->name, e);
     r->group = (int)group->i, r->ref = (int)ref->i;
-    if (!read_figures(errors, r->error)) return bad_file(path, r->name, e);
+    if (!read_figures(errors, cols, r->error)) return bad_file(path, r->name, e);
     return r->ref >= 0 && isnan(r->error[r->ref]) ? bad_file(path, r->name, e) : OK;
 }
 
-static status read_root(struct sense *s, const struct json *root, const char *path, struct err *e)
+static status read_root(struct sense *s, struct quant_plan *plan, const struct json *root, const char *path, struct err *e)
 {
     const struct json *types = json_get(root, "types"), *tensors = json_get(root, "tensors"), *tokens = json_get(root, "tokens");
     int k = 0;
@@ -410,20 +409,32 @@ static status read_root(struct sense *s, const struct json *root, const char *pa
     if (!types || types->kind != JSON_ARR || !tensors || tensors->kind != JSON_ARR) return bad_file(path, "types or tensors", e);
     for (const struct json *j = types->child; j; j = j->next, k++)
         if (k == SENSE_TYPES || !is_text(j, dtype_by_id(sense_types[k])->gguf_name)) return bad_file(path, "types", e);
-    if (k != SENSE_TYPES || !tokens || tokens->kind != JSON_INT) return bad_file(path, "types", e);
+    if (k != SENSE_TYPES || !tokens || tokens->kind != JSON_INT || tokens->i < 0) return bad_file(path, "types", e);
     s->n_tokens = tokens->i;
     TRY(read_kl(s, root, path, e));
     int64_t n = 0;
     for (const struct json *j = tensors->child; j; j = j->next, n++) {
         if (n == s->n) return err_set(e, ERR_USAGE, "%s: holds more tensors than are to be allocated", path);
-        TRY(read_row(s, &s->row[n], j, path, e));
+        TRY(read_row(s, &s->row[n], quant_plan_item(plan, s->row[n].item)->cols, j, path, e));
     }
     return n == s->n ? OK : err_set(e, ERR_USAGE, "%s: holds %lld tensors, %lld are to be allocated", path, (long long)n, (long long)s->n);
 }
 
-static status load(struct sense *s, const char *path, struct err *e)
+/* Of another text the hash differs; how much of it was read is asked for apart. */
+static status check_tokens(const struct sense *s, const struct sense_options *o, struct err *e)
+{
+    const struct calibration *k = o->k;
+    if (!k || o->c->measure_tokens <= 0) return OK;
+    int64_t want = min_i64(windows_for(o->c, k->model, s->n), k->n_windows - calibration_n_held_out(k)) * min_i64(MEASURE_CTX, k->n_ctx);
+    if (want == s->n_tokens) return OK;
+    return err_set(e, ERR_USAGE, "%s: was measured on %lld tokens, --measure-tokens makes it %lld; name another file to measure again", o->path,
+                   (long long)s->n_tokens, (long long)want);
+}
+
+static status load(struct sense *s, struct quant_plan *plan, const struct sense_options *o, struct err *e)
 {
     enum { FILE_MAX = 1 << 28 };
+    const char *path = o->path;
     char *text;
     size_t n;
     struct json *root;
@@ -433,7 +444,8 @@ static status load(struct sense *s, const char *path, struct err *e)
     TRY(file_text(path, FILE_MAX, &text, &n, e));
     arena_init(&a, 0);
     status st = json_parse(&root, text, n, &a, path, e);
-    if (st == OK) st = read_root(s, root, path, e);
+    if (st == OK) st = read_root(s, plan, root, path, e);
+    if (st == OK) st = check_tokens(s, o, e);
     s->found = st == OK;
     arena_free(&a);
     mem_free(text);
@@ -468,7 +480,7 @@ status sense_open(struct sense *s, struct quant_plan *plan, const struct sense_o
     if (o->importance && !o->k) s->importance = o->importance->hash;
     arena_init(&s->mem, 0);
     status st = collect(s, plan, e);
-    if (st == OK) st = load(s, o->path, e);
+    if (st == OK) st = load(s, plan, o, e);
     if (st == OK && !s->found) st = make(s, plan, o, e);
     if (st == OK) ascribe(s, !gguf_tensor(quant_plan_gguf(plan), "output.weight"));
     else sense_close(s);

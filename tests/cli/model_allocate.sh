@@ -38,3 +38,10 @@ quantize x.gguf --max-kld 1e-9 --allow-types q4_0 2>&1 | sed 's/lose [0-9.]*/los
 quantize x.gguf --bpw 5 --measure m.json 2>&1 | sed 's/: [0-9a-f]\{16\}/: HASH/'; echo '{' >n.json; quantize x.gguf --bpw 5 --measure n.json; echo '{}' >n.json; quantize x.gguf --bpw 5 --measure n.json
 cuanto quantize $MIXTURE_MODEL x.gguf --bpw 5 $text --measure m.json -q 2>&1 | sed 's/[0-9a-f]\{16\}/HASH/g'; cuanto quantize $MIXTURE_MODEL x.gguf --bpw 5 $text -q; echo "exit $?"
 ls x.*
+echo "- options that go together"
+quantize v.gguf Q4_0 --measure m.json; quantize v.gguf Q4_0 --allow-types q8_0; quantize v.gguf --bpw 5 --measure-tokens 512; quantize v.gguf --bpw 5 $text --plain-targets
+quantize v.gguf --bpw 5 $text --measure m.json --report ./m.json; quantize v.gguf --bpw 5 $text --report t.txt; quantize v.gguf --bpw 5 $text --measure v.gguf
+quantize v.gguf --bpw 5 $text --measure m.json --measure-tokens 300 2>&1 | sed 's/ on [0-9]* / on N /'
+sed 's/\(.*"errors": *.\)/\1/; s/^\( *\)null,$/\10.0001,/' m.json >fits.json; quantize v.gguf --bpw 5 $text --measure fits.json
+cuanto quantize m-F32.gguf y.gguf --max-kld 0.002 --method gptq $text --measure m.json -v 2>&1 | awk '/^allocated/ { sub(",.*", "", $0); } /^tried/ { k = $4; print (k > 0.0014 && k < 0.003 ? "tried at the limit" : $0) }'
+(trap '' XFSZ; ulimit -f 60; cuanto quantize m-F32.gguf w.gguf --bpw 5 $text -q 2>/dev/null; echo "exit $?"); quantize w.gguf --bpw 5 $text; ls w.gguf*
