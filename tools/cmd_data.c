@@ -57,6 +57,14 @@ static status get_options(struct job *j, struct err *e)
     return compile("--drop", c->drop, c->n_drop, j->drop, &j->o.n_drop, e);
 }
 
+static status check_output(const struct job *j, const char *what, const char *path, struct err *e)
+{
+    struct file_facts f;
+    TRY(output_check(what, path, j->path, j->n_files, e));
+    if (j->c->overwrite || !file_stat(path, &f) || !f.regular) return OK;
+    return err_set(e, ERR_USAGE, "%s: exists; --overwrite replaces it", path);
+}
+
 /* "data.jsonl" -> "data.valid.jsonl" */
 static status name_outputs(struct job *j, struct err *e)
 {
@@ -66,8 +74,8 @@ static status name_outputs(struct job *j, struct err *e)
     int stem = (int)((dot && dot > name ? dot : out + strlen(out)) - out);
     if (snprintf(j->held_path, sizeof j->held_path, "%.*s.valid%s", stem, out, out + stem) >= (int)sizeof j->held_path)
         return err_set(e, ERR_USAGE, "-o: the name is too long");
-    TRY(output_check("-o", out, j->path, j->n_files, e));
-    return j->c->split > 0 ? output_check("--split", j->held_path, j->path, j->n_files, e) : OK;
+    TRY(check_output(j, "-o", out, e));
+    return j->c->split > 0 ? check_output(j, "--split", j->held_path, e) : OK;
 }
 
 /* ---- with a model ---- */
@@ -350,6 +358,7 @@ OPT_GROUP(data_rows_group, "Data",
     { "output", "-o", OPT_STR, OPT_AT(output), .value = "FILE", .help = "write the rows that are kept here, as JSON lines" },
     { "split", NULL, OPT_FLOAT, OPT_AT(split), .value = "X", .hi = 1e9,
       .help = "with -o: hold out this share (0.05) or number of rows, in FILE.valid.jsonl" },
+    { "overwrite", "--force", OPT_FLAG, OPT_AT(overwrite), .help = "replace existing outputs" },
     { "seed", NULL, OPT_INT, OPT_AT(data_seed), .value = "N", .hi = 0x1p62, .help = "another split" },
     { "dedupe", NULL, OPT_STR, OPT_AT(dedupe), .value = "KIND", .def = "exact", .choices = "none|exact|near", .help = "leave out repeated rows" },
     { "near", NULL, OPT_FLOAT, OPT_AT(near), .value = "X", .def = "0.8", .hi = 1,

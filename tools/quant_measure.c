@@ -122,7 +122,7 @@ status meter_open(struct meter *m, const struct model *model, const struct cli *
 {
     *m = (struct meter){ 0 };
     if (n_ctx <= MEASURE_FROM)
-        return err_set(e, ERR_USAGE, "windows of %lld tokens: a measurement needs more than %d, the model was trained for no more", (long long)n_ctx, MEASURE_FROM);
+        return err_set(e, ERR_USAGE, "windows of %lld tokens, the model was trained for no more: a measurement needs over %d", (long long)n_ctx, MEASURE_FROM);
     figures(m, model, n_windows, n_ctx);
     status st = layers_for(m, &m->layers, model, c, tokens, e);
     m->x = mem_map(m->state_bytes), m->y = mem_map(m->state_bytes), m->ref = mem_map(m->ref_bytes);

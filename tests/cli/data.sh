@@ -14,6 +14,8 @@ echo "- outputs"
 cuanto data a.jsonl b.json -o out.jsonl --dedupe near -v; echo "exit $?"
 cat out.jsonl
 cuanto data a.jsonl -o half.jsonl --split 2 --dedupe none -q; echo "exit $?"
+rm half.jsonl; cuanto data a.jsonl -o half.jsonl --split 2 -q; echo "exit $?"; cuanto data b.jsonl -o out.jsonl -q; echo "exit $?"; grep -c river out.jsonl
+cuanto data a.jsonl -o half.jsonl --split 2 --dedupe none -q --overwrite; echo "exit $?"
 cat half.jsonl half.valid.jsonl | sort >x; sort a.jsonl >y; cmp x y && echo 'all rows, once'
 grep -l hello half.jsonl half.valid.jsonl | wc -l
 cuanto data a.jsonl --min-chars 8 --max-chars 60 --match 'answer|river' --drop '^nothing' --json 2>/dev/null
