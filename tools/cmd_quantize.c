@@ -19,6 +19,7 @@
 #include "tools/quant_solve.h"
 #include "tools/report.h"
 #include "tools/sha256.h"
+#include "tools/solve_experts.h"
 
 struct job {
     struct cli *c;
@@ -288,6 +289,24 @@ static status open_calibration(struct job *j, struct err *e)
     return OK;
 }
 
+/* Work that cannot change a tensor is not begun: it takes minutes to hours. */
+static status check_gain(const struct job *j, struct err *e)
+{
+    const char *method = j->o.spec.method ? j->o.spec.method->name : NULL;
+    int made = 0, solved = 0;
+    for (int64_t i = 0; i < quant_plan_n(j->v.plan); i++) {
+        const struct quant_item *it = quant_plan_item(j->v.plan, i);
+        made += !it->kept;
+        solved += quant_solve_takes(it) || solve_experts_takes(it);
+    }
+    if ((j->solves || j->folds) && made == 0)
+        return err_set(e, ERR_USAGE, "%.200s: all tensors have their formats already, --method %s could change none: begin with the original (F16, BF16, F32)",
+                       j->in, method);
+    if (j->solves && solved == 0 && !allocates(j->c)) /* the choice has taken its time: searched then */
+        return err_set(e, ERR_USAGE, "--method %s: no tensor gets a format that is solved for, those of less than 8 bits: leave the method out", method);
+    return OK;
+}
+
 /* The model reads the windows: what its columns meet is their importance. Nothing is kept, a signal may end it at once. */
 static status calibrate(struct job *j, struct err *e)
 {
@@ -541,6 +560,7 @@ static int run(struct cli *c)
     if (st == OK && c->keep_outliers && !c->dry_run) st = calibrate(&j, &e); /* the plan looks at the columns */
     if (st == OK && allocates(c)) st = allocate(&j, &e);
     if (st == OK && (j.type || j.o.spec.method || j.o.chosen)) st = quant_plan_open(&j.v.plan, j.in, &j.o, &e);
+    if (st == OK && j.v.plan) st = check_gain(&j, &e);
     if (st == OK && c->explain) return end(&j, explain(&j, &e), &e);
     if (st == OK) fill_view(&j);
     cli_signals_at_once(before);

@@ -10,7 +10,7 @@
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/pool.h"
 
-enum { TRIES = 11, STEP = 10 /* a = i / STEP */, SAMPLE_ROWS = 128 /* of each matrix or stack */, TASK_ROWS = 16, COARSE = 64 /* columns of a block */ };
+enum { TRIES = 11, STEP = 10 /* a = i / STEP */, SAMPLE_ROWS = 128 /* of each matrix or stack */, TASK_ROWS = 16 };
 #define WORTH 0.97 /* of the error without factors: the best of eleven tries on some rows is a little better by chance, too */
 #define LEAST_H 1e-6 /* of the mean: inputs that hardly ever come */
 
@@ -55,7 +55,7 @@ static bool usable(const struct cli *c, struct quant_plan *p, const struct fold_
         int64_t at = find_item(p, g->part[i].w);
         const struct quant_item *it = at < 0 ? NULL : quant_plan_item(p, at);
         if (g->refused || !it || (it->kept && it->to->gguf_id != GGUF_F32)) return false;
-        if (!it->kept && i < g->n_readers && it->to->block_len > COARSE && !asked) return false;
+        if (!it->kept && i < g->n_readers && it->to->block_len > QUANT_FOLD_COARSE && !asked) return false;
         gains |= i < g->n_readers && !it->kept && it->has_importance;
     }
     return gains;

@@ -5,6 +5,8 @@
 #include "src/cuanto.h"
 #include "tools/cli.h"
 
+enum { QUANT_FOLD_COARSE = 64 }; /* columns of a block: formats with longer ones are left as they are unless --fold or awq asks */
+
 struct quant_fold {
     struct fold *fold;
     struct quant_scale *scale;     /* [n] for quant_plan_set_scales */

@@ -218,6 +218,20 @@ static void print_importance(const struct plan_view *v, print_fn put)
     put("\n");
 }
 
+/* Methods that choose codes with care have nothing to choose where codes are copied, and cannot know what was lost before. */
+static void print_quantized(const struct plan_view *v, print_fn put)
+{
+    const struct quantizer *m = quant_plan_options(v->plan)->spec.method;
+    int copied = 0, again = 0;
+    for (int64_t i = 0; i < quant_plan_n(v->plan); i++) {
+        const struct quant_item *it = quant_plan_item(v->plan, i);
+        if (it->src->type->group_len > 0 && !it->asked && !it->added) copied += it->kept, again += !it->kept;
+    }
+    if (copied > 0 && (m == &quantizer_gptq || m == &quantizer_awq))
+        put("note      %d tensors have their format already and are copied: --method %s gains nothing there, the original could\n", copied, m->name);
+    if (again > 0) put("note      %d tensors are quantized already: what they lost then stays lost, the original gives a better file\n", again);
+}
+
 /* What is allowed and still may not be what was meant. */
 static void print_notes(const struct plan_view *v, print_fn put)
 {
@@ -228,6 +242,7 @@ static void print_notes(const struct plan_view *v, print_fn put)
     int64_t largest_i = 0;
     if (o->spec.method && !strcmp(o->spec.method->name, "zero-point") && o->spec.bits == 8)
         put("note      GGUF has no format with 8-bit codes and a zero-point: stored as F32 values, for study; the file grows\n");
+    print_quantized(v, put);
     if (quant_plan_check(v->plan, &missing) != OK) put("note      the run will ask for more: %s\n", missing.text);
     for (int64_t i = 0; o->split_bytes > 0 && i < quant_plan_n(v->plan); i++) {
         const struct quant_item *it = quant_plan_item(v->plan, i);

@@ -8,6 +8,7 @@
 #include "ggml-like/pool.h"
 #include "quant/solve.h"
 #include "tools/quant_solve.h"
+#include "tools/solve_experts.h"
 #include "tools/twin.h"
 
 enum { PIECE = 1536, LAYERS_TRIED = 2, KINDS = 32, MATMULS = 64 };
@@ -296,24 +297,43 @@ static status time_rows(struct predicting *p, double *seconds, struct err *e)
 
 /* ---- memory ---- */
 
-/* Two Hessians and the metric of the widest input, the tensors of one layer that are solved and wait to be stepped over. */
+struct part_bytes {
+    size_t made, scaled, stack;  /* tensors that wait to be stepped over; columns scaled, as F32; what the largest stack takes */
+    int64_t widest;              /* columns of a matrix that is solved */
+};
+
+static void add_item(const struct predicting *p, const struct quant_item *it, struct part_bytes *b)
+{
+    const struct quant_options *o = quant_plan_options(p->plan);
+    size_t n = (size_t)it->cols, square = n * n * sizeof(float);
+    if (o->folded && !it->kept && it->to->block_len <= QUANT_FOLD_COARSE) b->scaled += (size_t)tensor_elements(it->src) * sizeof(float);
+    if (!quant_solve_takes(it) && !solve_experts_takes(it)) return;
+    b->made += it->bytes_to;
+    if (quant_solve_takes(it)) b->widest = max_i64(b->widest, it->cols);
+    size_t stack = solve_experts_takes(it) ? (size_t)it->n_mat * (square + HESSIAN_ROWS * n * sizeof(float)) + 7 * square / 2 : 0;
+    if (stack > b->stack) b->stack = stack;
+}
+
+/* The largest layer's tensors, and the head. At one time: two Hessians and the metric of the widest input, or those of a stack. */
 static size_t solver_bytes(struct predicting *p, int64_t n_layer)
 {
-    size_t layer = 0, n = 0;
-    for (int64_t il = 0; il < n_layer; il++) {
-        size_t bytes = 0;
+    struct part_bytes most = { 0 };
+    for (int64_t il = 0; il <= n_layer; il++) {
+        struct part_bytes b = { 0 };
         for (int64_t i = 0; i < quant_plan_n(p->plan); i++) {
             const struct quant_item *it = quant_plan_item(p->plan, i);
-            if (!quant_solve_takes(it) || !of_layer(it->src->name, il)) continue;
-            bytes += it->bytes_to;
-            if ((size_t)it->cols > n) n = (size_t)it->cols;
+            if (il < n_layer ? of_layer(it->src->name, il) : !strcmp(it->src->name, "output.weight")) add_item(p, it, &b);
         }
-        if (bytes > layer) layer = bytes;
+        if (b.made + b.scaled > most.made + most.scaled) most.made = b.made, most.scaled = b.scaled;
+        if (b.stack > most.stack) most.stack = b.stack;
+        most.widest = max_i64(most.widest, b.widest);
     }
-    size_t bytes = layer + p->widest + (7 * n * n / 2 + 2 * HESSIAN_ROWS * n) * sizeof(float), window = (size_t)p->k->n_ctx * n * sizeof(float);
-    if (p->corrects) /* its states and scratch, the inputs of both models, a cross product, or both of a narrower input */
-        bytes += p->k->x_bytes + layers_bytes(p->k->layers) + 2 * (window > TWIN_BYTES ? window : TWIN_BYTES) + (n * n + 2 * HESSIAN_ROWS * n) * sizeof(float);
-    return bytes;
+    size_t n = (size_t)most.widest, matrix = (7 * n * n / 2 + 2 * HESSIAN_ROWS * n) * sizeof(float), window = (size_t)p->k->n_ctx * n * sizeof(float), twin = 0;
+    if (p->corrects) { /* a cross product, or both of a narrower input; states, scratch, the inputs of both models */
+        matrix += (n * n + 2 * HESSIAN_ROWS * n) * sizeof(float);
+        twin = p->k->x_bytes + layers_bytes(p->k->layers) + 2 * (window > TWIN_BYTES ? window : TWIN_BYTES);
+    }
+    return most.made + most.scaled + p->widest + twin + (most.stack > matrix ? most.stack : matrix);
 }
 
 /* ---- all ---- */

@@ -127,3 +127,8 @@ mix() { cuanto quantize $MIXTURE_MODEL $1.gguf Q4_0 --method $2 --calibration t.
 mix mix gptq 2; mix mix1 gptq 1; mix mixs search 1; cmp mix.gguf mix1.gguf && echo 'same with one thread'
 cuanto compare $MIXTURE_MODEL mixs.gguf mix.gguf -f t.txt -q --chunks 4 --format csv | cut -d, -f16 | awk 'NR == 3 { c = $1 } NR == 4 && $1 < 0.5 * c { print "nearer than the search" }'
 cuanto quantize solved.gguf x2.gguf Q4_1 --calibration t.txt -q; echo "exit $?"
+echo "- quantized already"
+for method in gptq awq; do cuanto quantize solved.gguf x3.gguf Q4_0 --method $method --calibration t.txt --allow-requantize -q; echo "exit $?"; done
+cuanto quantize m-F32.gguf x3.gguf Q8_0 --method gptq --calibration t.txt -q; echo "exit $?"
+cuanto quantize solved.gguf x3.gguf Q4_1 --method gptq --calibration t.txt --calibration-tokens 2048 --allow-requantize --type 'ffn=q4_0' --dry-run | grep '^note'
+cuanto quantize solved.gguf x3.gguf Q4_1 --calibration t.txt --calibration-tokens 2048 --allow-requantize 2>&1 | grep '^note'
