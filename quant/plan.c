@@ -355,6 +355,7 @@ static void put_provenance(struct gguf_writer *w, const struct quant_plan *p)
         if (o->spec.granularity == PER_GROUP) snprintf(text, sizeof text, "%d bits, per group of %lld", o->spec.bits, (long long)o->spec.group);
         put_text(w, "quantize.method", text);
     } else if (o->spec.method && o->spec.method != quantizers[0]) put_text(w, "quantize.method", o->spec.method->name);
+    if (o->calibration) put_text(w, "quantize.calibration", o->calibration);
     if (o->solver) {
         put_text(w, "quantize.solver", o->solver);
         gguf_put_f32(w, key_held_out, 0); /* known at the end: plan_set_held_out */

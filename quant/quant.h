@@ -43,6 +43,7 @@ struct quant_options {
     int64_t split_bytes;           /* > 0: output files of at most about this size, -00001-of-0000N */
     int n_threads;                 /* 0 = default of the CPU */
     const char *isa;               /* as in engine_options */
+    const char *calibration;       /* of what text the importance is, when it was made for this: for the metadata; or NULL */
     const char *solver;            /* what makes tensors in quant_run.solve, for metadata and the fingerprint of a resume; NULL: nothing does */
     bool folded;                   /* quant_plan_set_scales will come: for metadata (their number) and the fingerprint of a resume */
     bool sizes_only;               /* formats that need importance are not refused without it; quant_file does */

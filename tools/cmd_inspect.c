@@ -373,7 +373,7 @@ static const char *key_text(const struct gguf *g, const char *key, char *buf, si
 /* How the file was made, as far as it tells: the keys of rotate and quantize. */
 static void print_recipe(const struct gguf *g)
 {
-    char recipe[64], method[64], program[64], text[128], file[128], solver[128];
+    char recipe[64], method[64], program[64], text[128], file[128], solver[128], calibration[128];
     const struct gguf_kv *chunks = gguf_find(g, "quantize.imatrix.chunks_count");
     struct err ignored = { 0 };
     float error = 0;
@@ -386,11 +386,13 @@ static void print_recipe(const struct gguf *g)
     key_text(g, "quantize.method", method, sizeof method);
     key_text(g, "quantize.imatrix.dataset", text, sizeof text);
     key_text(g, "quantize.imatrix.file", file, sizeof file);
+    key_text(g, "quantize.calibration", calibration, sizeof calibration);
     if (*recipe)
         out_printf("quantized      %s%s%s by %s\n", recipe, *method ? ", method " : "", method, key_text(g, "quantize.program", program, sizeof program));
     if (*file) {
         out_printf("importance     of %s", *text ? text : file);
-        if (chunks && chunks->kind == KV_U32) out_printf(", %lld chunks", (long long)gguf_arr_i64(chunks, 0));
+        if (*calibration) out_printf(", %s", calibration);
+        else if (chunks && chunks->kind == KV_U32) out_printf(", %lld chunks", (long long)gguf_arr_i64(chunks, 0));
         out_printf(*text && strcmp(text, file) ? ", from %s\n" : "\n", file);
     }
     if (!*key_text(g, "quantize.solver", solver, sizeof solver)) return;

@@ -281,11 +281,10 @@ static status open_calibration(struct job *j, struct err *e)
     j->o.importance = &j->im;
     j->o.importance_name = c->calibration;
     j->solves = j->o.spec.method == &quantizer_gptq;
-    if (!j->solves) return OK;
     snprintf(j->solver, sizeof j->solver, "%lld tokens in %lld windows, %lld held out (%016llx)%s", (long long)j->calibration.n_rows,
              (long long)j->calibration.n_windows, (long long)calibration_n_held_out(&j->calibration), (unsigned long long)j->calibration.hash,
-             c->plain_targets ? ", plain targets" : "");
-    j->o.solver = j->solver;
+             j->solves && c->plain_targets ? ", plain targets" : "");
+    *(j->solves ? &j->o.solver : &j->o.calibration) = j->solver;
     return OK;
 }
 

@@ -1,6 +1,7 @@
 /* quant_allocate - see quant_allocate.h. */
 #include "tools/quant_allocate.h"
 #include <assert.h>
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ static status parse_bytes(const char *what, const char *text, double base, doubl
     char *end;
     double v = strtod(text, &end), factor = 1;
     bool number = end > text;
-    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL, *rest = end + (unit != NULL);
+    const char *unit = isalpha((unsigned char)*end) ? strchr(units, *end & ~0x20) : NULL, *rest = end + (unit != NULL);
     if (unit && (*rest == 'i' || *rest == 'I')) base = 1024, rest++;
     if (unit && (*rest == 'B' || *rest == 'b')) rest++;
     for (int64_t i = 0; number && unit && i <= unit - units; i++) factor *= base;

@@ -32,7 +32,7 @@ echo "- resumed"
 (trap '' XFSZ; ulimit -f 60; cuanto quantize m-F32.gguf z.gguf --bpw 5 $text -q; echo "exit $?"); ls z.gguf*
 cuanto quantize m-F32.gguf z.gguf --bpw 5 $text --resume 2>&1 | grep -o 'by an earlier run\|^continuing'; cmp a.gguf z.gguf && ls z.gguf*
 echo "- refused"
-quantize x.gguf Q4_0 --bpw 5; quantize x.gguf --bpw 5 --size 2G; quantize x.gguf --size 2Q; quantize x.gguf --bpw 1 2>&1 | sed 's/^cuanto.*take/... take/'
+quantize x.gguf Q4_0 --bpw 5; quantize x.gguf --bpw 5 --size 2G; quantize x.gguf --size 2Q; quantize x.gguf --size '1 '; quantize x.gguf --bpw 1 2>&1 | sed 's/^cuanto.*take/... take/'
 quantize x.gguf --bpw 5 --allow-types q9; quantize x.gguf --bpw 5 --method absmax; quantize x.gguf --bpw 5 --pure; quantize x.gguf --fit 1M --ctx 8192
 quantize x.gguf --max-kld 1e-9 --allow-types q4_0 2>&1 | sed 's/lose [0-9.]*/lose N/'
 quantize x.gguf --bpw 5 --measure m.json 2>&1 | sed 's/: [0-9a-f]\{16\}/: HASH/'; echo '{' >n.json; quantize x.gguf --bpw 5 --measure n.json; echo '{}' >n.json; quantize x.gguf --bpw 5 --measure n.json
