@@ -8,10 +8,7 @@
 #include "tools/bench.h"
 #include "tools/opt.h"
 
-enum {
-    FIELDS_MAX = 48 + BENCH_OPS,
-    SHARED_NS = 20000, /* a barrier between running threads takes 0.2 to 3 us; two threads on one core: 50 us, the time they spin before they yield */
-};
+enum { FIELDS_MAX = 48 + BENCH_OPS };
 struct row_text { char time[32], model[64], op[BENCH_OPS][32]; };
 
 const char *bench_model_text(const struct model_info *info, const struct gguf *g, char buf[64])
@@ -257,9 +254,9 @@ void bench_limits(const struct bench *b, int first)
     if (l->fresh_gbps > 0) fprintf(stderr, ", fresh memory %.2f GB/s", l->fresh_gbps);
     if (l->fault_ns > 0) fprintf(stderr, ", a page of the mapped file %.0f ns", l->fault_ns);
     fputs("\n", stderr);
-    if (l->barrier_ns > SHARED_NS)
-        fprintf(stderr, "note: at %.0f us a barrier, the threads share a core with each other or with other work: these figures say little\n",
-                l->barrier_ns * 1e-3);
+    if (l->barrier_mean_ns > LIMITS_SHARED_NS)
+        fprintf(stderr, "note: at %.0f us a barrier on average, the threads share a core with each other or with other work: these figures say little\n",
+                l->barrier_mean_ns * 1e-3);
     for (int i = first; i < b->n_results; i++) { /* of the limits above, which every test may have raised */
         struct share s = limits_share(l, &b->result[i].load);
         fprintf(stderr, "  %-24s %5.1f %% of bandwidth, %5.1f %% of compute\n", case_name(&b->result[i].t, name), s.bandwidth, s.compute);

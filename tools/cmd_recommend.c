@@ -169,13 +169,21 @@ static status add_time(struct job *j, const struct tensor *t, const struct dtype
 
 static bool measures(const struct job *j) { return j->runs && !j->c->no_limits; }
 
+/* Where not even the fastest sample saw all threads run at once, other work holds a core: generation leaves the late thread out and waits for nobody
+ * (pool_run_elastic), and the rates above are those of what is left. */
+static double barrier_seconds(const struct job *j)
+{
+    double ns = j->limits.barrier_ns;
+    return ns > LIMITS_SHARED_NS ? 0 : (double)j->n_layer * BARRIERS_PER_LAYER * ns * 1e-9;
+}
+
 /* Where the cache is not known, the weights alone: a lower bound. */
 static uint64_t needs(const struct job *j, const struct row *r) { return r->ram[j->at] ? r->ram[j->at] : r->tensors; }
 
 /* plan NULL: the file as it is. */
 static status add_row(struct job *j, struct row *r, struct quant_plan *plan, struct err *e)
 {
-    double cost = 0, weights = 0, seconds = (double)j->n_layer * BARRIERS_PER_LAYER * j->limits.barrier_ns * 1e-9;
+    double cost = 0, weights = 0, seconds = barrier_seconds(j);
     for (int64_t i = 0; i < j->g.n_tensors; i++) {
         const struct quant_item *it = plan ? quant_plan_item(plan, i) : NULL;
         const struct tensor *t = it ? it->src : &j->g.tensor[i];
@@ -314,7 +322,9 @@ static void print_notes(const struct job *j)
     if (measures(j))
         out_printf("tok/s  one token at a time, empty context, measured now: %d threads, %s, %.1f GB/s from memory\n", j->limits.n_threads,
                    engine_kernels(j->r.engine)->name, j->limits.read_gbps_n);
-    else if (!j->runs) out_printf("tok/s  not known, this build does not run the model: %s\n", j->why.text);
+    if (measures(j) && j->limits.barrier_mean_ns > LIMITS_SHARED_NS)
+        out_printf("note   other work used the same cores meanwhile: idle, they are faster\n");
+    if (!j->runs) out_printf("tok/s  not known, this build does not run the model: %s\n", j->why.text);
     if (n_fallback)
         out_printf("note   rows of up to %d tensors do not fit the blocks of 256 of K and I formats: larger formats take their place\n", n_fallback);
     if (j->quantized)

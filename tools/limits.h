@@ -3,7 +3,10 @@
 #pragma once
 #include "src/cuanto.h"
 
-enum { LIMITS_READS = 12 };
+enum {
+    LIMITS_READS = 12,
+    LIMITS_SHARED_NS = 20000, /* a barrier between running threads takes 0.2 to 3 us; two threads on one core: 50 us, the time they spin before they yield */
+};
 struct limits {
     double read_gbps_1, read_gbps_n; /* 10^9 bytes per second over the mapped weights: one thread, all threads */
     double read_gbps[LIMITS_READS];  /* and read_threads[i] threads, rising, [n_reads] */
@@ -14,7 +17,8 @@ struct limits {
     double bf16_gmacs_1;             /* the same of BF16, on levels that multiply pairs of it; 0: none, or no such weights */
     double f32_gflops_1;             /* 10^9 float operations (2 per multiply-add) of one thread: the f32 tile */
     double dot_gmacs_1;              /* dot_gmacs of the type that multiplies most in a token, head included */
-    double barrier_ns;
+    double barrier_ns;               /* the fastest of many short samples: two cores that nobody else uses */
+    double barrier_mean_ns;          /* of all samples: much more where threads wait for a core */
     double clock_ghz;                /* of the calling thread's core while it works */
     double fresh_gbps;               /* limits_pages: first touch of anonymous memory by one thread */
     double fault_ns;                 /* limits_pages: first look at a page of a newly mapped file that is in memory; 0 not known */
