@@ -21,6 +21,10 @@ endif
 ifeq ($(CFLAGS_$(config)),)
   $(error config=$(config) is unknown: release debug scalar asan tsan arm)
 endif
+# Builds that a macro makes differ from the release build in the files that see it: OWN, theirs; all other objects are those of the release build.
+OWN_scalar := ggml-like/cpu.c quant/quantizer.c
+OWN ?= $(OWN_$(config))
+COMMON := $(if $(OWN),build/release,$(B))
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 ALL_CFLAGS = $(CFLAGS_COMMON) $(CFLAGS_$(config)) $(CFLAGS)
 LIBS := -lm -lpthread
@@ -33,7 +37,7 @@ LIB := $(filter-out ggml-like/kernels/isa_% quant/isa_%,$(wildcard ggml-like/*.c
 TOOLS := $(wildcard tools/*.c)
 TESTS := $(wildcard tests/*.c)
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-obj = $(patsubst %.c,$(B)/%.o,$(1))
+obj = $(foreach f,$(1:.c=),$(if $(filter $(OWN:.c=),$(f)),$(B),$(COMMON))/$(f).o)
 
 all: $(B)/cuanto
 
@@ -46,22 +50,29 @@ $(B)/cuanto: $(call obj,$(TOOLS)) $(B)/libcuanto.a
 # Tests link everything but main.
 $(B)/test: $(call obj,$(TESTS) $(filter-out tools/main.c,$(TOOLS))) $(B)/libcuanto.a
 	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(B)/libcuanto.a
+$(B)/fuzz_%: $(COMMON)/tests/fuzz/fuzz_%.o $(COMMON)/tests/fuzz/replay.o $(B)/libcuanto.a
 	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # Programs that the scripts in tests/oracle drive.
 $(B)/%: tests/oracle/%.c $(B)/libcuanto.a
 	$(call show,LINK) $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+compile = $(CC) $(CFLAGS_COMMON) $(1) $(CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -MMD -MP -c -o $@ $<
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call show,CC) $(CC) $(ALL_CFLAGS) $(shell sed -n '1s/.*cflags: \(.*\) \*\/.*/\1/p' $<) -DTEST_TMP='"$(B)/tmp"' -MMD -MP -c -o $@ $<
+	$(call show,CC) $(call compile,$(CFLAGS_$(config)))
+ifneq ($(COMMON),$(B))
+$(COMMON)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call show,CC) $(call compile,$(CFLAGS_release))
+endif
 
 # The assembler includes it: no .d file knows.
-$(B)/tools/dataset_text.o: models/calibration.jsonl
+$(COMMON)/tools/dataset_text.o: models/calibration.jsonl
 
 ## make test           all checks that need only a C compiler; ends with "N passed, N failed"
-test: $(B)/cuanto $(B)/test $(FUZZ:%=$(B)/fuzz_%)
+programs: $(B)/cuanto $(B)/test $(FUZZ:%=$(B)/fuzz_%)
+test: programs
 	@RUN="$(RUN)" sh tests/run.sh $(B)
 ## make chat           build, fetch the default model if it is not there, chat
 chat: all
@@ -100,6 +111,6 @@ help:
 	@echo "make config=C test  C: release debug scalar asan tsan arm, one build folder each"
 	@echo "make clean          remove all builds"
 
-.PHONY: all test chat bench arm lint fuzz oracle install clean help
+.PHONY: all programs test chat bench arm lint fuzz oracle install clean help
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(sort $(B) $(COMMON)) -name '*.d' 2>/dev/null)

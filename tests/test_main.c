@@ -2,6 +2,7 @@
 #include "tests/test.h"
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define SUITES(X) \
     X(allocate) \
@@ -68,6 +69,7 @@ SUITES(DECL)
 static const struct test_suite *const suites[] = { SUITES(ROW) };
 
 static char current[160];
+static char tmp_folder[128];
 static int passed, failed;
 static bool current_failed, current_open;
 
@@ -131,17 +133,18 @@ const char *test_tmp(const char *name)
     static char ring[8][256];
     static int at;
     char *buf = ring[at++ % 8];
-    mkdir(TEST_TMP, 0777);
-    snprintf(buf, sizeof ring[0], "%s/%s", TEST_TMP, name);
+    mkdir(tmp_folder, 0777);
+    snprintf(buf, sizeof ring[0], "%s/%s", tmp_folder, name);
     return buf;
 }
 
-/* NAME: claims whose name contains it, or a suite; -x NAME: not these. Without any NAME all. */
+/* NAME: claims whose name contains it, or a suite; -x NAME: not these; -t: says what takes a second or more. Without any NAME all. */
 static bool chosen(const struct test_suite *s, const struct test *t, int argc, char **argv)
 {
     bool all = true, wanted = false;
     for (int a = 1; a < argc; a++) {
         bool out = !strcmp(argv[a], "-x") && a + 1 < argc;
+        if (!strcmp(argv[a], "-t")) continue;
         a += out;
         bool is = strstr(t->name, argv[a]) || !strcmp(s->name, argv[a]);
         if (out && is) return false;
@@ -150,15 +153,32 @@ static bool chosen(const struct test_suite *s, const struct test *t, int argc, c
     return all || wanted;
 }
 
+static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; }
+
+/* Seconds of all threads that the claims of a suite took, each of a second or more by itself. */
+static void run_suite(const struct test_suite *s, int argc, char **argv, bool times)
+{
+    double begun = cpu_seconds();
+    for (int j = 0; j < s->n; j++) {
+        const struct test *t = &s->tests[j];
+        if (!chosen(s, t, argc, argv)) continue;
+        double start = cpu_seconds();
+        test_begin("%s", t->name);
+        t->run();
+        double spent = cpu_seconds() - start;
+        if (times && spent >= 1.0) printf("%8.2f s  %s: %s\n", spent, s->name, t->name);
+    }
+    double all = cpu_seconds() - begun;
+    if (times && all >= 1.0) printf("%8.2f s  %s\n", all, s->name);
+}
+
 int main(int argc, char **argv)
 {
-    for (int i = 0; i < ARRAY_LEN(suites); i++)
-        for (int j = 0; j < suites[i]->n; j++) {
-            const struct test *t = &suites[i]->tests[j];
-            if (!chosen(suites[i], t, argc, argv)) continue;
-            test_begin("%s", t->name);
-            t->run();
-        }
+    const char *slash = strrchr(argv[0], '/');
+    snprintf(tmp_folder, sizeof tmp_folder, "%.*stmp", slash ? (int)(slash - argv[0]) + 1 : 0, argv[0]);
+    bool times = false;
+    for (int a = 1; a < argc; a++) times |= !strcmp(argv[a], "-t");
+    for (int i = 0; i < ARRAY_LEN(suites); i++) run_suite(suites[i], argc, argv, times);
     finish();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
