@@ -14,11 +14,10 @@ if [ -z "${SIMDE:-}" ]; then
     fi
 fi
 isa=$(ls ggml-like/kernels/isa_avx512*.c ggml-like/kernels/isa_avxvnni*.c quant/isa_avx512*.c)
-for f in $isa; do
-    mkdir -p "$build/${f%/*}"
+mkdir -p "$build/ggml-like/kernels" "$build/quant"
+for f in $isa; do echo "${f%.c}"; done | xargs -P 2 -I NAME \
     $cc -std=c11 -D_GNU_SOURCE -Itests/simde -isystem "$SIMDE" -I. -O1 -fno-math-errno -ffp-contract=off -mavx2 -mfma -mf16c -w -Wno-psabi \
-        -c "$f" -o "$build/${f%.c}.o"
-done
+    -c NAME.c -o "$build/NAME.o"
 # All else but the detection of these levels is the release build's.
 make -s -j2 CC="$cc" B="$build" CFLAGS=-DCUANTO_EMULATE_AVX512 OWN="ggml-like/cpu.c $(echo $isa)" "$build/test"
 if objdump -d "$build"/*/isa_avx512*.o "$build"/*/*/isa_avx512*.o "$build"/*/*/isa_avxvnni*.o 2>/dev/null | grep -q 'zmm\|vpdp'; then
