@@ -229,6 +229,7 @@ static status refuse_idle(const struct cli *c, const struct quant_spec *spec, st
         { "measure-tokens", c->measure_tokens > 0 && !c->calibration && spec->method != &quantizer_gptq && spec->method != &quantizer_awq,
           "of which text? --calibration FILE, or --calibration default" },
         { "allow-types", c->allow_types && !allocating, budget },
+        { "calibration", c->calibration && c->explain, "not with --explain, for which no model runs: --imatrix FILE" },
         { "plain-targets", c->plain_targets && spec->method != &quantizer_gptq, "only with --method gptq" },
     };
     for (int i = 0; i < ARRAY_LEN(rows); i++)
@@ -508,6 +509,8 @@ static void fill_view(struct job *j)
         bar_update(&bar, 0, NULL);
         (void)!quant_predict(&j->calibration, j->v.plan, j->solves, !c->plain_targets, c->isa, &j->v.cost, &ignored);
         bar_end(&bar);
+        size_t measured = j->calibration.x_bytes + 2 * layers_bytes(j->calibration.layers) + j->allocation.bytes; /* before the solver begins */
+        if (allocates(c) && measured > j->v.cost.bytes) j->v.cost.bytes = measured;
     }
     if (c->dry_run || c->json || !c->quiet) run_memory(&j->v.run, quant_plan_gguf(j->v.plan), j->in, weights);
 }

@@ -349,17 +349,19 @@ static status below(struct work *w, const struct model *m, struct err *e)
 
 /* ---- all of it ---- */
 
-static status keep_held_out(struct quant_allocation *a, const struct calibration *k, struct err *e)
+/* Windows of the check. */
+static int64_t held_windows(const struct quant_allocation *a, const struct calibration *k)
 {
-    struct model_info info;
-    model_info(k->model, &info);
-    a->n_ctx = min_i64(MEASURE_CTX, k->n_ctx);
     double macs = 0;
     const struct gguf *g = model_gguf(k->model);
     for (int64_t i = 0; i < g->n_tensors; i++) macs += (double)tensor_elements(&g->tensor[i]);
-    int64_t tokens = max_i64(CHECK_MIN, (int64_t)fmin(CHECK_MAX, CHECK_MACS / macs)), pieces = k->n_ctx / a->n_ctx, held = 0;
-    for (int64_t i = 0; i < k->n_windows; i++) held += calibration_held_out(k, i);
-    int64_t want = meter_windows(k->model, min_i64(tokens / a->n_ctx, held * pieces)), at = 0;
+    int64_t tokens = max_i64(CHECK_MIN, (int64_t)fmin(CHECK_MAX, CHECK_MACS / macs));
+    return meter_windows(k->model, min_i64(tokens / a->n_ctx, calibration_n_held_out(k) * (k->n_ctx / a->n_ctx)));
+}
+
+static status keep_held_out(struct quant_allocation *a, const struct calibration *k, struct err *e)
+{
+    int64_t want = held_windows(a, k), pieces = k->n_ctx / a->n_ctx, at = 0;
     a->held = mem_alloc((size_t)(want * a->n_ctx) * sizeof *a->held);
     if (!a->held) return err_oom(e, "held-out text", (size_t)(want * a->n_ctx) * sizeof *a->held);
     for (int64_t piece = 0; piece < pieces; piece++) /* the first piece of each window, then the second */
@@ -402,6 +404,11 @@ static status solve(struct work *w, const struct allocation_job *j, struct err *
     snprintf(a->measurement, sizeof a->measurement, "%016llx, %lld tokens of %016llx", (unsigned long long)sense_hash(&w->s), (long long)w->s.n_tokens,
              (unsigned long long)w->s.text);
     if (k && look && !a->found) a->passes = sense_passes(&w->s, w->c, k);
+    if (k) {
+        a->n_ctx = min_i64(MEASURE_CTX, k->n_ctx);
+        size_t check = meter_bytes(k->model, held_windows(a, k), a->n_ctx);
+        a->bytes = a->found ? check : sense_bytes(&w->s, w->c, k) > check ? sense_bytes(&w->s, w->c, k) : check;
+    }
     if (k && !look) TRY(keep_held_out(a, k, e));
     w->padded = w->c->size != NULL;
     TRY(make_choices(w, e));

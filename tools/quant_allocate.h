@@ -11,6 +11,7 @@ struct quant_allocation {
     int64_t n_free, n_tokens;    /* tensors whose format was free; tokens that prices were measured on, 0: prices of other models */
     bool found, tried;           /* prices came from a file; measured is of the choice as the search makes it, before a file was written */
     double passes;               /* of the calibration text that measuring will take; 0: nothing to measure, or done */
+    size_t bytes;                /* memory for measuring and for looking at the result, beside the calibration */
     double codebooks;            /* share of the weights in formats that decode slowly */
     char path[4096];             /* of the measurement, "" : none */
     bool temporary;              /* it goes when the file is complete */

@@ -7,7 +7,7 @@
 
 enum { BLOCK = 1024, WEIGHTS_MAX = 64, REF_BYTES = 512 << 20 };
 
-static int64_t scored(const struct meter *m) { return m->n_ctx - MEASURE_FROM; }
+static int64_t scored(const struct meter *m) { return max_i64(0, m->n_ctx - MEASURE_FROM); }
 
 /* ---- logits ---- */
 

@@ -242,6 +242,16 @@ double sense_passes(const struct sense *s, const struct cli *c, const struct cal
     return tokens * macs / ((double)k->n_rows * layers);
 }
 
+size_t sense_bytes(const struct sense *s, const struct cli *c, const struct calibration *k)
+{
+    size_t most = 0; /* of a tensor that is exchanged, in eight bits at most */
+    for (int64_t i = 0; i < s->n; i++) {
+        const struct tensor *t = gguf_tensor(model_gguf(k->model), s->row[i].name);
+        if (t && (size_t)tensor_elements(t) > most) most = (size_t)tensor_elements(t);
+    }
+    return meter_bytes(k->model, windows_for(c, k->model, s->n), MEASURE_CTX) + most;
+}
+
 static status measure(struct sense *s, const struct sense_options *o, const struct trial_tools *t, struct err *e)
 {
     struct meter m;

@@ -40,4 +40,6 @@ status sense_open(struct sense *s, struct quant_plan *plan, const struct sense_o
 void sense_close(struct sense *s); /* accepts a zeroed one */
 /* sense_passes - how long a measurement takes, in passes of the whole calibration text through the layers. */
 double sense_passes(const struct sense *s, const struct cli *c, const struct calibration *k);
+/* sense_bytes - memory that it takes beside the calibration. */
+size_t sense_bytes(const struct sense *s, const struct cli *c, const struct calibration *k);
 uint64_t sense_hash(const struct sense *s); /* of all figures */

@@ -45,3 +45,5 @@ quantize v.gguf --bpw 5 $text --measure m.json --measure-tokens 300 2>&1 | sed '
 sed 's/\(.*"errors": *.\)/\1/; s/^\( *\)null,$/\10.0001,/' m.json >fits.json; quantize v.gguf --bpw 5 $text --measure fits.json
 cuanto quantize m-F32.gguf y.gguf --max-kld 0.002 --method gptq $text --measure m.json -v 2>&1 | awk '/^allocated/ { sub(",.*", "", $0); } /^tried/ { k = $4; print (k > 0.0014 && k < 0.003 ? "tried at the limit" : $0) }'
 (trap '' XFSZ; ulimit -f 60; cuanto quantize m-F32.gguf w.gguf --bpw 5 $text -q 2>/dev/null; echo "exit $?"); quantize w.gguf --bpw 5 $text; ls w.gguf*
+ram() { cuanto quantize m-F32.gguf "$@" $text --dry-run --json 2>/dev/null | grep -o '"ram_bytes": *[0-9]*' | grep -o '[0-9]*$' | sort -n | tail -1; }
+awk -v a=$(ram v.gguf Q4_0) -v b=$(ram v.gguf --bpw 5) 'BEGIN { print (b > a + 500000 ? "memory of the measurement counted" : a " " b) }'

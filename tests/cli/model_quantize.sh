@@ -133,3 +133,4 @@ cuanto quantize m-F32.gguf x3.gguf Q8_0 --method gptq --calibration t.txt -q; ec
 cuanto quantize solved.gguf x3.gguf Q4_1 --method gptq --calibration t.txt --calibration-tokens 2048 --allow-requantize --type 'ffn=q4_0' --dry-run | grep '^note'
 cuanto quantize solved.gguf x3.gguf Q4_1 --calibration t.txt --calibration-tokens 2048 --allow-requantize 2>&1 | grep '^note'
 cuanto inspect searched.gguf | sed -n 's/([0-9a-f]\{16\})/(HASH)/; /^importance/p'
+cuanto quantize m-F32.gguf Q4_0 --explain --calibration t.txt; echo "exit $?"
