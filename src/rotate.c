@@ -32,7 +32,7 @@ static const char *turn_weight(struct rotate *r, int32_t op, int src, int axis, 
     if (r->r.p.val[w].extra != VAL_NONE) return "outlier columns of it are kept apart";
     const struct use *u = &r->r.use[t - r->turn];
     int64_t n = axis == ROWS || tensor_rows(u->w) == 1 ? u->n : u->w->ne[0];
-    if (n % turn.dim != 0) return "its shape is another";
+    if (n % turn.dim != 0 || (axis == ROWS && tensor_rows(u->w) == 1)) return "its shape is another";
     if (t->axis[axis].dim && !same_turn(&t->axis[axis], &turn)) return twice;
     t->axis[axis] = turn;
     return NULL;

@@ -14,13 +14,13 @@
 
 struct rotate;
 struct rotate_options {
-    uint64_t seed;
+    uint64_t seed;            /* below 2^63 */
     bool no_r1, no_r2;
     bool untie;               /* a head that is the embedding becomes a tensor of its own, where R1 makes them two */
     bool allow_requantize;    /* weights that are quantized are written in `type`, too */
     const struct dtype *type; /* of the turned matrices that were not F32: F32, F16, BF16 */
     int n_threads;            /* 0: as many as there are cores */
-    bool (*progress)(void *ctx, int64_t done, const char *tensor); /* done: bytes of the input. false: ERR_INTERRUPTED. May be NULL */
+    bool (*progress)(void *ctx, int64_t done, const char *tensor); /* done: bytes written. false: ERR_INTERRUPTED. May be NULL */
     void *ctx;
 };
 /* rotate_open - for a model that stays open; path: its file, for errors. ERR_FORMAT: not exact; ERR_USAGE: needs untie or allow_requantize, nothing to turn,
