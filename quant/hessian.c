@@ -355,6 +355,20 @@ static void add_cross(const struct cross *d, int64_t row, int64_t step, int64_t 
         for (int64_t r = 0; r < min_i64(n_rows, P); r++) t[j * P + r] += d->c[(j / P * d->m + row + r * step) * P + j % P];
 }
 
+/* Steps t [n][16] of rows w no longer than METRIC_AIM_REACH of the rows themselves. */
+static void hold_steps(const float *w, float *t, int64_t n)
+{
+    float far[P] = { 0 }, own[P] = { 0 };
+    for (int64_t i = 0; i < n; i++)
+        for (int r = 0; r < P; r++) far[r] += t[i * P + r] * t[i * P + r], own[r] += w[i * P + r] * w[i * P + r];
+    for (int r = 0; r < P; r++) {
+        float reach = METRIC_AIM_REACH * METRIC_AIM_REACH * own[r];
+        far[r] = far[r] > reach ? sqrtf(reach / far[r]) : 1.0f;
+    }
+    for (int64_t i = 0; i < n; i++)
+        for (int r = 0; r < P; r++) t[i * P + r] *= far[r];
+}
+
 void metric_aim(const struct metric *m, const struct cross *c, const struct cross *d, float strength, const struct quant_kernels *k, float *x, int64_t row,
                 int64_t step, int64_t n_rows, void *scratch)
 {
@@ -371,6 +385,7 @@ void metric_aim(const struct metric *m, const struct cross *c, const struct cros
         for (int64_t i = 0; i < tiles * n * P; i++) t[i] *= m->unit * strength;
         aim_down(m, k, t, tiles, across);
         aim_up(m, k, t, tiles);
+        for (int i = 0; i < tiles; i++) hold_steps(w + i * n * P, t + i * n * P, n);
         for (int i = 0; i < tiles; i++) turn_rows(x + (r0 + i * P) * n, n, rows - i * P, t + i * n * P, true);
     }
 }

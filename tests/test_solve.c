@@ -297,8 +297,8 @@ static void cross_of(struct cross *c, const struct quant_kernels *k, const float
     pool_close(j.p);
 }
 
-/* (w' - w) H' = 0.5 unit (w C + D), the equation, here with D = C, that metric_aim solves; C is the sum it says; the same bits for levels,
- * threads and splits. */
+/* (w' - w) H' = 0.5 unit (w C + D), the equation, here with D = C, that metric_aim solves; steps that would lead too far are shorter; C is the sum
+ * it says; the same bits for levels, threads and splits. */
 TEST(aims_solve_their_equation)
 {
     enum { SMALL = 160, WIDE = 70 /* rows: a batch and some */ };
@@ -341,6 +341,23 @@ TEST(aims_solve_their_equation)
             worst = fmax(worst, fabs(left - right) / size);
         }
     CHECK_MSG(worst < 1e-4, "aims are off by %g", worst);
+    memcpy(aim, w, sizeof *w * WIDE * SMALL);
+    metric_aim(&m, &c, &c, 500.0f, &level[0], aim, 0, 1, WIDE, scratch);
+    worst = 0;
+    for (int r = 0; r < WIDE; r++) { /* the same way, only so far */
+        double step = 0, own = 0;
+        for (int j = 0; j < SMALL; j++) {
+            step += pow((double)first[r * SMALL + j] - (double)w[r * SMALL + j], 2);
+            own += pow((double)w[r * SMALL + j], 2);
+        }
+        double reach = (double)METRIC_AIM_REACH * sqrt(own), part = reach / sqrt(step);
+        CHECK_MSG(part > 1 && part < 1000, "row %d: %g times its step in reach", r, part);
+        for (int j = 0; j < SMALL; j++) {
+            double want = part * ((double)first[r * SMALL + j] - (double)w[r * SMALL + j]), is = (double)aim[r * SMALL + j] - (double)w[r * SMALL + j];
+            worst = fmax(worst, fabs(is - want) / reach);
+        }
+    }
+    CHECK_MSG(worst < 1e-4, "steps that are held are off by %g of their reach", worst);
     for (int l = 0; l < n_levels; l++)
         for (int threads = 1; threads <= 3; threads++) {
             cross_of(&again, &level[l], f, x, SMALL, TOKENS, threads * 100 - 63, threads);
