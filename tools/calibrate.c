@@ -86,12 +86,13 @@ void calibration_close(struct calibration *k)
     k->x = NULL, k->tokens = NULL, k->layers = NULL, k->model = NULL;
 }
 
-static status run_part(struct calibration *k, struct layers_run r, struct err *e)
+/* Of every `every` windows the first; 1: all. */
+static status run_some(struct calibration *k, struct layers_run r, int64_t every, struct err *e)
 {
-    int64_t width = (int64_t)(k->x_bytes / sizeof *k->x) / k->n_rows;
-    for (r.first = 0; r.first < k->n_windows; r.first += r.n) {
+    int64_t width = (int64_t)(k->x_bytes / sizeof *k->x) / k->n_rows, step = every > 1 ? 1 : STEP_WINDOWS;
+    for (r.first = 0; r.first < k->n_windows; r.first += step * every) {
         if (cli_interrupted) return err_set(e, ERR_INTERRUPTED, "interrupted");
-        r.n = min_i64(STEP_WINDOWS, k->n_windows - r.first);
+        r.n = min_i64(step, k->n_windows - r.first);
         float *x = k->x + layers_row(k->layers, r.first) * width;
         r.x = x;
         if (r.y) r.y = x;
@@ -99,6 +100,8 @@ static status run_part(struct calibration *k, struct layers_run r, struct err *e
     }
     return OK;
 }
+
+static status run_part(struct calibration *k, struct layers_run r, struct err *e) { return run_some(k, r, 1, e); }
 
 status calibration_start(struct calibration *k, struct err *e)
 {
@@ -123,7 +126,7 @@ status calibration_show(struct calibration *k, const char *const *name, int n, o
  * A head that is the embedding too counts as a head: what is looked up loses less than the head gains. As IQ4_NL, everything else kept, KL on other text:
  * SmolLM2-135M 0.128 with all columns alike, 0.042 so; Gemma 3 270M 0.071, 0.045. */
 
-struct summing { struct calibration *k; struct importance *im; };
+struct summing { struct calibration *k; struct importance *im; int64_t every; };
 
 static void add_squares(void *ctx, const struct shown *s, int ith, int nth)
 {
@@ -139,13 +142,22 @@ static void add_squares(void *ctx, const struct shown *s, int ith, int nth)
     }
 }
 
-static status sum_part(struct calibration *k, struct summing *a, float *y, struct err *e)
+static status sum_part(struct summing *a, float *y, struct err *e)
 {
-    return run_part(k, (struct layers_run){ .il = k->il, .y = y, .observe = add_squares, .observe_ctx = a }, e);
+    return run_some(a->k, (struct layers_run){ .il = a->k->il, .y = y, .observe = add_squares, .observe_ctx = a }, a->every, e);
 }
 
-status calibration_outline(const struct calibration *k, struct importance *im, struct err *e)
+/* HELD_OUT is a multiple of each step: none of these windows is held out. */
+static int64_t sample_every(const struct calibration *k, bool sample)
 {
+    int64_t every = sample ? HELD_OUT : 1;
+    while (every > 1 && k->n_windows / every < SAMPLE_WINDOWS) every /= 2;
+    return every;
+}
+
+status calibration_outline(const struct calibration *k, bool sample, struct importance *im, struct err *e)
+{
+    int64_t every = sample_every(k, sample);
     const struct gguf *g = model_gguf(k->model);
     const struct importance_entry *en;
     bool tied = !gguf_tensor(g, "output.weight");
@@ -159,13 +171,13 @@ status calibration_outline(const struct calibration *k, struct importance *im, s
         for (int64_t j = 0; j < im->entry[i].n_mat; j++) im->entry[i].count[j] = 1;
     }
     im->chunk_size = k->n_ctx;
-    im->n_chunks = k->n_windows - calibration_n_held_out(k);
+    im->n_chunks = every > 1 ? (k->n_windows + every - 1) / every : k->n_windows - calibration_n_held_out(k);
     return importance_dataset(im, k->text, e);
 }
 
-status calibration_importance(struct calibration *k, const struct cli *c, struct importance *im, struct err *e)
+status calibration_importance(struct calibration *k, const struct cli *c, bool sample, struct importance *im, struct err *e)
 {
-    struct summing a = { k, im };
+    struct summing a = { k, im, sample_every(k, sample) };
     struct model_info info;
     struct bar bar;
     model_info(k->model, &info);
@@ -177,9 +189,9 @@ status calibration_importance(struct calibration *k, const struct cli *c, struct
     status st = calibration_start(k, e);
     for (; st == OK && k->il < info.n_layer; k->il++) {
         bar_update(&bar, k->il, NULL);
-        st = sum_part(k, &a, k->x, e);
+        st = sum_part(&a, k->x, e);
     }
-    if (st == OK) st = sum_part(k, &a, NULL, e);
+    if (st == OK) st = sum_part(&a, NULL, e);
     bar_end(&bar);
     if (st == OK) st = importance_check(im, e);
     im->hash = importance_hash(im);

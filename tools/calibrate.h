@@ -5,7 +5,7 @@
 #include "src/cuanto.h"
 #include "tools/cli.h"
 
-enum { CALIBRATION_CTX = 512 /* half of 1024: more places for the same tokens; 8 to 10 % less KL */, CALIBRATION_TOKENS = 65536, HELD_OUT = 8 };
+enum { CALIBRATION_CTX = 512 /* half of 1024: more places for the same tokens; 8 to 10 % less KL */, CALIBRATION_TOKENS = 65536, HELD_OUT = 8, SAMPLE_WINDOWS = 16 };
 enum { STEP_WINDOWS = 16 /* between two looks at signals: a second or two of the largest layers */ };
 
 struct calibration {
@@ -37,6 +37,7 @@ status calibration_start(struct calibration *k, struct err *e) MUST_USE;
 status calibration_step(struct calibration *k, struct err *e) MUST_USE;
 status calibration_show(struct calibration *k, const char *const *name, int n, observe_fn fn, void *ctx, struct err *e) MUST_USE;
 /* calibration_outline - the entries that calibration_importance will make, all columns alike: for a plan before anything is computed. im is empty.
- * calibration_importance - into these entries: sums of squares for all matrices and the head, from the windows that are not held out. */
-status calibration_outline(const struct calibration *k, struct importance *im, struct err *e) MUST_USE;
-status calibration_importance(struct calibration *k, const struct cli *c, struct importance *im, struct err *e) MUST_USE;
+ * calibration_importance - into these entries: sums of squares for all matrices and the head, from the windows that are not held out. sample: from every
+ * second to eighth window, SAMPLE_WINDOWS at least: enough where a solver sums up its own. */
+status calibration_outline(const struct calibration *k, bool sample, struct importance *im, struct err *e) MUST_USE;
+status calibration_importance(struct calibration *k, const struct cli *c, bool sample, struct importance *im, struct err *e) MUST_USE;

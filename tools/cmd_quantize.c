@@ -277,7 +277,7 @@ static status open_calibration(struct job *j, struct err *e)
     const struct cli *c = j->c;
     if (!c->calibration || c->explain) return OK;
     TRY(calibration_open(&j->calibration, c, j->in, e));
-    TRY(calibration_outline(&j->calibration, &j->im, e));
+    TRY(calibration_outline(&j->calibration, j->o.spec.method == &quantizer_gptq, &j->im, e));
     j->v.calibration = &j->calibration;
     j->o.importance = &j->im;
     j->o.importance_name = c->calibration;
@@ -312,7 +312,7 @@ static status calibrate(struct job *j, struct err *e)
 {
     if (!j->calibration.model || j->calibrated) return OK;
     bool before = cli_signals_at_once(true);
-    status st = calibration_importance(&j->calibration, j->c, &j->im, e);
+    status st = calibration_importance(&j->calibration, j->c, j->solves, &j->im, e);
     cli_signals_at_once(before);
     j->calibrated = true;
     return st;

@@ -404,7 +404,8 @@ status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
     if (q->c->isa) TRY(isa_features(q->c->isa, &cpu, &features, e));
     quant_kernels_init(&qk, features);
     model_info(q->k->model, &info);
-    bar_begin(&q->bar, q->c, "solve", "tensors", count_tensors(q));
+    int64_t total = count_tensors(q);
+    bar_begin(&q->bar, q->c, "solve", "tensors", total);
     bar_update(&q->bar, 0, NULL);
     uint8_t *embd;
     status st = searched_run(q, "token_embd.weight", out, &embd, e);
@@ -415,8 +416,8 @@ status quant_solve_run(void *ctx, struct quant_output *out, struct err *e)
         st = twin_open(&twin, q->k, q->c, e);
         if (st == OK) st = twin_start(&twin, e);
     }
-    while (st == OK && q->k->il < info.n_layer) st = part_run(q, &qk, true, out, e);
-    if (st == OK && gguf_tensor(model_gguf(q->k->model), "output.weight")) st = part_run(q, &qk, false, out, e);
+    while (st == OK && q->n_done < total && q->k->il < info.n_layer) st = part_run(q, &qk, true, out, e);
+    if (st == OK && q->n_done < total && gguf_tensor(model_gguf(q->k->model), "output.weight")) st = part_run(q, &qk, false, out, e);
     bar_end(&q->bar);
     twin_close(&twin);
     q->twin = NULL;
