@@ -12,9 +12,9 @@ static status solve_with(struct calibration *k, const struct cli *c, struct impo
     const struct quant_options o = { .type = "Q4_0", .n_threads = 2, .importance = im, .spec.method = &quantizer_gptq, .solver = "a test" };
     struct quant_solve q = { .c = c, .k = k, .correct = METRIC_AIM_STRENGTH };
     const struct quant_run r = { .overwrite = true, .solve = quant_solve_run, .solve_ctx = &q };
-    TRY(calibration_outline(k, im, e));
+    TRY(calibration_outline(k, true, im, e));
     TRY(quant_plan_open(&q.plan, in, &o, e));
-    status st = calibration_importance(k, c, im, e);
+    status st = calibration_importance(k, c, true, im, e);
     if (st == OK) st = quant_file(q.plan, out, &r, e);
     quant_plan_close(q.plan);
     return st;
