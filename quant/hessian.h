@@ -89,9 +89,9 @@ enum { METRIC_AIM_ROWS = 64 };
 /* Full strength overshoots: each layer then makes up for noise of the ones before. SmolLM2-135M, Q4_0, 16k tokens, KL on unseen prose / code: none 0.148 /
  * 0.112, 1.0 0.090 / 0.074, 0.5 0.082 / 0.066; with windows of 512 tokens 0.5 0.075 / 0.066, 0.3 0.075 / 0.067. */
 #define METRIC_AIM_STRENGTH 0.5f
-/* No row moves farther than this part of its own length. Steps are 0.02 to 0.3 long but where one token in 512 is a thousand times as large as the others (the
- * first of a window, in a few channels behind layer 2 of Qwen2.5-Coder 1.5B): up to 8.5 there, which the few large tokens gain from and all others lose by. Layers 1
- * and 2 as IQ2_XS, 4k tokens, KL on unseen code: without aim 0.0144, with it 6.64, held to 0.25 0.0136. */
+/* No row moves farther than this part of its own length. Steps are 0.02 to 0.3 long but where one token in 512 is a thousand times as large as the others
+ * (the first of a window, in a few channels behind layer 2 of Qwen2.5-Coder 1.5B): up to 8.5 there, which the few large tokens gain from and all others
+ * lose by. Layers 1 and 2 as IQ2_XS, 4k tokens, KL on unseen code: without aim 0.0144, with it 6.64, held to 0.25 0.0136. */
 #define METRIC_AIM_REACH 0.25f
 #define METRIC_AIM(n) ((size_t)(n) * (2 * METRIC_AIM_ROWS + METRIC_PANEL) * sizeof(float))
 void metric_aim(const struct metric *m, const struct cross *c, const struct cross *d, float strength, const struct quant_kernels *k, float *x, int64_t row,

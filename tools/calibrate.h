@@ -5,7 +5,8 @@
 #include "src/cuanto.h"
 #include "tools/cli.h"
 
-enum { CALIBRATION_CTX = 512 /* half of 1024: more places for the same tokens; 8 to 10 % less KL */, CALIBRATION_TOKENS = 65536, HELD_OUT = 8, SAMPLE_WINDOWS = 16 };
+enum { CALIBRATION_CTX = 512 /* half of 1024: more places for the same tokens; 8 to 10 % less KL */, CALIBRATION_TOKENS = 65536 };
+enum { HELD_OUT = 8, SAMPLE_WINDOWS = 16 };
 enum { STEP_WINDOWS = 16 /* between two looks at signals: a second or two of the largest layers */ };
 
 struct calibration {
