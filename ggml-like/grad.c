@@ -65,17 +65,6 @@ val grad_to(struct grad *g, const struct op *op, int k)
 
 /* ---- what is wanted ---- */
 
-/* Caches are written by an op without a result: what is upstream of it is upstream of those that read them. */
-static bool store_wanted(const struct grad *g, int32_t at)
-{
-    const struct op *op = &g->p->op[at];
-    for (int32_t i = 0; op->kind == OP_ATTN && i < at; i++) {
-        const struct op *s = &g->p->op[i];
-        if (s->kind == OP_KV_STORE && s->arg.store.il == op->arg.attn.il && (grad_wants(g, s->src[0]) || grad_wants(g, s->src[1]))) return true;
-    }
-    return false;
-}
-
 static void mark_wanted(struct grad *g)
 {
     for (val v = 0; v < g->n_val; v++) {
@@ -89,7 +78,6 @@ static void mark_wanted(struct grad *g)
         if (op->dst == VAL_NONE) continue;
         g->writer[op->dst] = i;
         for (int k = 0; k < OP_SRC; k++) g->wanted[op->dst] |= grad_wants(g, op->src[k]);
-        g->wanted[op->dst] |= store_wanted(g, i);
     }
 }
 
@@ -144,7 +132,7 @@ static void mark_again(struct again *a)
     for (val v = 0; v < a->n_val; v++) a->copy[v] = VAL_NONE, a->can[v] = false;
     for (int32_t i = 0; i < a->split; i++) {
         const struct op *op = &a->p->op[i];
-        if (op->dst == VAL_NONE || !op_def(op->kind)->small || op_def(op->kind)->adds) continue;
+        if (op->dst == VAL_NONE || !op_def(op->kind)->small || op_def(op->kind)->adds || op->kind == OP_ROPE_TABLE) continue; /* sines are dear */
         bool can = a->p->val[op->dst].t.type; /* opaque ones may depend on more than their sources */
         for (int k = 0; k < OP_SRC && can; k++) {
             val s = op->src[k];
@@ -216,6 +204,7 @@ status plan_backward(struct plan *p, struct grad_spec *s, struct err *e)
     assert(p->split == 0 && s->y != VAL_NONE);
     struct grad g = { .p = p, .s = s, .n_val = p->n_val };
     p->split = p->n_op;
+    op_attn_make_whole(p);
     g.wanted = mem_calloc((size_t)p->n_val + 1, sizeof *g.wanted);
     g.writer = mem_calloc((size_t)p->n_val + 1, sizeof *g.writer);
     g.of = mem_calloc((size_t)p->n_val + 1, sizeof *g.of);

@@ -51,6 +51,7 @@ void op_back_row_factor(struct grad *g, const struct op *op, val dy);
 void op_back_rope(struct grad *g, const struct op *op, val dy);
 void op_back_dropout(struct grad *g, const struct op *op, val dy);
 void op_back_matmul(struct grad *g, const struct op *op, val dy);
+void op_back_attn_whole(struct grad *g, const struct op *op, val dy);
 void op_back_attn(struct grad *g, const struct op *op, val dy);
 void op_back_score_sum(struct grad *g, const struct op *op, val dy);
 void op_back_moe_sort(struct grad *g, const struct op *op, val dy);

@@ -158,24 +158,19 @@ void op_back_join(struct grad *g, const struct op *op, val dy)
 
 void op_back_rope(struct grad *g, const struct op *op, val dy)
 {
-    const struct op table = *grad_writer(g, op->src[1]);
-    grad_add(g, op->src[0], op_rope_back(grad_plan(g), dy, &table.arg.table.spec, op->arg.rope.head_dim, op->arg.rope.first, op->arg.rope.neox));
+    grad_add(g, op->src[0], op_rope_back(grad_plan(g), dy, op->src[1], op->arg.rope.head_dim, op->arg.rope.first, op->arg.rope.neox));
 }
 
-/* The keys and values of a cache are those of the op that wrote it in this pass. Values that lie in the keys' rows get their part from there. */
-void op_back_attn(struct grad *g, const struct op *op, val dy)
+/* plan_backward has turned those over keys of their own pass into OP_ATTN_WHOLE. */
+void op_back_attn(struct grad *g, const struct op *op, val dy) { grad_refuse(g, "over the keys of an earlier layer"); }
+
+/* Values that lie in the keys' rows get their part from there. */
+void op_back_attn_whole(struct grad *g, const struct op *op, val dy)
 {
     struct plan *p = grad_plan(g);
     struct attn_spec s = { op->arg.attn.il, op->arg.attn.n_head, op->arg.attn.n_head_kv, op->arg.attn.head_dim, op->arg.attn.head_dim_v,
                            op->arg.attn.window, op->arg.attn.scale, op->arg.attn.cap, op->arg.attn.alibi };
-    int32_t at = p->split - 1;
-    while (at >= 0 && !(p->op[at].kind == OP_KV_STORE && p->op[at].arg.store.il == s.il)) at--;
-    if (at < 0) {
-        grad_refuse(g, "over the keys of an earlier layer");
-        return;
-    }
-    val q = op->src[0], k = p->op[at].src[0], own = p->op[at].src[1], v = own == VAL_NONE ? op_slice(p, k, s.head_dim, 0, s.head_dim_v) : own;
-    val d = op_attn_grad(p, &s, q, k, v, op->src[1], op->dst, dy);
+    val q = op->src[0], k = op->src[2], own = op->src[3], d = op_attn_grad(p, &s, q, k, own, op->dst, dy);
     int64_t nq = (int64_t)s.n_head * s.head_dim, nk = (int64_t)s.n_head_kv * s.head_dim, nv = (int64_t)s.n_head_kv * s.head_dim_v, n = nq + nk + nv;
     if (grad_wants(g, q)) grad_add(g, q, op_slice(p, d, n, 0, nq));
     if (grad_wants(g, k)) grad_add(g, k, op_slice(p, d, n, nq, nk));
@@ -203,13 +198,20 @@ static val rows_of(struct plan *p, val w, int64_t n)
     return plan_weight(p, &t);
 }
 
-void op_back_matmul(struct grad *g, const struct op *op, val dy)
+/* Sources w and w + 1: a matrix and what it is multiplied with. */
+static void back_product(struct grad *g, const struct op *op, int w, val dy)
 {
     struct plan *p = grad_plan(g);
-    val x = floats_of(g, op->src[1]), to = grad_to(g, op, 0);
+    val x = floats_of(g, op->src[w + 1]), to = grad_to(g, op, w);
     int64_t n = op_shape(p, dy)->ne[0];
-    if (grad_wants(g, x)) grad_add_transposed(g, x, rows_of(p, op->src[0], n), dy);
+    if (grad_wants(g, x)) grad_add_transposed(g, x, rows_of(p, op->src[w], n), dy);
     if (to != VAL_NONE) op_outer(p, dy, x, rows_of(p, to, n));
+}
+
+void op_back_matmul(struct grad *g, const struct op *op, val dy)
+{
+    if (op->src[4] != VAL_NONE) back_product(g, op, 4, dy);
+    back_product(g, op, 0, dy);
 }
 
 void op_back_head_matmul(struct grad *g, const struct op *op, val dy)

@@ -82,6 +82,8 @@ val op_delta_rule(struct plan *p, const struct delta_spec *s, val q, val k, val 
 val op_silu_mul(struct plan *p, val gate, val up); /* SwiGLU's middle; Shazeer 2020 */
 val op_gelu_mul(struct plan *p, val gate, val up); /* GeGLU's middle, tanh form */
 val op_matmul(struct plan *p, val w, val x);       /* w [n][k] any format, x [rows][k] -> [rows][n]; adds w's extras (value.extra) */
+/* An extra of so low a rank is multiplied by the same OP_MATMUL: source 4, and 5 what it is multiplied with. */
+enum { LOW_RANK = 256 };
 /* op_matmul_rows - only the first n rows of w (padded vocabularies). */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n);
 /* op_score - -ln softmax(y)[batch->target] of each of x's rows (1 to SCORE_ROWS) as doubles, y = w x over the first n_vocab rows of w, times scale (0: 1), then
@@ -146,15 +148,18 @@ val op_moe_transposed(struct plan *p, val w, val dy, val route);
 void op_moe_outer(struct plan *p, val dy, val x, val route, val to);
 void op_moe_scatter(struct plan *p, val dy, val route, val to);
 /* op_rope_back - op_rope turned round: what `table` (of op_rope_table) turned on. */
-val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox);
+val op_rope_back(struct plan *p, val dy, val table, int32_t head_dim, int32_t first, bool neox);
 /* op_matmul_t - w [n][k] any format, x [rows][n] -> x w [rows][k]: the gradient of op_matmul's input; _add: added to y.
  * op_outer - to f32 [n][k] += dy^T x; dy [rows][n], x [rows][k]: the gradient of its matrix. */
 val op_matmul_t(struct plan *p, val w, val x);
 void op_matmul_t_add(struct plan *p, val w, val x, val y);
 void op_outer(struct plan *p, val dy, val x, val to);
-/* op_attn_grad - y, the result of op_attention(s, q, k, v, sinks), has the gradient dy -> those of q, k, v side by side in each row. Segments begin at
- * position 0: all they attend to is in the pass. */
-val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks, val y, val dy);
+/* op_attn_whole - as op_attention, without a cache: segments begin at position 0, all they attend to is in the pass. v VAL_NONE: values are the first
+ * head_dim_v of each head's keys. op_attn_make_whole - turns each recorded OP_ATTN into it, but for those over the keys of an earlier layer.
+ * op_attn_grad - y, the result of op_attn_whole(s, q, k, v, ..), has the gradient dy -> those of q, k, v side by side in each row. */
+val op_attn_whole(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks);
+void op_attn_make_whole(struct plan *p);
+val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v, val y, val dy);
 /* op_score_grad - of x in op_score, for the loss sum batch->weight[i] * score[i]. score: the OP_SCORE. to: what the gradient of its matrix is added to, or
  * VAL_NONE. */
 val op_score_grad(struct plan *p, const struct op *score, val to);
@@ -225,6 +230,7 @@ void op_run_sum_rows(const struct op_run *r, const struct op *op);
 void op_run_scatter(const struct op_run *r, const struct op *op);
 void op_run_matmul_t(const struct op_run *r, const struct op *op);
 void op_run_outer(const struct op_run *r, const struct op *op);
+void op_run_attn_whole(const struct op_run *r, const struct op *op);
 void op_run_attn_grad(const struct op_run *r, const struct op *op);
 void op_run_score_grad(const struct op_run *r, const struct op *op);
 void op_run_score_targets(const struct op_run *r, const struct op *op);

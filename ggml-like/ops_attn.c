@@ -9,18 +9,18 @@ static bool same_rope(const struct rope_spec *a, const struct rope_spec *b)
            a->yarn_low == b->yarn_low && a->yarn_high == b->yarn_high && a->factor == b->factor;
 }
 
-static val rope_table(struct plan *p, const struct rope_spec *spec, bool back)
+/* from: VAL_NONE, or a table whose angles turn back in this one */
+static val rope_table(struct plan *p, const struct rope_spec *spec, val from)
 {
     for (int32_t i = 0; i < p->n_op; i++)
-        if (p->op[i].kind == OP_ROPE_TABLE && p->op[i].arg.table.back == back && same_rope(&p->op[i].arg.table.spec, spec)) return p->op[i].dst;
-    val y = plan_temp(p, spec->n_rot, p->n_rows);
-    struct op *op = plan_op(p, OP_ROPE_TABLE, y, VAL_NONE, VAL_NONE, VAL_NONE);
-    op->arg.table.spec = *spec;
-    op->arg.table.back = back;
+        if (p->op[i].kind == OP_ROPE_TABLE && p->op[i].src[0] == from && (from != VAL_NONE || same_rope(&p->op[i].arg.table.spec, spec))) return p->op[i].dst;
+    val y = from != VAL_NONE ? op_like(p, from) : plan_temp(p, spec->n_rot, p->n_rows);
+    struct op *op = plan_op(p, OP_ROPE_TABLE, y, from, VAL_NONE, VAL_NONE);
+    if (from == VAL_NONE) op->arg.table.spec = *spec;
     return y;
 }
 
-val op_rope_table(struct plan *p, const struct rope_spec *spec) { return rope_table(p, spec, false); }
+val op_rope_table(struct plan *p, const struct rope_spec *spec) { return rope_table(p, spec, VAL_NONE); }
 
 val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, bool neox)
 {
@@ -35,9 +35,9 @@ val op_rope(struct plan *p, val x, val table, int32_t head_dim, int32_t first, b
     return y;
 }
 
-val op_rope_back(struct plan *p, val dy, const struct rope_spec *spec, int32_t head_dim, int32_t first, bool neox)
+val op_rope_back(struct plan *p, val dy, val table, int32_t head_dim, int32_t first, bool neox)
 {
-    return op_rope(p, dy, rope_table(p, spec, true), head_dim, first, neox);
+    return op_rope(p, dy, rope_table(p, NULL, table), head_dim, first, neox);
 }
 
 /* Up to SPLIT_ROWS rows may be computed in parts, whose states stand behind the result. */
@@ -60,12 +60,24 @@ val op_attention(struct plan *p, const struct attn_spec *s, val q, val k, val v,
     return y;
 }
 
+static void turn_back(const struct op_run *r, const struct op *op, float *y)
+{
+    const float *x = op_data(r, op->src[0]);
+    int64_t begin, n;
+    if (!op_flat(r, op, &begin, &n)) return;
+    for (int64_t i = begin; i < begin + n; i++) y[i] = i % 2 ? -x[i] : x[i];
+}
+
 /* Angles in double: at position 2^20 a float product would be off by 0.06 rad. Once per pass and rope variant. */
 void op_run_rope_table(const struct op_run *r, const struct op *op)
 {
     const struct rope_spec *s = &op->arg.table.spec;
     float *y = op_data(r, op->dst);
     int64_t begin, end;
+    if (op->src[0] != VAL_NONE) {
+        turn_back(r, op, y);
+        return;
+    }
     pool_range(r->x->batch->n_rows, 1, r->ith, r->nth, &begin, &end);
     for (int32_t i = 0; i < s->n_rot / 2; i++) {
         double extrap = pow(s->base, -2.0 * i / s->n_rot) / (s->factor ? s->factor[i] : 1.0f), w = extrap * s->freq_scale;
@@ -77,7 +89,7 @@ void op_run_rope_table(const struct op_run *r, const struct op *op)
         for (int64_t t = begin; t < end; t++) {
             double a = r->x->batch->pos[t] * w;
             y[t * s->n_rot + 2 * i] = (float)(cos(a) * s->mscale);
-            y[t * s->n_rot + 2 * i + 1] = (float)((op->arg.table.back ? -sin(a) : sin(a)) * s->mscale);
+            y[t * s->n_rot + 2 * i + 1] = (float)(sin(a) * s->mscale);
         }
     }
 }

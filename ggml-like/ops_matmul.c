@@ -30,20 +30,28 @@ val op_packed(struct plan *p, val x, enum act_form form)
     return q;
 }
 
-static val matmul(struct plan *p, val w, val x, int64_t n, bool observe)
+/* up, low: VAL_NONE, or a second matrix and what it is multiplied with */
+static val matmul(struct plan *p, val w, val x, int64_t n, bool observe, val up, val low)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
-    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
+    val q = op_quantized(p, x, op_weight_form(p, w)), more[] = { up, low };
+    if (up != VAL_NONE) more[1] = op_quantized(p, low, op_weight_form(p, up));
     val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
-    plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
+    struct op *op = plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
+    for (int i = 0; i < 2 && up != VAL_NONE; i++) {
+        op->src[4 + i] = more[i];
+        p->val[more[i]].last = p->n_op - 1;
+    }
     return y;
 }
+
+static val product(struct plan *p, val w, val x, int64_t n) { return matmul(p, w, x, n, false, VAL_NONE, VAL_NONE); }
 
 /* y plus the product; of several rows added where y is: without a value of its own, and the pass over both. */
 static val matmul_add(struct plan *p, val w, val x, int64_t n, val y)
 {
-    if (op_by_rows(p, op_shape(p, x)->ne[1])) return op_add(p, y, matmul(p, w, x, n, false));
-    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
+    if (op_by_rows(p, op_shape(p, x)->ne[1])) return op_add(p, y, product(p, w, x, n));
+    val q = op_quantized(p, x, op_weight_form(p, w));
     plan_op(p, OP_MATMUL, y, w, q, VAL_NONE)->arg.part.add = true;
     return y;
 }
@@ -56,23 +64,27 @@ val op_embed(struct plan *p, val table, int64_t n_embd)
     for (val s = p->val[table].extra; s != VAL_NONE; s = p->val[s].extra) { /* down [vocabulary][n] is picked from, too */
         val down = p->val[s].down;
         assert(down != VAL_NONE);
-        y = op_add(p, y, matmul(p, s, op_scale(p, op_embed(p, down, op_shape(p, down)->ne[0]), p->val[s].scale), n_embd, false));
+        y = op_add(p, y, product(p, s, op_scale(p, op_embed(p, down, op_shape(p, down)->ne[0]), p->val[s].scale), n_embd));
     }
     return y;
 }
 
+/* What the matrix s, an extra of another, is multiplied with. */
+static val extra_input(struct plan *p, val s, val x)
+{
+    if (p->val[s].index != VAL_NONE) return op_cols(p, x, p->val[s].index);
+    val in = p->dropout > 0 ? op_dropout(p, x, p->dropout, p->draws++) : x;
+    return op_scale(p, product(p, p->val[s].down, in, op_shape(p, p->val[s].down)->ne[1]), p->val[s].scale);
+}
+
+/* The first extra, if it is of low rank, is multiplied with the matrix, a tile after the other: on its own it is as slow as the memory of y. */
 val op_matmul_rows(struct plan *p, val w, val x, int64_t n)
 {
-    val y = matmul(p, w, x, n, p->observe);
-    for (val s = p->val[w].extra; s != VAL_NONE; s = p->val[s].extra) {
-        val in = p->val[s].index;
-        if (in != VAL_NONE) in = op_cols(p, x, in);
-        else {
-            in = p->dropout > 0 ? op_dropout(p, x, p->dropout, p->draws++) : x;
-            in = op_scale(p, matmul(p, p->val[s].down, in, op_shape(p, p->val[s].down)->ne[1], false), p->val[s].scale);
-        }
-        y = matmul_add(p, s, in, n, y);
-    }
+    val s = p->val[w].extra, low = VAL_NONE;
+    bool both = s != VAL_NONE && p->val[s].down != VAL_NONE && op_shape(p, s)->ne[0] <= LOW_RANK && !op_by_rows(p, op_shape(p, x)->ne[1]);
+    if (both) low = extra_input(p, s, x);
+    val y = matmul(p, w, x, n, p->observe, both ? s : VAL_NONE, low);
+    for (s = both ? p->val[s].extra : s; s != VAL_NONE; s = p->val[s].extra) y = matmul_add(p, s, extra_input(p, s, x), n, y);
     return y;
 }
 
@@ -158,17 +170,35 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
             }
 }
 
-/* PANEL_K columns at a time. The last panel of a matrix whose row count is no multiple of 16 goes through a small buffer. What is read next is one
- * piece of memory: each part of the columns asks for its share of it. */
-void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
-                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add)
+/* A tile of the first `rows` rows of a panel; of a last one of fewer than 16 through a small buffer. */
+static void put_tile(const struct kernels *k, const struct panel *p, int rows, const struct act_panel *x, int64_t tile, int64_t k0, int m, float *out,
+                     int64_t stride, bool add, float *edge)
+{
+    if (rows == PANEL_ROWS) {
+        kernels_tile(k, x->form)(k, p, x, tile, k0, m, out, stride, add);
+        return;
+    }
+    kernels_tile(k, x->form)(k, p, x, tile, k0, m, edge, PANEL_ROWS, false);
+    for (int j = 0; j < m; j++)
+        for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (add ? out[j * stride + i] : 0.0f);
+}
+
+/* A second matrix of few columns with as many rows, and what it is multiplied with. */
+struct low { const struct tensor *w; struct act_panel x; };
+
+/* PANEL_K columns at a time. What is read next is one piece of memory: each part of the columns asks for its share of it. */
+static void panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
+                         int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add, const struct low *low)
 {
     const struct kernels *k = r->k;
-    struct panel p;
+    struct panel p, q;
     panel_place(&p, r->scratch, PANEL_K);
     float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
     int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
-    kernels_tile_fn *mul = kernels_tile(k, x->form);
+    panel_place(&q, edge + PANEL_ROWS * TILE_TOKENS_MAX, LOW_RANK);
+    if (low)
+        kernels_panel(k, low->x.form)(k, &q, low->w->type, low->x.form, (const uint8_t *)low->w->data + (size_t)row * low->w->nb[1], low->w->nb[1], rows, 0,
+                                      low->w->ne[0]);
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
         size_t from = next.bytes * (size_t)k0 / (size_t)w->ne[0], to = next.bytes * (size_t)(k0 + nk) / (size_t)w->ne[0];
@@ -179,14 +209,17 @@ void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8
             int m = (int)min_i64(nt, n - t);
             float *out = y + t * stride + row;
             for (int j = 0; j < m; j++) __builtin_prefetch(out + j * stride, 1, 3); /* 3 MiB of results in no cache: 200 GMAC/s without, 246 with */
-            if (rows == PANEL_ROWS) mul(k, &p, x, tile + t / nt, k0, m, out, stride, add || k0 > 0);
-            else mul(k, &p, x, tile + t / nt, k0, m, edge, PANEL_ROWS, false);
+            put_tile(k, &p, rows, x, tile + t / nt, k0, m, out, stride, add || k0 > 0, edge);
+            if (low && k0 + nk == w->ne[0]) put_tile(k, &q, rows, &low->x, tile + t / nt, 0, m, out, stride, true, edge);
             p.next_bytes = 0; /* the first tile has asked for it */
-            if (rows == PANEL_ROWS) continue;
-            for (int j = 0; j < m; j++)
-                for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (add || k0 > 0 ? out[j * stride + i] : 0.0f);
         }
     }
+}
+
+void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
+                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add)
+{
+    panel_matmul(r, w, data, n_w, next, x, tile, n, row, y, stride, add, NULL);
 }
 
 /* What this thread reads first in the next matmul. Where a thread has six panels of a small matrix, the first, unasked for, took a quarter of the
@@ -206,6 +239,7 @@ static struct op_soon next_matmul(const struct op_run *r)
 
 void op_run_matmul(const struct op_run *r, const struct op *op)
 {
+    enum { ITEMS = 2 }; /* a thread */
     const struct tensor *w = op_shape(r->x->plan, op->src[0]), *t = op_shape(r->x->plan, op->dst);
     float *y = op_data(r, op->dst);
     int64_t n = t->ne[1];
@@ -218,11 +252,18 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_form(r->x->plan, w->type));
-    struct op_soon after = next_matmul(r);
-    int64_t first, last;
-    pool_range(t->ne[0], PANEL_ROWS, r->ith, r->nth, &first, &last);
-    for (int64_t begin, end; op_take(r, t->ne[0], PANEL_ROWS, &begin, &end);)
-        op_panel_matmul(r, w, w->data, t->ne[0], end == last ? after : op_rows_soon(w, w->data, t->ne[0], end), &x, 0, n, begin, y, t->ne[0],
-                        op->arg.part.add);
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_weight_form(r->x->plan, op->src[0]));
+    struct op_soon after = next_matmul(r), none = { NULL, 0 };
+    struct low low = { .w = op->src[4] == VAL_NONE ? NULL : op_shape(r->x->plan, op->src[4]) };
+    if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_weight_form(r->x->plan, op->src[4]));
+    /* Few panels are shared out by tokens, too. */
+    int64_t panels = (t->ne[0] + PANEL_ROWS - 1) / PANEL_ROWS, nt = r->k->tile_tokens, tiles = (n + nt - 1) / nt, first, last;
+    int64_t parts = r->nth == 1 ? 1 : max_i64(1, min_i64(tiles, (ITEMS * r->nth + panels - 1) / panels)), each = (tiles + parts - 1) / parts;
+    pool_range(panels * parts, 1, r->ith, r->nth, &first, &last);
+    for (int64_t i, end; op_take(r, panels * parts, 1, &i, &end);) {
+        int64_t row = i / parts * PANEL_ROWS, tile = i % parts * each, tokens = min_i64(n, (tile + each) * nt) - tile * nt;
+        struct op_soon next = parts > 1 ? none : end == last ? after : op_rows_soon(w, w->data, t->ne[0], row + PANEL_ROWS);
+        if (tokens > 0)
+            panel_matmul(r, w, w->data, t->ne[0], next, &x, tile, tokens, row, y + tile * nt * t->ne[0], t->ne[0], op->arg.part.add, low.w ? &low : NULL);
+    }
 }

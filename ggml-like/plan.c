@@ -60,6 +60,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SLICE_GRAD] = { "slice_grad", op_run_slice_grad, false, true },
     [OP_SUM_RUNS] = { "sum_runs", op_run_sum_runs, false, true },
     [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
+    [OP_ATTN_WHOLE] = { "attention", op_run_attn_whole, false, .back = op_back_attn_whole },
     [OP_ATTN_GRAD] = { "attention_grad", op_run_attn_grad, false },
     [OP_SCORE_GRAD] = { "score_grad", op_run_score_grad, false },
     [OP_SCORE_TARGETS] = { "score_targets", op_run_score_targets, false },
@@ -135,7 +136,7 @@ static val new_value(struct plan *p, struct value v)
     return p->n_val++;
 }
 
-val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t }); }
+val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t, .pairs = p->pairs == PAIRS_ALL }); }
 
 void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index)
 {
@@ -148,6 +149,7 @@ void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct 
 void plan_low_rank(struct plan *p, val w, const struct tensor *up, const struct tensor *down, float scale)
 {
     val x = plan_weight(p, up), d = plan_weight(p, down);
+    p->val[x].pairs = p->val[d].pairs = p->pairs != PAIRS_NONE;
     p->val[x].down = d;
     p->val[x].scale = scale;
     p->val[x].extra = p->val[w].extra;
@@ -182,6 +184,12 @@ val plan_input(struct plan *p, int64_t ne0, int64_t ne1) { return new_value(p, f
 void plan_bind(struct plan *p, val v, float *data) { p->val[v].t.data = data; }
 
 void plan_keep(struct plan *p, val v) { p->val[v].keep = true; }
+
+void plan_output(struct plan *p, val v)
+{
+    p->val[v].keep = true;
+    p->val[v].temp = false;
+}
 
 struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c)
 {
@@ -257,6 +265,7 @@ static bool place(struct plan *p, struct live *l, int32_t i)
 
 static bool overlap(const struct value *a, const struct value *b)
 {
+    if (a == b) return true;
     return a->temp && b->temp && a->held == b->held && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
 }
 
@@ -351,7 +360,7 @@ static void mark(struct plan *p, int32_t i)
 static void only_show(struct op *op)
 {
     op->kind = OP_SHOW;
-    op->dst = op->src[1] = VAL_NONE;
+    op->dst = op->src[1] = op->src[4] = op->src[5] = VAL_NONE;
 }
 
 void plan_prune(struct plan *p)
@@ -494,7 +503,7 @@ void plan_run(const struct plan_exec *x)
     pool_run_elastic(x->pool, run_thread, (void *)(uintptr_t)x); /* bits do not depend on nth */
 }
 
-size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float); }
+size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float) + panel_bytes(LOW_RANK); }
 
 size_t plan_grad_bytes(int64_t head_dim_max)
 {

@@ -19,7 +19,7 @@ enum op_kind {
     OP_CONV, OP_L2_NORM, OP_DELTA_RULE, OP_HEAD_QUANT, OP_HEAD_MATMUL, OP_MOE_SCALE, OP_SCALE_RUNS,
     OP_SCORE, OP_SCORE_SUM, OP_SHOW, OP_DROPOUT,
     OP_NORM_GRAD, OP_ACT_GRAD, OP_GATE_GRAD, OP_ROWS_GRAD, OP_COLS_GRAD, OP_SLICE_GRAD, OP_SUM_RUNS, OP_SUM_ROWS, OP_SCATTER,
-    OP_MATMUL_T, OP_OUTER, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_SCORE_TARGETS,
+    OP_MATMUL_T, OP_OUTER, OP_ATTN_WHOLE, OP_ATTN_GRAD, OP_SCORE_GRAD, OP_SCORE_TARGETS,
     OP_ROUTE_GRAD, OP_MOE_SPREAD, OP_MOE_WEIGHT_GRAD, OP_MOE_MATMUL_T, OP_MOE_OUTER,
     OP_CONV_GRAD, OP_CONV_OUTER, OP_HEAD_MATMUL_T, OP_HEAD_OUTER, OP_DELTA_GRAD, OP_KINDS
 };
@@ -61,7 +61,7 @@ struct route_spec {
 union op_arg {
     struct { float eps; int64_t dim; enum norm_form form; } norm; /* dim = length of a normalised run (row or head); form: OP_NORM_GRAD */
     struct { float s; } scale;                              /* factor, or cap */
-    struct { struct rope_spec spec; bool back; } table;     /* back: angles that turn back */
+    struct { struct rope_spec spec; } table;                /* unless its source has them: turned back */
     struct { int32_t head_dim, n_rot, first; bool neox; } rope; /* dims first .. first + n_rot of each head turn */
     struct { int32_t il; } store;
     struct { int32_t il, n_head, n_head_kv, head_dim, head_dim_v; int64_t window; float scale, cap, alibi; } attn; /* window 0 = none */
@@ -101,6 +101,7 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
     bool held;             /* lives across the split: offset counts from plan_exec.held */
+    bool pairs;            /* weights: plan.pairs counts for them */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant[4];          /* the forms of this value that matmuls read, by enum act_form (kernels.h), once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
@@ -119,6 +120,7 @@ struct plan {
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
     int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
+    enum { PAIRS_NONE, PAIRS_LOW_RANK, PAIRS_ALL } pairs; /* weights in F32 that are multiplied in BF16 where a level does that, as gradients are */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     float dropout;         /* of what low-rank parts of a matmul read, for training; 0: none */
     uint32_t draws;        /* numbers the masks of dropout; plan_reset leaves it alone */
@@ -148,6 +150,8 @@ val plan_temp_bytes(struct plan *p, size_t bytes);              /* opaque */
 val plan_input(struct plan *p, int64_t ne0, int64_t ne1);       /* f32 [ne1][ne0] */
 void plan_bind(struct plan *p, val v, float *data);
 void plan_keep(struct plan *p, val v);
+/* plan_output - the bytes of this result are the caller's, too. Before plan_finish. */
+void plan_output(struct plan *p, val v);
 struct op *plan_op(struct plan *p, enum op_kind kind, val dst, val a, val b, val c); /* VAL_NONE for absent operands */
 /* plan_relink - value.last once more, after ops were moved. */
 void plan_relink(struct plan *p);

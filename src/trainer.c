@@ -20,7 +20,7 @@ struct part {
     struct mem_room held;
 };
 
-struct shape { int64_t rows, n_out; };
+struct shape { int64_t rows, n_out; bool whole; /* attention as passes with a way back have it, not as an engine does */ };
 
 struct trainer {
     const struct model *m;
@@ -56,7 +56,7 @@ struct trainer {
     int n_seq;
     int32_t *token, *pos, *out, *target, *of; /* [n_batch]; of: sequence of the i-th row that predicts */
     float *counts, *weight;    /* [n_batch] of that row: the sequence's own weight, and what it weighs in the gradient */
-    float *x, *dx;             /* [n_layer + 1][n_batch][n_embd] inputs of the layers and of the head; [n_batch][n_embd] */
+    float *x, *dx;             /* [n_layer + 1][n_batch][n_embd] inputs of the layers and of the head; [2][n_batch][n_embd] */
     uint64_t draw;
     bool forward_done;
     int64_t op_ns[OP_KINDS];
@@ -224,10 +224,11 @@ static struct build build_of(const struct trainer *t, struct part *p, bool base)
     return (struct build){ &p->plan, t->full ? &t->own : t->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, t->full || base ? NULL : &t->set };
 }
 
-static void begin_part(const struct trainer *t, struct part *p, int64_t rows, int64_t n_out)
+static void begin_part(const struct trainer *t, struct part *p, int64_t rows, int64_t n_out, bool back)
 {
     plan_reset(&p->plan, rows, n_out, rows);
     p->plan.precise = t->precise;
+    p->plan.pairs = !back ? PAIRS_NONE : t->full ? PAIRS_ALL : PAIRS_LOW_RANK; /* a score is what an engine computes */
     p->x = p->y = p->dx = p->dy = VAL_NONE;
 }
 
@@ -241,6 +242,7 @@ static status end_part(struct trainer *t, struct part *p, bool back, bool wants_
         if (dy_rows > 0) s.dy = p->dy = plan_input(&p->plan, t->m->hp.n_embd, dy_rows);
         TRY(plan_backward(&p->plan, &s, e));
         p->dx = s.dx;
+        if (p->dx != VAL_NONE && dy_rows > 0) plan_output(&p->plan, p->dx);
     }
     return plan_finish(&p->plan, e);
 }
@@ -248,7 +250,7 @@ static status end_part(struct trainer *t, struct part *p, bool back, bool wants_
 static status record_embed(struct trainer *t, const struct shape *s, bool back, struct err *e)
 {
     struct build b = build_of(t, &t->embed, false);
-    begin_part(t, &t->embed, s->rows, s->rows);
+    begin_part(t, &t->embed, s->rows, s->rows, back);
     TRY(forward_embed(&b, &t->embed.y, e));
     for (int i = 0; i < ARRAY_LEN(b.side); i++)
         if (b.side[i] != VAL_NONE)
@@ -260,12 +262,14 @@ static status record_layer(struct trainer *t, int il, const struct shape *s, boo
 {
     struct part *p = &t->layer[il];
     struct build b = build_of(t, p, base);
-    begin_part(t, p, s->rows, il + 1 == t->m->hp.n_layer ? s->n_out : s->rows);
+    begin_part(t, p, s->rows, il + 1 == t->m->hp.n_layer ? s->n_out : s->rows, back);
     p->plan.dropout = base || !back ? 0 : t->dropout;
     p->plan.draws = (uint32_t)il << 16;
     TRY(plan_reserve(&p->plan, 1, e));
     p->y = p->x = plan_input(&p->plan, t->m->hp.n_embd, s->rows);
     TRY(forward_layer(&b, il, &p->y, e));
+    if (s->whole) op_attn_make_whole(&p->plan);
+    if (p->y != p->x) plan_output(&p->plan, p->y);
     return end_part(t, p, back && il >= t->lowest, il > t->lowest || t->trains_embedding, p->plan.val[p->y].t.ne[1], e);
 }
 
@@ -274,7 +278,7 @@ static status record_head(struct trainer *t, struct part *p, int64_t rows, bool 
 {
     bool whole;
     struct build b = build_of(t, p, base);
-    begin_part(t, p, rows, rows);
+    begin_part(t, p, rows, rows, back);
     TRY(plan_reserve(&p->plan, 1, e));
     p->y = p->x = plan_input(&p->plan, t->m->hp.n_embd, rows);
     TRY(forward_norm(&b, &p->y, e));
@@ -312,7 +316,8 @@ static status give_blocks(struct trainer *t, const struct shape *s, bool back, s
 
 static status record(struct trainer *t, const struct shape *s, bool base, bool back, struct err *e)
 {
-    if (t->recorded && t->shape.rows == s->rows && t->shape.n_out == s->n_out && t->recorded_base == base && t->recorded_back == back) return OK;
+    bool same = t->shape.rows == s->rows && t->shape.n_out == s->n_out && t->shape.whole == s->whole;
+    if (t->recorded && same && t->recorded_base == base && t->recorded_back == back) return OK;
     t->recorded = false;
     TRY(record_embed(t, s, back, e));
     for (int il = 0; il < t->m->hp.n_layer; il++) TRY(record_layer(t, il, s, base, back, e));
@@ -417,33 +422,37 @@ static status forward(struct trainer *t, const struct shape *s, bool base, bool 
         uint8_t *held = p->own_block ? p->held.p : t->held.p;
         TRY(place(t, il, e));
         plan_bind(&p->plan, p->x, rows_at(t, il, 0));
+        if (p->y != p->x) plan_bind(&p->plan, p->y, rows_at(t, il + 1, 0));
         run(t, p, held, &b, 0, p->plan.split);
-        memcpy(rows_at(t, il + 1, 0), result(t, p, held, p->y), rows_bytes(t, p->plan.val[p->y].t.ne[1]));
+        if (p->y == p->x) memcpy(rows_at(t, il + 1, 0), rows_at(t, il, 0), rows_bytes(t, t->shape.rows));
     }
     score(t, nll);
     t->forward_done = back;
     return OK;
 }
 
-/* From the loss to the lowest layer; t->dx holds the gradient of what the part at hand gave. */
+/* From the loss to the lowest layer; dx holds the gradient of what the part at hand gave. */
 static status backward(struct trainer *t, struct err *e)
 {
     struct batch b = whole_batch(t);
+    float *dx = t->dx, *next = dx + t->n_batch * t->m->hp.n_embd;
     for (int64_t i = 0; i < head_blocks(t->shape.n_out); i++) {
         struct block h = head_block(t, i);
         run(t, h.part, h.held, &h.batch, h.part->plan.split, 0);
-        memcpy(t->dx + h.first * t->m->hp.n_embd, result(t, h.part, h.held, h.part->dx), rows_bytes(t, h.rows));
+        memcpy(dx + h.first * t->m->hp.n_embd, result(t, h.part, h.held, h.part->dx), rows_bytes(t, h.rows));
     }
     for (int il = (int)t->m->hp.n_layer - 1; il >= t->lowest; il--) {
         struct part *p = &t->layer[il];
         uint8_t *held = p->own_block ? p->held.p : t->held.p;
-        plan_bind(&p->plan, p->dy, t->dx);
+        plan_bind(&p->plan, p->dy, dx);
+        if (p->dx != VAL_NONE) plan_bind(&p->plan, p->dx, next);
         TRY(place(t, il, e));
         run(t, p, held, &b, p->own_block ? p->plan.split : 0, 0);
-        if (p->dx != VAL_NONE) memcpy(t->dx, result(t, p, held, p->dx), rows_bytes(t, t->shape.rows));
+        float *was = dx;
+        dx = next, next = was;
     }
     if (!t->trains_embedding) return OK;
-    plan_bind(&t->embed.plan, t->embed.dy, t->dx);
+    plan_bind(&t->embed.plan, t->embed.dy, dx);
     run(t, &t->embed, t->embed.held.p, &b, t->embed.plan.split, 0);
     return OK;
 }
@@ -493,10 +502,11 @@ static void gather(struct trainer *t, const struct train_seq *seq, int n, struct
     }
 }
 
-static status pass(struct trainer *t, const struct train_seq *seq, int n, bool base, bool back, double *nll, struct err *e)
+static status pass(struct trainer *t, const struct train_seq *seq, int n, bool base, bool back, bool whole, double *nll, struct err *e)
 {
     struct shape s;
     TRY(check_sequences(t, seq, n, &s, e));
+    s.whole = whole;
     gather(t, seq, n, &s);
     for (int i = 0; i < n; i++) nll[i] = 0;
     return forward(t, &s, base, back, nll, e);
@@ -505,13 +515,19 @@ static status pass(struct trainer *t, const struct train_seq *seq, int n, bool b
 status trainer_forward(struct trainer *t, const struct train_seq *seq, int n, uint64_t step, double *nll, struct err *e)
 {
     t->draw = t->dropout > 0 ? mix64(t->seed ^ mix64(step + 1)) | 1 : 0;
-    return pass(t, seq, n, false, true, nll, e);
+    return pass(t, seq, n, false, true, true, nll, e);
 }
 
 status trainer_score(struct trainer *t, const struct train_seq *seq, int n, bool base, double *nll, struct err *e)
 {
     t->draw = 0;
-    return pass(t, seq, n, base && !t->full, false, nll, e);
+    return pass(t, seq, n, base && !t->full, false, false, nll, e);
+}
+
+status trainer_refer(struct trainer *t, const struct train_seq *seq, int n, double *nll, struct err *e)
+{
+    t->draw = 0;
+    return pass(t, seq, n, !t->full, false, true, nll, e);
 }
 
 status trainer_backward(struct trainer *t, const double *factor, struct err *e)
@@ -560,11 +576,11 @@ static status open_buffers(struct trainer *t, struct err *e)
     t->threads_bytes = n * t->thread_bytes;
     t->threads = mem_map(t->threads_bytes);
     t->x = mem_map(rows_bytes(t, t->n_batch) * (layers + 1));
-    t->dx = mem_map(rows_bytes(t, t->n_batch));
+    t->dx = mem_map(2 * rows_bytes(t, t->n_batch));
     t->w = mem_map((size_t)t->n * sizeof *t->w);
     t->g = mem_map((size_t)t->n * sizeof *t->g);
     if (t->threads && t->x && t->dx && t->w && t->g) return OK;
-    return err_oom(e, "trainer", 2 * (size_t)t->n * sizeof *t->w + rows_bytes(t, t->n_batch) * (layers + 2));
+    return err_oom(e, "trainer", 2 * (size_t)t->n * sizeof *t->w + rows_bytes(t, t->n_batch) * (layers + 3));
 }
 
 static status open_all(struct trainer *t, const struct trainer_options *o, struct err *e)
@@ -580,7 +596,7 @@ static status open_all(struct trainer *t, const struct trainer_options *o, struc
     if (t->full) TRY(each_whole(t, bind_whole, e));
     else begin_adapter(t);
     if (t->full && o->from_scratch) begin_random(t);
-    return record(t, &(struct shape){ t->n_batch, t->n_batch }, false, true, e); /* what cannot be trained is told now */
+    return record(t, &(struct shape){ t->n_batch, t->n_batch, true }, false, true, e); /* what cannot be trained is told now */
 }
 
 status trainer_open(struct trainer **out, const struct model *m, const struct trainer_options *o, struct err *e)
@@ -627,7 +643,7 @@ void trainer_close(struct trainer *t)
     for (int i = 0; i < ARRAY_LEN(rooms); i++) mem_room_drop(rooms[i]);
     if (t->threads) mem_unmap(t->threads, t->threads_bytes);
     if (t->x) mem_unmap(t->x, rows_bytes(t, t->n_batch) * (layers + 1));
-    if (t->dx) mem_unmap(t->dx, rows_bytes(t, t->n_batch));
+    if (t->dx) mem_unmap(t->dx, 2 * rows_bytes(t, t->n_batch));
     if (t->w) mem_unmap(t->w, (size_t)t->n * sizeof *t->w);
     if (t->g) mem_unmap(t->g, (size_t)t->n * sizeof *t->g);
     void *const owned[] = { t->state, t->seg, t->token, t->pos, t->out, t->target, t->of, t->counts, t->weight, t->layer, t->share,
@@ -658,7 +674,7 @@ int64_t trainer_kept(const struct trainer *t) { return t->n_kept; }
 size_t trainer_bytes(const struct trainer *t)
 {
     size_t layers = (size_t)t->m->hp.n_layer, rows = (size_t)t->n_batch;
-    size_t n = t->threads_bytes + rows_bytes(t, t->n_batch) * (layers + 2) + 2 * (size_t)t->n * sizeof *t->w;
+    size_t n = t->threads_bytes + rows_bytes(t, t->n_batch) * (layers + 3) + 2 * (size_t)t->n * sizeof *t->w;
     n += t->scratch.n + t->held.n + t->states.n + t->embed.held.n + t->head.held.n + rows * layers * sizeof *t->state;
     for (size_t il = 0; il < layers; il++) n += t->layer[il].held.n;
     return n;

@@ -64,8 +64,10 @@ struct train_seq {
 /* trainer_forward - nll[i] = sum_t weight[t] * -ln p(token[t] | those before) of sequence i. All n sequences together have at most n_batch tokens.
  * Keeps what trainer_backward needs. ERR_USAGE names a token out of range, too many rows.
  * trainer_backward - adds the gradient of sum_i factor[i] * nll[i] of the last trainer_forward to trainer_gradients.
- * trainer_score - trainer_forward without keeping anything; base: as if there were no adapter.
+ * trainer_score - the same without keeping anything, as an engine computes it; base: as if there were no adapter. trainer_refer - as trainer_forward would
+ * if there were none: its attention rounds otherwise than that of engines.
  * step numbers the draws of dropout: the same step, the same draws. Without dropout and for trainer_score it does not matter. */
 status trainer_forward(struct trainer *t, const struct train_seq *seq, int n, uint64_t step, double *nll, struct err *e) MUST_USE;
 status trainer_backward(struct trainer *t, const double *factor, struct err *e) MUST_USE;
+status trainer_refer(struct trainer *t, const struct train_seq *seq, int n, double *nll, struct err *e) MUST_USE;
 status trainer_score(struct trainer *t, const struct train_seq *seq, int n, bool base, double *nll, struct err *e) MUST_USE;

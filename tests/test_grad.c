@@ -138,6 +138,7 @@ static val ex_attn(struct bench *b, struct plan *p, val x)
         c->n_head = 1, c->k_dim = 16, c->k_row = c->v_row = 64, c->v_in_k = true, c->v = c->k;
     }
     val k = op_mul_vector(p, left(p, x), trained(b, p, COLS / 2, 1)), v = whole ? VAL_NONE : op_mul(p, right(p, x), right(p, x));
+    if (b->ex->arg == 4) return op_attn_whole(p, &s, x, k, v, frozen(b, p, 4, 1));
     return op_attention(p, &s, x, k, v, b->ex->arg == 2 ? frozen(b, p, 4, 1) : VAL_NONE);
 }
 static val ex_score(struct bench *b, struct plan *p, val x)
@@ -271,6 +272,7 @@ static const struct example examples[] = {
     { OP_ATTN, "attention with window and cap", ex_attn, 1 },
     { OP_ATTN, "attention with slopes and sinks", ex_attn, 2 },
     { OP_ATTN, "attention with values in the keys", ex_attn, 3 },
+    { OP_ATTN_WHOLE, "attention without a cache", ex_attn, 4 },
     { OP_SCORE_SUM, "score", ex_score },
     { OP_HEAD_MATMUL, "matmul by heads", ex_heads_matmul },
     { OP_CONV, "conv", ex_conv },

@@ -398,7 +398,7 @@ static void check_attention(struct bench *b)
         attn_ref_open(&a, &attn_cases[i]);
         attn_ref_run(&a, true);
         float *q = floats_of(a.q, a.rows * a.nq), *k = floats_of(a.k, a.rows * a.nk), *v = floats_of(a.v, a.rows * a.nv);
-        float *dy = floats_of(a.dy, a.rows * a.no), *y = floats_of(a.y, a.rows * a.no);
+        float *dy = floats_of(a.dy, a.rows * a.no), *y = malloc((size_t)(a.rows * a.no) * sizeof *y);
         size_t bytes = (size_t)(a.rows * a.width) * sizeof(float);
         float *got = malloc(bytes), *again = malloc(bytes);
         struct batch_segment seg[SEGS];
@@ -408,14 +408,18 @@ static void check_attention(struct bench *b)
             bench_open(b, a.rows);
             struct plan *p = &b->p;
             val sinks = a.c->sinks ? input(p, a.c->s.n_head, 1, a.sinks) : VAL_NONE;
-            val out = op_attn_grad(p, &a.c->s, input(p, a.nq, a.rows, q), input(p, a.nk, a.rows, k), input(p, a.nv, a.rows, v), sinks,
-                                   input(p, a.no, a.rows, y), input(p, a.no, a.rows, dy));
-            plan_keep(p, out);
-            bench_run(b, &(struct batch){ .n_rows = a.rows, .n_out = a.rows, .seg = seg, .n_seg = n_seg }, threads, out, threads > 1 ? again : got);
+            val in[] = { input(p, a.nq, a.rows, q), input(p, a.nk, a.rows, k), input(p, a.nv, a.rows, v) };
+            val result = op_attn_whole(p, &a.c->s, in[0], in[1], in[2], sinks);
+            val out = op_attn_grad(p, &a.c->s, in[0], in[1], in[2], result, input(p, a.no, a.rows, dy));
+            plan_keep(p, result), plan_keep(p, out);
+            struct batch batch = { .n_rows = a.rows, .n_out = a.rows, .seg = seg, .n_seg = n_seg };
+            bench_run(b, &batch, threads, out, threads > 1 ? again : got);
             CHECK_MSG(threads == 1 || !memcmp(got, again, bytes), "%s: %d threads change bits", b->level, threads);
+            bench_run(b, &batch, threads, result, y);
             plan_free(p);
         }
         double bound = is_bf16(b) ? 5e-3 : 3e-6;
+        check_close(b, "y", y, a.y, a.rows, a.no, 0, a.no, bound);
         check_close(b, "dq", got, a.d, a.rows, a.width, 0, a.nq, bound);
         check_close(b, "dk", got, a.d, a.rows, a.width, a.nq, a.nq + a.nk, bound);
         check_close(b, "dv", got, a.d, a.rows, a.width, a.nq + a.nk, a.width, bound);

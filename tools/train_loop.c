@@ -85,13 +85,14 @@ static status check_finite(const struct train_loop *l, const struct pass *p, con
 
 /* ---- pairs (Rafailov et al. 2023) ---- */
 
-/* nll of the pass's samples by the model without adapter; kept in `known`. */
+/* nll of the pass's samples by the model without adapter, computed as those that they stand beside; kept in `known`. */
 static status refer(struct train_loop *l, struct pass *p, double *known, struct err *e)
 {
     bool all = true;
     for (int i = 0; i < p->n; i++) all = all && !isnan(known[p->sample[i]]);
     if (all) return OK;
-    TRY(trainer_score(l->t, p->seq, p->n, true, p->nll, e));
+    if (known == l->reference_valid) TRY(trainer_score(l->t, p->seq, p->n, true, p->nll, e));
+    else TRY(trainer_refer(l->t, p->seq, p->n, p->nll, e));
     for (int i = 0; i < p->n; i++) known[p->sample[i]] = p->nll[i];
     return OK;
 }
