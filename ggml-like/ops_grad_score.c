@@ -36,7 +36,7 @@ static void record_parts(struct plan *p, const struct op *s, val dx, val sums, v
 {
     enum act_form form = op_grad_form(p);
     int64_t rows = op_shape(p, dx)->ne[1], n_vocab = s->arg.score.n_vocab, step = part_of(n_vocab);
-    val q = op_quantized(p, s->src[2], op_weight_form(p, s->src[0])), g = VAL_NONE;
+    val q = op_quantized(p, s->src[2], op_act_form(p, op_shape(p, s->src[0])->type)), g = VAL_NONE;
     if (to == VAL_NONE) g = plan_temp_bytes(p, act_panel_bytes(p->k, min_i64(step, n_vocab), plan_room(p, rows), form));
     for (int64_t first = 0; first < n_vocab; first += step) {
         int64_t n = min_i64(step, n_vocab - first);

@@ -73,11 +73,6 @@ static inline enum act_form op_act_form(const struct plan *p, const struct dtype
 {
     return p->precise ? act_form_precise(t) : act_form_fast(p->k, t);
 }
-static inline enum act_form op_weight_form(const struct plan *p, val w) /* the same for this one */
-{
-    const struct value *v = &p->val[w];
-    return v->pairs && v->t.type->gguf_id == GGUF_F32 && p->k->has_bf16 && !p->precise ? ACT_BF16 : op_act_form(p, v->t.type);
-}
 val op_quantized(struct plan *p, val x, enum act_form form);
 
 /* op_grad_form - the form of floats in which gradients are multiplied. op_packed - x in tiles of such a form, one row too. */

@@ -34,8 +34,8 @@ val op_packed(struct plan *p, val x, enum act_form form)
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe, val up, val low)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
-    val q = op_quantized(p, x, op_weight_form(p, w)), more[] = { up, low };
-    if (up != VAL_NONE) more[1] = op_quantized(p, low, op_weight_form(p, up));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type)), more[] = { up, low };
+    if (up != VAL_NONE) more[1] = op_quantized(p, low, op_act_form(p, op_shape(p, up)->type));
     val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
     struct op *op = plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     for (int i = 0; i < 2 && up != VAL_NONE; i++) {
@@ -51,7 +51,7 @@ static val product(struct plan *p, val w, val x, int64_t n) { return matmul(p, w
 static val matmul_add(struct plan *p, val w, val x, int64_t n, val y)
 {
     if (op_by_rows(p, op_shape(p, x)->ne[1])) return op_add(p, y, product(p, w, x, n));
-    val q = op_quantized(p, x, op_weight_form(p, w));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
     plan_op(p, OP_MATMUL, y, w, q, VAL_NONE)->arg.part.add = true;
     return y;
 }
@@ -252,10 +252,10 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_weight_form(r->x->plan, op->src[0]));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_form(r->x->plan, w->type));
     struct op_soon after = next_matmul(r), none = { NULL, 0 };
     struct low low = { .w = op->src[4] == VAL_NONE ? NULL : op_shape(r->x->plan, op->src[4]) };
-    if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_weight_form(r->x->plan, op->src[4]));
+    if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_act_form(r->x->plan, low.w->type));
     /* Few panels are shared out by tokens, too. */
     int64_t panels = (t->ne[0] + PANEL_ROWS - 1) / PANEL_ROWS, nt = r->k->tile_tokens, tiles = (n + nt - 1) / nt, first, last;
     int64_t parts = r->nth == 1 ? 1 : max_i64(1, min_i64(tiles, (ITEMS * r->nth + panels - 1) / panels)), each = (tiles + parts - 1) / parts;

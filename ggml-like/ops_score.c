@@ -11,7 +11,7 @@ val op_score(struct plan *p, val w, val x, int64_t n_vocab, float scale, float c
 {
     int64_t rows = op_shape(p, x)->ne[1];
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n_vocab <= op_shape(p, w)->ne[1] && rows >= 1 && rows <= SCORE_ROWS);
-    val q = op_quantized(p, x, op_weight_form(p, w));
+    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
     val parts = plan_temp_bytes(p, (size_t)(chunks_of(n_vocab) * plan_room(p, rows)) * sizeof(struct score_part));
     val y = plan_temp_bytes(p, 2 * (size_t)plan_room(p, rows) * sizeof(double));
     struct op *op = plan_op(p, OP_SCORE, parts, w, q, x);
@@ -93,7 +93,7 @@ void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64
             kernels_dots(r->k, w->type, y + t * SCORE_CHUNK, data, w->nb[1], n, &a, w->ne[0]);
         }
     } else {
-        x = op_acts(r, op->src[1], w->ne[0], rows, op_weight_form(r->x->plan, op->src[0]));
+        x = op_acts(r, op->src[1], w->ne[0], rows, op_act_form(r->x->plan, w->type));
         for (int64_t i = 0; i < n; i += PANEL_ROWS)
             op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + PANEL_ROWS), &x, 0, rows, i, y, SCORE_CHUNK, false);
     }

@@ -136,7 +136,7 @@ static val new_value(struct plan *p, struct value v)
     return p->n_val++;
 }
 
-val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t, .pairs = p->pairs == PAIRS_ALL }); }
+val plan_weight(struct plan *p, const struct tensor *t) { return new_value(p, (struct value){ .t = *t }); }
 
 void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct tensor *index)
 {
@@ -149,7 +149,6 @@ void plan_extra(struct plan *p, val w, const struct tensor *extra, const struct 
 void plan_low_rank(struct plan *p, val w, const struct tensor *up, const struct tensor *down, float scale)
 {
     val x = plan_weight(p, up), d = plan_weight(p, down);
-    p->val[x].pairs = p->val[d].pairs = p->pairs != PAIRS_NONE;
     p->val[x].down = d;
     p->val[x].scale = scale;
     p->val[x].extra = p->val[w].extra;

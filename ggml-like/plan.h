@@ -101,7 +101,6 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
     bool held;             /* lives across the split: offset counts from plan_exec.held */
-    bool pairs;            /* weights: plan.pairs counts for them */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant[4];          /* the forms of this value that matmuls read, by enum act_form (kernels.h), once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */
@@ -120,7 +119,6 @@ struct plan {
     int64_t n_rows, n_out; /* rows of the pass; rows that continue behind the last attention */
     int64_t max_rows;      /* of all passes that share the scratch block */
     bool precise;          /* matmuls of several rows read 15 bits of the activations, like those of one row, instead of 8 */
-    enum { PAIRS_NONE, PAIRS_LOW_RANK, PAIRS_ALL } pairs; /* weights in F32 that are multiplied in BF16 where a level does that, as gradients are */
     bool single;           /* each row is computed as in a pass of its own, to the same bits: weight rows are read once, activations one by one */
     float dropout;         /* of what low-rank parts of a matmul read, for training; 0: none */
     uint32_t draws;        /* numbers the masks of dropout; plan_reset leaves it alone */

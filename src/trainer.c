@@ -224,11 +224,10 @@ static struct build build_of(const struct trainer *t, struct part *p, bool base)
     return (struct build){ &p->plan, t->full ? &t->own : t->m, { VAL_NONE, VAL_NONE, VAL_NONE, VAL_NONE }, t->full || base ? NULL : &t->set };
 }
 
-static void begin_part(const struct trainer *t, struct part *p, int64_t rows, int64_t n_out, bool back)
+static void begin_part(const struct trainer *t, struct part *p, int64_t rows, int64_t n_out)
 {
     plan_reset(&p->plan, rows, n_out, rows);
     p->plan.precise = t->precise;
-    p->plan.pairs = !back ? PAIRS_NONE : t->full ? PAIRS_ALL : PAIRS_LOW_RANK; /* a score is what an engine computes */
     p->x = p->y = p->dx = p->dy = VAL_NONE;
 }
 
@@ -250,7 +249,7 @@ static status end_part(struct trainer *t, struct part *p, bool back, bool wants_
 static status record_embed(struct trainer *t, const struct shape *s, bool back, struct err *e)
 {
     struct build b = build_of(t, &t->embed, false);
-    begin_part(t, &t->embed, s->rows, s->rows, back);
+    begin_part(t, &t->embed, s->rows, s->rows);
     TRY(forward_embed(&b, &t->embed.y, e));
     for (int i = 0; i < ARRAY_LEN(b.side); i++)
         if (b.side[i] != VAL_NONE)
@@ -262,7 +261,7 @@ static status record_layer(struct trainer *t, int il, const struct shape *s, boo
 {
     struct part *p = &t->layer[il];
     struct build b = build_of(t, p, base);
-    begin_part(t, p, s->rows, il + 1 == t->m->hp.n_layer ? s->n_out : s->rows, back);
+    begin_part(t, p, s->rows, il + 1 == t->m->hp.n_layer ? s->n_out : s->rows);
     p->plan.dropout = base || !back ? 0 : t->dropout;
     p->plan.draws = (uint32_t)il << 16;
     TRY(plan_reserve(&p->plan, 1, e));
@@ -278,7 +277,7 @@ static status record_head(struct trainer *t, struct part *p, int64_t rows, bool 
 {
     bool whole;
     struct build b = build_of(t, p, base);
-    begin_part(t, p, rows, rows, back);
+    begin_part(t, p, rows, rows);
     TRY(plan_reserve(&p->plan, 1, e));
     p->y = p->x = plan_input(&p->plan, t->m->hp.n_embd, rows);
     TRY(forward_norm(&b, &p->y, e));
