@@ -1,12 +1,14 @@
 #!/bin/sh
 # Runs the command-line cases: NAME.sh must print exactly NAME.out. Needs sh and the binary only.
-#   tests/cli/run.sh [NAME...]     CUANTO = the command to test, may be several words: "qemu-aarch64 build/arm/cuanto"
+#   tests/cli/run.sh [-x NAME]... [NAME...]     all, those named; without those after -x. CUANTO = the command to test, may be several words: "qemu-aarch64 build/arm/cuanto"
 # Cases model_*.sh use small models: $TINY_MODEL (with a chat template), $BARE_MODEL (without), $RECURRENT_MODEL (with layers that cannot go
 # back), $MIXTURE_MODEL (with experts), $ADAPTER (of $TINY_MODEL). Where they are not set, $TEST_BIN writes
 # them into $TMP; without that either, the cases are counted as skipped.
 # A case runs in an empty folder, with `cuanto` first in PATH and no CUANTO_ variables. UPDATE=1 rewrites the .out files.
 here=$(cd "$(dirname "$0")" && pwd)
 [ -n "${CUANTO:-}" ] || { echo "usage: CUANTO=build/release/cuanto $0 [NAME...]" >&2; exit 2; }
+without=
+while [ "${1:-}" = -x ] && [ $# -gt 1 ]; do without="$without $2 "; shift 2; done
 absolute() { case $1 in '' | /*) echo "$1" ;; */*) echo "$(pwd)/$1" ;; *) echo "$1" ;; esac; }
 binary=
 for word in $CUANTO; do binary="$binary $(absolute "$word")"; done
@@ -27,6 +29,7 @@ chmod +x "$tmp/bin/cuanto"
 passed=0 failed=0 skipped=0
 [ $# -gt 0 ] || set -- $(cd "$here" && ls *.sh | grep -v '^run\.sh$' | sed 's/\.sh$//')
 for name; do
+    case $without in *" $name "*) continue ;; esac
     case $name in
     model_*) [ -f "$TINY_MODEL" ] && [ -f "$BARE_MODEL" ] && [ -f "$RECURRENT_MODEL" ] && [ -f "$MIXTURE_MODEL" ] && [ -f "$ADAPTER" ] || { skipped=$((skipped + 1)); continue; } ;;
     esac
