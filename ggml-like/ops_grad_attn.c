@@ -3,8 +3,8 @@
  *   dP = dy v^T   D = sum(dy y)   dS = P (dP - D)   dv = P^T dy   dq = scale dS k   dk = scale dS^T q
  * Forward, a block of QUERIES of a head meets its keys KEYS at a time; what is summed follows the largest S so far, and ln sum exp(S) of each row stays
  * for the way back. There a part of a head's keys meets, KEYS at a time, the queries that see them: P = exp(S - that). Memory does not grow with the square
- * of the length. S in f32 always: of BF16, gradients are off by 6e-3 of their size instead of 2e-3. The other products in BF16 where matmuls of gradients
- * are. Dao et al. 2022, algorithm 4; Dao 2023, section 3.
+ * of the length. S in f32 always: of BF16, gradients are off by 6e-3 of their size instead of 2e-3. P v in f32 too: of BF16, losses are 1e-3 off those
+ * of engines. The gradients' other products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4; Dao 2023, section 3.
  * A head's keys have their gradients beside the result, from where those of a group are summed in order, and so have queries those of each part: no bit
  * depends on who did what. */
 #include "ggml-like/ops_grad.h"
@@ -372,7 +372,7 @@ static void keys_run(struct head *h, int64_t from, int64_t to)
 
 /* ---- all heads ---- */
 
-static void head_open(const struct op_run *r, const struct op *op, const struct batch_segment *seg, int32_t head, val y, struct head *h)
+static void head_open(const struct op_run *r, const struct op *op, const struct batch_segment *seg, int32_t head, val y, enum act_form form, struct head *h)
 {
     int hd = op->arg.attn.head_dim, vd = op->arg.attn.head_dim_v;
     int64_t n_head = op->arg.attn.n_head, n_kv = op->arg.attn.n_head_kv, kv = head / (n_head / n_kv), row = seg->row;
@@ -381,7 +381,7 @@ static void head_open(const struct op_run *r, const struct op *op, const struct 
     uint8_t *sums = (uint8_t *)op_data(r, y) + result->bytes - sums_bytes((int32_t)n_head, plan_room(r->x->plan, result->t.ne[1]));
     assert(seg->pos == 0);
     *h = (struct head){
-        .k = r->k, .form = op_grad_form(r->x->plan), .n = seg->n, .window = op->arg.attn.window, .hd = hd, .vd = vd, .nt = r->k->tile_tokens,
+        .k = r->k, .form = form, .n = seg->n, .window = op->arg.attn.window, .hd = hd, .vd = vd, .nt = r->k->tile_tokens,
         .scale = op->arg.attn.scale, .cap = op->arg.attn.cap, .has_sink = sinks != NULL, .sink = sinks ? sinks[head] : 0,
         .slope = op->arg.attn.alibi > 0 ? op_alibi_slope(op->arg.attn.alibi, (int32_t)n_head, head) : 0,
         .q = { q + (row * n_head + head) * hd, n_head * hd },
@@ -404,7 +404,7 @@ void op_run_attn_whole(const struct op_run *r, const struct op *op)
         struct head h;
         for (int64_t items; i >= (items = (seg->n + QUERIES - 1) / QUERIES * n_head); i -= items) seg++;
         int64_t head = i % n_head;
-        head_open(r, op, seg, (int32_t)head, op->dst, &h);
+        head_open(r, op, seg, (int32_t)head, op->dst, ACT_F32, &h);
         h.out = (struct sums){ (float *)op_data(r, op->dst) + (seg->row * n_head + head) * vd, n_head * vd };
         block_run(&h, i / n_head * QUERIES);
     }
@@ -447,7 +447,7 @@ static void part_run(const struct op_run *r, const struct op *op, const struct b
     int64_t hd = op->arg.attn.head_dim, vd = op->arg.attn.head_dim_v, n_head = op->arg.attn.n_head, each = part_keys(seg->n);
     struct results d = results_of(r, op);
     struct head h;
-    head_open(r, op, seg, (int32_t)head, op->src[4], &h);
+    head_open(r, op, seg, (int32_t)head, op->src[4], op_grad_form(r->x->plan), &h);
     h.y = (struct rows){ (const float *)op_data(r, op->src[4]) + (seg->row * n_head + head) * vd, n_head * vd };
     h.dy = (struct rows){ (const float *)op_data(r, op->src[5]) + (seg->row * n_head + head) * vd, n_head * vd };
     h.dq = part_sums(op, &d, part, seg->row);
