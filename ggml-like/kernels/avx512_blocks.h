@@ -11,4 +11,11 @@ enum { AVX512_TILE_TOKENS = 12 };
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* A loaded register: without this gcc repeats the load at every use. */
+#ifdef __AVX512F__
+#define ONCE(v) __asm__("" : "+v"(v))
+#else
+#define ONCE(v) ((void)(v))
+#endif
+
 INLINE __m512i load512(const void *p) { return _mm512_loadu_si512(p); }

@@ -5,13 +5,6 @@
 
 enum { CHUNK = 256, AHEAD = 8192 }; /* one thread from memory, GB/s, 1, 2, 4, 8, 12 KiB ahead: q6_k 26, 28, 32, 34, 34; q8_0 27, 30, 32, 34, 34 */
 
-/* A loaded register: without this gcc repeats the load at every use. */
-#ifdef __AVX512F__
-#define ONCE(v) __asm__("" : "+v"(v))
-#else
-#define ONCE(v) ((void)(v))
-#endif
-
 /* Each cache line about once: a chunk of n bytes asks for the n bytes that lie AHEAD. */
 INLINE void prefetch(const uint8_t *w, size_t bytes)
 {

@@ -235,7 +235,7 @@ UNROLL
 UNROLL
         for (int t = 0; t < nt; t++) {
             __m512 v = _mm512_set1_ps(x[t]);
-            __asm__("" : "+v"(v)); /* in a register, not twice from memory */
+            ONCE(v);
             acc[0][t] = _mm512_fmadd_ps(a, v, acc[0][t]);
             acc[1][t] = _mm512_fmadd_ps(b, v, acc[1][t]);
         }

@@ -171,7 +171,7 @@ INLINE void multiply_two(__m512 acc[2][NT], const uint16_t *const w[2], const ui
 UNROLL
     for (int t = 0; t < nt; t++) {
         __m512i v = _mm512_set1_epi32((int)load_u32((const uint8_t *)(x + PAIR * t)));
-        __asm__("" : "+v"(v)); /* in a register, not twice from memory */
+        ONCE(v);
         acc[0][t] = _mm512_dpbf16_ps(acc[0][t], a, (__m512bh)v);
         acc[1][t] = _mm512_dpbf16_ps(acc[1][t], b, (__m512bh)v);
     }
