@@ -58,6 +58,8 @@ static inline uint64_t mix64(uint64_t x)
     x = (x ^ x >> 27) * 0x94d049bb133111ebu;
     return x ^ x >> 31;
 }
+/* mix64_nth - number n of the stream of a seed. */
+static inline uint64_t mix64_nth(uint64_t seed, uint64_t n) { return mix64(seed + n * 0x9e3779b97f4a7c15u); }
 
 /* mem_alloc/mem_realloc/mem_free - malloc semantics; memory is NOT cleared. Size 0 gives a valid pointer.
  * mem_calloc clears and checks the product. All return NULL when memory is out. */

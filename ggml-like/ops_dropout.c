@@ -25,7 +25,7 @@ void op_run_dropout(const struct op_run *r, const struct op *op)
     uint64_t seed = mix64(r->x->batch->draw ^ mix64(op->arg.dropout.draw + 1u));
     uint32_t limit = (uint32_t)((double)keep * 4294967295.0);
     for (int64_t i = begin; i < begin + n; i++) {
-        bool stays = (uint32_t)(mix64(seed + (uint64_t)i * 0x9e3779b97f4a7c15u) >> 32) < limit;
+        bool stays = (uint32_t)(mix64_nth(seed, (uint64_t)i) >> 32) < limit;
         y[i] = stays ? x[i] / keep : 0.0f;
     }
 }

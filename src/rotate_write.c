@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum { LANES = 16, PIECE_FLOATS = 1 << 22 };
-static const uint64_t golden_ratio = 0x9e3779b97f4a7c15u;
 
 /* ---- one rotation ---- */
 
@@ -29,7 +28,7 @@ static void rotate_lanes(double *x, double *y, int64_t dim, uint64_t key)
     int64_t n = dim & -dim;
     double scale = 1 / sqrt((double)n);
     for (int64_t i = 0; i < dim; i++) {
-        double s = mix64(key + golden_ratio * (uint64_t)(i >> 6)) >> (i & 63) & 1 ? -scale : scale;
+        double s = mix64_nth(key, (uint64_t)i >> 6) >> (i & 63) & 1 ? -scale : scale;
         for (int k = 0; k < LANES; k++) x[i * LANES + k] *= s;
     }
     for (int64_t h = 1; h < n; h *= 2)
@@ -60,7 +59,7 @@ static void rotate_part(void *ctx, int ith, int nth)
     for (int64_t g = begin * j->n_runs; g < end * j->n_runs; g++) {
         int64_t run = g % j->n_runs, line = g / j->n_runs * LANES, n = min_i64(LANES, j->n_lines - line);
         float *at = j->x + line * j->line_step + run * dim * j->step;
-        uint64_t key = mix64(mix64(j->seed + golden_ratio * (uint64_t)(j->t->key + 1)) + golden_ratio * (uint64_t)(run / j->t->share + 1));
+        uint64_t key = mix64_nth(mix64_nth(j->seed, (uint64_t)(j->t->key + 1)), (uint64_t)(run / j->t->share + 1));
         memset(x, 0, (size_t)dim * LANES * sizeof *x);
         for (int64_t i = 0; i < dim; i++)
             for (int64_t k = 0; k < n; k++) x[i * LANES + k] = (double)at[k * j->line_step + i * j->step] * (j->gain ? (double)j->gain[i] : 1);

@@ -67,7 +67,7 @@ static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 /* ---- what is trained ---- */
 
 /* Number i of a stream: uniform in [0, 1). */
-static double uniform(uint64_t stream, uint64_t i) { return (double)(mix64(stream + (i + 1) * 0x9e3779b97f4a7c15u) >> 11) * 0x1p-53; }
+static double uniform(uint64_t stream, uint64_t i) { return (double)(mix64_nth(stream, i + 1) >> 11) * 0x1p-53; }
 
 static double normal(uint64_t stream, uint64_t i) /* Box & Muller 1958 */
 {

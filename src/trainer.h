@@ -1,8 +1,9 @@
 /* trainer - gradients of a model's loss: for low-rank adapters on a base of any format that stays as it is (LoRA, Hu et al. 2021; QLoRA, Dettmers et al.
  * 2023), or for all weights of a small model of floats. Whole sequences go through the layers one by one, several in one pass without seeing each
  * other; what the way back needs is kept for as many layers as `memory` has room for, from the last on, and computed again for the others (Chen et
- * al. 2016): to the same bits. What is computed forward is what the engine computes for the same rows, so an adapter is trained against the
- * arithmetic that it is used with; the base's weights are multiplied exactly as their format says on the way back, too.
+ * al. 2016): to the same bits. What is multiplied forward is what the engine multiplies for the same rows, so an adapter is trained against the
+ * arithmetic that it is used with; only attention's keys and values stay floats. The base's weights are multiplied exactly as their format says on the
+ * way back, too.
  * The same bits for any number of threads. One caller at a time. Knows no files of samples, no schedule, no optimizer. */
 #pragma once
 #include "src/model.h"

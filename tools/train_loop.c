@@ -15,8 +15,7 @@ static void shuffle(struct train_loop *l, int64_t epoch)
     uint64_t s = mix64(l->seed ^ mix64((uint64_t)epoch + 1));
     for (int64_t i = 0; i < l->train.n; i++) l->order[i] = i;
     for (int64_t i = l->train.n - 1; i > 0; i--) {
-        s += 0x9e3779b97f4a7c15u;
-        int64_t j = (int64_t)(mix64(s) % (uint64_t)(i + 1)), was = l->order[i];
+        int64_t j = (int64_t)(mix64_nth(s, (uint64_t)(l->train.n - i)) % (uint64_t)(i + 1)), was = l->order[i];
         l->order[i] = l->order[j];
         l->order[j] = was;
     }
@@ -85,13 +84,14 @@ static status check_finite(const struct train_loop *l, const struct pass *p, con
 
 /* ---- pairs (Rafailov et al. 2023) ---- */
 
-/* nll of the pass's samples by the model without adapter, computed as those that they stand beside; kept in `known`. */
-static status refer(struct train_loop *l, struct pass *p, double *known, struct err *e)
+/* nll of the pass's samples by the model without adapter, computed as those that they stand beside; kept. */
+static status refer(struct train_loop *l, struct pass *p, bool valid, struct err *e)
 {
+    double *known = valid ? l->reference_valid : l->reference;
     bool all = true;
     for (int i = 0; i < p->n; i++) all = all && !isnan(known[p->sample[i]]);
     if (all) return OK;
-    if (known == l->reference_valid) TRY(trainer_score(l->t, p->seq, p->n, true, p->nll, e));
+    if (valid) TRY(trainer_score(l->t, p->seq, p->n, true, p->nll, e));
     else TRY(trainer_refer(l->t, p->seq, p->n, p->nll, e));
     for (int i = 0; i < p->n; i++) known[p->sample[i]] = p->nll[i];
     return OK;
@@ -115,7 +115,7 @@ static void take_pairs(const struct train_loop *l, struct pass *p, const double 
 
 static status score_valid(struct train_loop *l, struct pass *p, struct train_point *sum, int64_t *tokens, struct err *e)
 {
-    if (l->dpo) TRY(refer(l, p, l->reference_valid, e));
+    if (l->dpo) TRY(refer(l, p, true, e));
     TRY(trainer_score(l->t, p->seq, p->n, false, p->nll, e));
     if (l->dpo) take_pairs(l, p, l->reference_valid, sum);
     for (int i = 0; i < p->n; i++) {
@@ -153,7 +153,7 @@ static int64_t step_tokens(struct train_loop *l, int64_t first)
 
 static status run_pass(struct train_loop *l, struct pass *p, int64_t step, int64_t number, struct train_point *r, struct err *e)
 {
-    if (l->dpo) TRY(refer(l, p, l->reference, e));
+    if (l->dpo) TRY(refer(l, p, false, e));
     TRY(trainer_forward(l->t, p->seq, p->n, (uint64_t)step << 20 | (uint64_t)number, p->nll, e));
     TRY(check_finite(l, p, l->train.set, step, e));
     if (l->dpo) take_pairs(l, p, l->reference, r);
