@@ -41,7 +41,7 @@ static void wait_for_all(struct pool *p)
     if (p) pool_barrier(p);
 }
 
-/* Rows x - minus (NULL: x), each times the root of its weight, into panels of HESSIAN_ROWS, from row `at` on. */
+/* Rows x - minus (NULL: x), each times the root of its weight (NULL: 1), into panels of HESSIAN_ROWS, from row `at` on. */
 static void copy_rows(float *panels, int64_t n, int64_t at, const float *x, int64_t stride, const float *minus, int64_t minus_stride, const float *weight,
                       int64_t n_rows, int ith, int nth)
 {
@@ -52,7 +52,7 @@ static void copy_rows(float *panels, int64_t n, int64_t at, const float *x, int6
         for (int64_t i = begin; i < end; i++) {
             float *to = panels + (i * HESSIAN_ROWS + at + r) * P;
             for (int c = 0; c < P; c++) to[c] = w * x[r * stride + i * P + c];
-            for (int c = 0; c < P && minus; c++) to[c] -= minus[r * minus_stride + i * P + c];
+            for (int c = 0; c < P && minus; c++) to[c] -= w * minus[r * minus_stride + i * P + c];
         }
     }
 }
@@ -123,12 +123,12 @@ static void cross_multiply(struct cross *c, const struct quant_kernels *k, int64
 }
 
 void cross_add(struct cross *c, const struct quant_kernels *k, const float *f, int64_t f_stride, const float *g, int64_t g_stride, const float *x,
-               int64_t x_stride, int64_t n_rows, struct pool *p, int ith, int nth)
+               int64_t x_stride, const float *weight, int64_t n_rows, struct pool *p, int ith, int nth)
 {
     for (int64_t at = 0, n; at < n_rows; at += n) {
         n = min_i64(n_rows - at, HESSIAN_ROWS - c->n_waiting);
-        copy_rows(c->left, c->m, c->n_waiting, f + at * f_stride, f_stride, g + at * g_stride, g_stride, NULL, n, ith, nth);
-        copy_rows(c->right, c->n, c->n_waiting, x + at * x_stride, x_stride, NULL, 0, NULL, n, ith, nth);
+        copy_rows(c->left, c->m, c->n_waiting, f + at * f_stride, f_stride, g + at * g_stride, g_stride, weight ? weight + at : NULL, n, ith, nth);
+        copy_rows(c->right, c->n, c->n_waiting, x + at * x_stride, x_stride, NULL, 0, weight ? weight + at : NULL, n, ith, nth);
         wait_for_all(p);
         bool full = c->n_waiting + n == HESSIAN_ROWS;
         if (full) cross_multiply(c, k, HESSIAN_ROWS, ith, nth);

@@ -41,11 +41,12 @@ struct cross {
     int64_t n_waiting;
     struct arena mem;
 };
-/* as for a Hessian, m and n multiples of 16; memory: m n + 256 (m + n) floats. cross_add: rows of u are those of f minus those of g. */
+/* as for a Hessian, m and n multiples of 16; memory: m n + 256 (m + n) floats. cross_add: rows of u are those of f minus those of g;
+ * weight as for hessian_add. */
 status cross_open(struct cross *c, int64_t m, int64_t n, struct err *e) MUST_USE;
 void cross_close(struct cross *c);
 void cross_add(struct cross *c, const struct quant_kernels *k, const float *f, int64_t f_stride, const float *g, int64_t g_stride, const float *x,
-               int64_t x_stride, int64_t n_rows, struct pool *p, int ith, int nth);
+               int64_t x_stride, const float *weight, int64_t n_rows, struct pool *p, int ith, int nth);
 void cross_finish(struct cross *c, const struct quant_kernels *k, struct pool *p, int ith, int nth);
 
 /* ---- metric: H made safe, and its factor in the order in which a solver visits the columns: as they stand. Visiting those with the largest diagonal first

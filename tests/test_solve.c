@@ -276,20 +276,23 @@ TEST(damping_rises_until_the_factor_exists)
     free(h);
 }
 
-struct cross_job { struct cross *c; const struct quant_kernels *k; const float *f, *x; int64_t n, rows, piece; struct pool *p; };
+struct cross_job { struct cross *c; const struct quant_kernels *k; const float *f, *x, *weight; int64_t n, rows, piece; struct pool *p; };
 
 static void cross_thread(void *ctx, int ith, int nth)
 {
     const struct cross_job *j = ctx;
-    for (int64_t at = 0; at < j->rows; at += j->piece)
-        cross_add(j->c, j->k, j->f + at * j->n, j->n, j->x + at * j->n, j->n, j->x + at * j->n, j->n, min_i64(j->piece, j->rows - at), j->p, ith, nth);
+    for (int64_t at = 0; at < j->rows; at += j->piece) {
+        const float *f = j->f + at * j->n, *x = j->x + at * j->n;
+        cross_add(j->c, j->k, f, j->n, x, j->n, x, j->n, j->weight + at, min_i64(j->piece, j->rows - at), j->p, ith, nth);
+    }
     cross_finish(j->c, j->k, j->p, ith, nth);
 }
 
-static void cross_of(struct cross *c, const struct quant_kernels *k, const float *f, const float *x, int64_t n, int64_t rows, int64_t piece, int threads)
+static void cross_of(struct cross *c, const struct quant_kernels *k, const float *f, const float *x, const float *weight, int64_t n, int64_t rows,
+                     int64_t piece, int threads)
 {
     struct err e = { 0 };
-    struct cross_job j = { c, k, f, x, n, rows, piece, NULL };
+    struct cross_job j = { c, k, f, x, weight, n, rows, piece, NULL };
     if (cross_open(c, n, n, &e) != OK) abort();
     if (threads > 1 && pool_open(&j.p, threads, &e) != OK) abort();
     if (j.p) pool_run(j.p, cross_thread, &j);
@@ -305,23 +308,24 @@ TEST(aims_solve_their_equation)
     seed = 12;
     levels_init();
     float *x = tokens_new(SMALL, TOKENS), *f = tokens_new(SMALL, TOKENS), *w = aligned(sizeof *w * WIDE * SMALL), *first = aligned(sizeof *w * WIDE * SMALL);
-    float *aim = aligned(sizeof *w * WIDE * SMALL);
+    float *aim = aligned(sizeof *w * WIDE * SMALL), *weight = aligned(sizeof *weight * TOKENS);
     void *scratch = aligned(METRIC_AIM(SMALL));
     for (int i = 0; i < WIDE * SMALL; i++) w[i] = test_randn(&seed);
     for (int64_t i = 0; i < SMALL * TOKENS; i++) f[i] = x[i] + 0.1f * f[i];
+    for (int i = 0; i < TOKENS; i++) weight[i] = fabsf(test_randn(&seed));
     struct hessian h;
     struct metric m;
     struct cross c, again;
     struct err e = { 0 };
-    hessian_of(&h, &level[0], x, NULL, SMALL, TOKENS, TOKENS, 1);
+    hessian_of(&h, &level[0], x, weight, SMALL, TOKENS, TOKENS, 1);
     CHECK(metric_open(&m, h.h, SMALL, &(struct metric_options){ 0.01f, 0.2f }, &level[0], NULL, &e) == OK);
-    cross_of(&c, &level[0], f, x, SMALL, TOKENS, TOKENS, 1);
+    cross_of(&c, &level[0], f, x, weight, SMALL, TOKENS, TOKENS, 1);
     double worst = 0;
     for (int i = 0; i < SMALL; i += 7)
         for (int j = 0; j < SMALL; j += 3) {
             double sum = 0, size = 0;
             for (int t = 0; t < TOKENS; t++) {
-                double term = ((double)f[t * SMALL + i] - (double)x[t * SMALL + i]) * (double)x[t * SMALL + j];
+                double term = (double)weight[t] * ((double)f[t * SMALL + i] - (double)x[t * SMALL + i]) * (double)x[t * SMALL + j];
                 sum += term, size += fabs(term);
             }
             worst = fmax(worst, fabs(sum - (double)c.c[(j / METRIC_PANEL * SMALL + i) * METRIC_PANEL + j % METRIC_PANEL]) / size);
@@ -360,7 +364,7 @@ TEST(aims_solve_their_equation)
     CHECK_MSG(worst < 1e-4, "steps that are held are off by %g of their reach", worst);
     for (int l = 0; l < n_levels; l++)
         for (int threads = 1; threads <= 3; threads++) {
-            cross_of(&again, &level[l], f, x, SMALL, TOKENS, threads * 100 - 63, threads);
+            cross_of(&again, &level[l], f, x, weight, SMALL, TOKENS, threads * 100 - 63, threads);
             CHECK(!memcmp(again.c, c.c, sizeof *c.c * SMALL * SMALL));
             memcpy(aim, w, sizeof *w * WIDE * SMALL);
             metric_aim(&m, &again, &again, 0.5f, &level[l], aim, 0, 1, 5, scratch);
@@ -370,7 +374,7 @@ TEST(aims_solve_their_equation)
         }
     CHECK(cross_open(&again, 40, SMALL, &e) == ERR_USAGE);
     cross_close(&c), metric_close(&m), hessian_close(&h);
-    free(x), free(f), free(w), free(first), free(aim), free(scratch);
+    free(x), free(f), free(w), free(first), free(aim), free(weight), free(scratch);
 }
 
 /* ---- the solver ---- */

@@ -1,9 +1,13 @@
 /* solver - the model read, its matrices solved and written by one call (tools/quant_solve.h), on models that are damaged. */
+#include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 #include "tests/test.h"
 #include "tests/tiny.h"
 #include "tools/quant_solve.h"
+#include "tools/twin.h"
 
 enum { TOKENS = 2048 };
 
@@ -20,15 +24,21 @@ static status solve_with(struct calibration *k, const struct cli *c, struct impo
     return st;
 }
 
-static status solve(const char *in, const char *out, struct err *e)
+static status open_text(struct calibration *k, struct cli *c, const char *in, struct err *e)
 {
-    const struct cli c = { .quiet = true, .threads = 2, .calibration = test_tmp("solver.txt"), .calibration_tokens = TOKENS };
-    struct calibration k;
-    struct importance im;
-    FILE *f = fopen(c.calibration, "w");
+    *c = (struct cli){ .quiet = true, .threads = 2, .calibration = test_tmp("solver.txt"), .calibration_tokens = TOKENS };
+    FILE *f = fopen(c->calibration, "w");
     for (int i = 0; f && i < TOKENS; i++) fprintf(f, "Line %d says nothing. ", i);
     if (f) fclose(f);
-    TRY(calibration_open(&k, &c, in, e));
+    return calibration_open(k, c, in, e);
+}
+
+static status solve(const char *in, const char *out, struct err *e)
+{
+    struct cli c;
+    struct calibration k;
+    struct importance im;
+    TRY(open_text(&k, &c, in, e));
     importance_init(&im);
     status st = solve_with(&k, &c, &im, in, out, e);
     importance_close(&im);
@@ -53,4 +63,41 @@ TEST(solver_refuses_damaged_weights_that_no_input_shows)
     }
 }
 
-SUITE(solver, T(solver_refuses_damaged_weights_that_no_input_shows));
+struct seen { int64_t n_embd, n_cols; _Atomic int64_t rows, same, weighed; };
+
+static void see(void *ctx, const struct twin_rows *r, int ith, int nth)
+{
+    struct seen *s = ctx;
+    for (int64_t i = ith; i < r->n; i += nth) {
+        double sum = 0;
+        for (int64_t j = 0; j < s->n_embd; j++) sum += (double)r->sum_f[i * s->n_embd + j] * (double)r->sum_f[i * s->n_embd + j];
+        s->rows++;
+        s->same += !memcmp(r->f + i * s->n_cols, r->x + i * s->n_cols, (size_t)s->n_cols * sizeof *r->x) &&
+                   !memcmp(r->sum_f + i * s->n_embd, r->sum + i * s->n_embd, (size_t)s->n_embd * sizeof *r->sum);
+        s->weighed += fabs((double)r->weight[i] * sum / (double)s->n_embd - 1) < 1e-5;
+    }
+}
+
+/* Inputs and sums of both models are the same as long as nothing is replaced, all rows are shown once, and each is weighed by the size of its sum. */
+TEST(twins_are_alike_and_rows_are_weighed)
+{
+    static const struct { const char *name; int64_t n_cols; enum layers_sum sum; } shown[] = { { "blk.0.attn_output.weight", 256, LAYERS_SUM_IN },
+                                                                                            { "blk.0.ffn_down.weight", 64, LAYERS_SUM_OUT } };
+    const char *in = test_tmp("solver_in.gguf");
+    struct tiny_options o = { .n_embd = 256, .n_head = 4, .head_dim = 64, .n_ff = 64 };
+    struct err e = { 0 };
+    struct cli c;
+    struct calibration k;
+    struct twin t;
+    CHECK_MSG(tiny_model(in, &o, &e) == OK, "%s", e.text);
+    CHECK(open_text(&k, &c, in, &e) == OK && calibration_start(&k, &e) == OK && twin_open(&t, &k, &c, &e) == OK && twin_start(&t, &e) == OK);
+    for (int i = 0; i < ARRAY_LEN(shown); i++) {
+        struct seen s = { .n_embd = 256, .n_cols = shown[i].n_cols };
+        CHECK_MSG(twin_show(&t, shown[i].name, s.n_cols, shown[i].sum, see, &s, &e) == OK, "%s", e.text);
+        CHECK(s.rows == k.n_rows && s.same == s.rows && s.weighed == s.rows);
+    }
+    twin_close(&t);
+    calibration_close(&k);
+}
+
+SUITE(solver, T(solver_refuses_damaged_weights_that_no_input_shows), T(twins_are_alike_and_rows_are_weighed));

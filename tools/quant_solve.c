@@ -43,12 +43,12 @@ static void add_pairs(void *ctx, const struct twin_rows *r, int ith, int nth)
     struct input *in = ctx;
     int64_t cols = in->train.n, n_ctx = in->k->n_ctx, embd = in->sum.m;
     for (int64_t i = 0; i < r->n; i += n_ctx) {
-        const float *f = r->f + i * cols, *x = r->x + i * cols;
+        const float *f = r->f + i * cols, *x = r->x + i * cols, *w = r->weight ? r->weight + i : NULL;
         bool held = calibration_held_out(in->k, (r->first + i) / n_ctx);
-        hessian_add(held ? &in->held : &in->train, in->qk, x, cols, NULL, n_ctx, in->pool, ith, nth);
+        hessian_add(held ? &in->held : &in->train, in->qk, x, cols, w, n_ctx, in->pool, ith, nth);
         if (held) continue;
-        if (in->cross.n) cross_add(&in->cross, in->qk, f, cols, x, cols, x, cols, n_ctx, in->pool, ith, nth);
-        if (embd) cross_add(&in->sum, in->qk, r->sum_f + i * embd, embd, r->sum + i * embd, embd, x, cols, n_ctx, in->pool, ith, nth);
+        if (in->cross.n) cross_add(&in->cross, in->qk, f, cols, x, cols, x, cols, w, n_ctx, in->pool, ith, nth);
+        if (embd) cross_add(&in->sum, in->qk, r->sum_f + i * embd, embd, r->sum + i * embd, embd, x, cols, w, n_ctx, in->pool, ith, nth);
     }
 }
 

@@ -16,7 +16,7 @@ status twin_open(struct twin *t, const struct calibration *k, const struct cli *
 
 void twin_close(struct twin *t)
 {
-    struct twin_room *const rooms[] = { &t->f, &t->g, &t->y };
+    struct twin_room *const rooms[] = { &t->f, &t->g, &t->y, &t->w };
     if (t->x) mem_unmap(t->x, t->x_bytes);
     for (int i = 0; i < ARRAY_LEN(rooms); i++)
         if (rooms[i]->p) mem_unmap(rooms[i]->p, rooms[i]->bytes);
@@ -80,6 +80,13 @@ static void tell(void *ctx, int ith, int nth)
     a->fn(a->ctx, &a->rows, ith, nth);
 }
 
+static float by_size(const float *x, int64_t n)
+{
+    float sum = 0.0f;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sum > 0.0f ? (float)n / sum : 0.0f;
+}
+
 /* Windows r.first .. + r.n */
 static status show_some(struct twin *t, struct layers_run r, enum layers_sum sum, struct telling *a, struct err *e)
 {
@@ -92,7 +99,10 @@ static status show_some(struct twin *t, struct layers_run r, enum layers_sum sum
     r.observe_ctx = &now, r.y = sum == LAYERS_SUM_OUT ? t->y.p : NULL;
     TRY(run(t->k->layers, x, r, e));
     a->rows = (struct twin_rows){ .first = t->first, .n = layers_row(t->layers, r.first + r.n) - t->first, .f = t->f.p, .x = t->g.p };
-    if (sum != LAYERS_SUM_NONE) a->rows.sum_f = f, a->rows.sum = sum == LAYERS_SUM_OUT ? t->y.p : x;
+    if (sum != LAYERS_SUM_NONE) {
+        a->rows.sum_f = f, a->rows.sum = sum == LAYERS_SUM_OUT ? t->y.p : x, a->rows.weight = t->w.p;
+        for (int64_t i = 0; i < a->rows.n; i++) t->w.p[i] = by_size(f + i * t->n_embd, t->n_embd);
+    }
     pool_run(layers_pool(t->k->layers), tell, a);
     return OK;
 }
@@ -105,6 +115,7 @@ status twin_show(struct twin *t, const char *name, int64_t n_cols, enum layers_s
     TRY(room_for(&t->f, rows, n_cols, e));
     TRY(room_for(&t->g, rows, n_cols, e));
     if (sum == LAYERS_SUM_OUT) TRY(room_for(&t->y, rows, t->n_embd, e));
+    if (sum != LAYERS_SUM_NONE) TRY(room_for(&t->w, rows, 1, e));
     t->n_cols = n_cols;
     for (; r.first < t->k->n_windows; r.first += r.n) {
         r.n = min_i64(at_once, t->k->n_windows - r.first);

@@ -11,7 +11,7 @@ struct twin {
     float *x;             /* [k->n_rows][n_embd] hidden states of where k stands */
     int64_t n_embd;
     size_t x_bytes;
-    struct twin_room { float *p; size_t bytes; } f, g, y; /* inputs of the windows at hand in both models; outputs of k's */
+    struct twin_room { float *p; size_t bytes; } f, g, y, w; /* inputs of the windows at hand in both models; outputs of k's; weights of rows */
     int64_t first, n_cols; /* row of f[0]; columns */
     bool stepped;         /* x is past the layer already */
 };
@@ -27,6 +27,8 @@ struct twin_rows {
     const float *f, *x;       /* [n][n_cols] inputs in the model as it was, and now */
     const float *sum_f, *sum; /* [n][n_embd] what the matrix's product is added to, and it with the weights that k has now (LAYERS_SUM_OUT), or without
                                * (LAYERS_SUM_IN); NULL for LAYERS_SUM_NONE */
+    const float *weight;      /* [n] 1 / mean square of the row of sum_f: an error in that sum counts by the sum's own size, as the norm behind it will see
+                               * it; NULL without sum_f */
 };
 typedef void (*twin_fn)(void *ctx, const struct twin_rows *r, int ith, int nth);
 /* twin_show - the inputs of one weight of n_cols columns of the part that k stands before: fn on the threads of k's pool. LAYERS_SUM_OUT: for the last
