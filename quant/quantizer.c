@@ -34,7 +34,7 @@ static const struct quantizer quantizer_search = {
 /* What it solves comes through quant_run.solve; here is what it does not. */
 const struct quantizer quantizer_gptq = {
     .name = "gptq",
-    .brief = "errors made up for by other weights, as a text drives them; minutes to hours",
+    .brief = "the nearest to the original: errors made up for by other weights, as --calibration or cuanto's own text drives them; minutes to hours",
     .takes_type = true,
     .target = search_target,
     .rows = search_rows_of,
@@ -43,7 +43,7 @@ const struct quantizer quantizer_gptq = {
 /* Its columns are scaled through quant_plan_set_scales. */
 const struct quantizer quantizer_awq = {
     .name = "awq",
-    .brief = "search, after columns that matter were scaled up and what makes their inputs down; --imatrix or --calibration",
+    .brief = "search, after columns that matter were scaled up and what makes their inputs down; --imatrix, --calibration, or cuanto's own text",
     .takes_type = true,
     .target = search_target,
     .rows = search_rows_of,

@@ -325,7 +325,7 @@ static int run(struct cli *c)
 
 OPT_GROUP(importance_group, "Importance",
     { "file", "-f", OPT_LIST, OPT_AT(file), OPT_AT(n_file), 1, .value = "FILE",
-      .help = "the text (- is stdin), or JSON lines as for quantize --calibration; default: cuanto's own" },
+      .help = "the text (- is stdin), or JSON lines as for quantize --calibration; the word default: cuanto's own text" },
     { "output", "-o", OPT_STR, OPT_AT(output), .value = "FILE", .help = "the file to write" },
     { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .lo = PPL_CTX_MIN, .hi = 16777216, .help = "tokens in one chunk, 512 if not said" },
     { "chunks", NULL, OPT_INT, OPT_AT(chunks), .value = "N", .lo = -1, .hi = 1e12, .help = "at most N chunks; 0: all" },
@@ -336,7 +336,7 @@ OPT_GROUP(importance_group, "Importance",
     { "process-output", NULL, OPT_FLAG, OPT_AT(process_output), .help = "an entry for the head too (output.weight, or token_embd.weight if tied)" },
     { "no-ppl", NULL, OPT_FLAG, OPT_AT(no_ppl), .help = "do not compute the perplexity of the text meanwhile: faster" },
     { "precise", NULL, OPT_FLAG, OPT_AT(precise), .def = "on",
-      .help = "15-bit activations; --no-precise: nearly twice as fast, sums off by about 0.1 %" },
+      .help = "15-bit activations; --no-precise: faster, sums off by about 0.1 %" },
     { "format", NULL, OPT_STR, OPT_AT(format), .value = "FORMAT", .def = "text", .choices = "text|json|jsonl", .help = "of the result on stdout" });
 
 static const struct opt_group *const groups[] = { &importance_group, &opts_model, &opts_cpu, &opts_common, NULL };

@@ -624,7 +624,8 @@ OPT_GROUP(quantize_group, "Quantize",
       .help = "scale columns up that large inputs meet, and what makes these inputs down; on for awq, and for gptq with blocks of 32 or 64" },
     { "compat", NULL, OPT_FLAG, OPT_AT(compat), .help = "--method compat: the same bytes as llama-quantize, to compare with; slower, less exact" },
     { "calibration", NULL, OPT_STR, OPT_AT(calibration), .value = "FILE",
-      .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; default: cuanto's own" },
+      .help = "what the model reads first, in place of --imatrix: text, or JSON lines with messages, text, or prompt and completion; the word default: "
+              "cuanto's own text" },
     { "calibration-tokens", NULL, OPT_INT, OPT_AT(calibration_tokens), .value = "N", .lo = 2048, .hi = 1e9,
       .help = "of it, windows of 512 spread evenly over the text (65536)" },
     ROW_TEMPLATE,
@@ -655,8 +656,12 @@ static const struct opt_group *const groups[] = { &quantize_group, &quantize_cpu
 const struct command command_quantize = {
     .name = "quantize",
     .brief = "make a model smaller: another number format for its weights",
-    .usage = "cuanto quantize IN [OUT] TYPE [options]",
+    .usage = "cuanto quantize IN [OUT] TYPE [options]\n"
+             "       cuanto quantize IN [OUT] --bpw N|--size SIZE|--fit SIZE|--max-kld X [options]",
     .examples = "cuanto quantize model-F16.gguf Q4_K_M --dry-run\n"
+                "cuanto quantize model-F16.gguf Q4_K_M --calibration default\n"
+                "cuanto quantize model-F16.gguf Q4_K_M --method gptq --calibration my_chats.jsonl\n"
+                "cuanto quantize model-F16.gguf --bpw 4.5 --calibration default\n"
                 "cuanto quantize model-F16.gguf small.gguf IQ3_XXS --imatrix model.imatrix.gguf\n"
                 "cuanto quantize model-F16.gguf --method absmax --bits 8 --granularity row",
     .groups = groups,
