@@ -620,7 +620,7 @@ static void check_reports(struct quant_plan *p, const struct quant_totals *t)
     CHECK_HAS(html, "--type &#39;blk.0.ffn_down=");
     CHECK_HAS(csv, "\"blk.0.<script>alert('x')</script>|\"\"&.weight\"");
     CHECK_HAS(md, "alert('x')\\</script\\>\\|");
-    CHECK_HAS(md, "- blk.0.ffn_down.weight (Q4_0):");
+    CHECK_HAS(md, "- blk.0.ffn\\_down.weight (Q4\\_0):");
     arena_init(&a, 0);
     CHECK_MSG(json_parse(&j, json, strlen(json), &a, "report", &e) == OK, "%s", e.text);
     const struct json *list = e.code == OK ? json_get(j, "tensors") : NULL;

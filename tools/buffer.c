@@ -76,6 +76,16 @@ bool buffer_html(struct buffer *b, const char *s)
     return ok;
 }
 
+bool buffer_md(struct buffer *b, const char *s, size_t n)
+{
+    bool ok = true;
+    for (; *s && n > 0; s++, n--) {
+        if (strchr("|\\`*_<>[]", *s)) ok = buffer_put(b, "\\") && ok;
+        ok = buffer_put(b, "%c", (unsigned char)*s < 32 ? '?' : *s) && ok;
+    }
+    return ok;
+}
+
 bool buffer_csv(struct buffer *b, const char *s)
 {
     bool ok = buffer_put(b, *s && strchr("=+-@", *s) ? "\"'" : "\"");

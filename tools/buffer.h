@@ -12,5 +12,6 @@ bool buffer_set(struct buffer *b, const char *s, size_t n);
 void buffer_remove(struct buffer *b, size_t at, size_t n);
 bool buffer_html(struct buffer *b, const char *s);  /* as text of a page: escaped; what is no UTF-8 and control characters become U+FFFD */
 bool buffer_csv(struct buffer *b, const char *s);   /* as a field: in quotes, quotes doubled. A leading = + - @ gets a ' in front: no formulas */
+bool buffer_md(struct buffer *b, const char *s, size_t n); /* n bytes of s at most, without markup, pipes and control characters of Markdown */
 status buffer_save(const struct buffer *b, const char *path, struct err *e) MUST_USE; /* atomically */
 void buffer_free(struct buffer *b);

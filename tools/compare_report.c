@@ -219,8 +219,8 @@ static bool md_row(struct buffer *b, const struct compared *c, bool is_ref)
         with_error(rms, 2, 100 * c->s.rms_dp.value, 100 * c->s.rms_dp.error);
         number(tail, 5, c->s.kld_at[9]);
     }
-    return buffer_put(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", c->name, c->type, mib, bpw, ppl, ratio, kld, tail, top,
-                    rms, speed);
+    bool ok = buffer_put(b, "| ") && buffer_md(b, c->name, SIZE_MAX);
+    return buffer_put(b, " | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", c->type, mib, bpw, ppl, ratio, kld, tail, top, rms, speed) && ok;
 }
 
 static bool report_md(const struct comparison *c, struct buffer *b)

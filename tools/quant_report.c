@@ -311,35 +311,13 @@ static bool advise(struct report *r)
 
 /* ---- Markdown, CSV, JSON ---- */
 
-/* A name inside a table of Markdown: no pipes, no markup, no control characters. */
-static const char *md_name(const char *name, char out[136])
-{
-    int n = 0;
-    for (; *name && n < 130; name++) {
-        if (strchr("|\\`*_<>[]", *name)) out[n++] = '\\';
-        out[n++] = (char)((unsigned char)*name < 32 ? '?' : *name);
-    }
-    out[n] = 0;
-    return out;
-}
-
-static bool md_put(struct buffer *b, const char *s)
-{
-    bool ok = true;
-    for (; *s; s++) {
-        if (strchr("|\\`*_<>[]", *s)) ok = buffer_put(b, "\\") && ok;
-        ok = buffer_put(b, "%c", (unsigned char)*s < 32 ? '?' : *s) && ok;
-    }
-    return ok;
-}
-
 static bool report_md_all(const struct report *r, struct buffer *b)
 {
-    char name[136], shape[64], error[32];
+    char shape[64], error[32];
     const struct quant_totals *t = r->totals;
     bool ok = buffer_put(b, "# Quantization report\n\n");
     for (int i = 0; i < REPORT_FACTS; i++)
-        if (r->fact[i].text[0]) ok = buffer_put(b, "- %s: ", r->fact[i].key) && md_put(b, r->fact[i].text) && buffer_put(b, "\n") && ok;
+        if (r->fact[i].text[0]) ok = buffer_put(b, "- %s: ", r->fact[i].key) && buffer_md(b, r->fact[i].text, SIZE_MAX) && buffer_put(b, "\n") && ok;
     ok = buffer_put(b,
                          "\n%.1f MiB -> %.1f MiB, %.2f -> %.2f bits per weight, weighted relative error %s "
                          "(median tensor %.3g %%)%s\n",
@@ -348,7 +326,7 @@ static bool report_md_all(const struct report *r, struct buffer *b)
     ok = buffer_put(b, "\n## Which tensors hurt, and what to change\n\n") && ok;
     for (const char *p = r->advice.p ? r->advice.p : ""; *p;) {
         int n = (int)strcspn(p, "\n");
-        ok = buffer_put(b, "- %.*s\n", n, p) && ok;
+        ok = buffer_put(b, "- ") && buffer_md(b, p, (size_t)n) && buffer_put(b, "\n") && ok;
         p += n + (p[n] == '\n');
     }
     ok = buffer_put(b, "\n## By type\n\n| type | tensors | MiB | bpw | relative %% | weighted %% | cosine | max error "
@@ -370,12 +348,11 @@ static bool report_md_all(const struct report *r, struct buffer *b)
          ok;
     for (int64_t i = 0; i < r->n_rows; i++) {
         const struct quant_item *it = r->row[i].it;
-        ok = buffer_put(b, "| %s | %s | %s | %s | %.2f | %.4g | %.4g | %.4g | %.6f | %.4g | %lld |", md_name(it->src->name, name),
-                        tensor_shape_text(it->src, shape), it->src->type->gguf_name, it->to->gguf_name, mib((double)it->bytes_to),
-                        stats_rmse(&it->stats), 100 * r->row[i].relative, 100 * r->row[i].weighted, stats_cosine(&it->stats),
-                        (double)it->stats.max_err, (long long)it->stats.outliers) &&
-             ok;
-        ok = buffer_put(b, " %s |\n", md_name(it->why, name)) && ok;
+        ok = buffer_put(b, "| ") && buffer_md(b, it->src->name, SIZE_MAX) && ok;
+        ok = buffer_put(b, " | %s | %s | %s | %.2f | %.4g | %.4g | %.4g | %.6f | %.4g | %lld | ", tensor_shape_text(it->src, shape),
+                        it->src->type->gguf_name, it->to->gguf_name, mib((double)it->bytes_to), stats_rmse(&it->stats), 100 * r->row[i].relative,
+                        100 * r->row[i].weighted, stats_cosine(&it->stats), (double)it->stats.max_err, (long long)it->stats.outliers) && ok;
+        ok = buffer_md(b, it->why, SIZE_MAX) && buffer_put(b, " |\n") && ok;
     }
     return report_solved_md(r, b) && ok;
 }

@@ -35,8 +35,8 @@ bool report_solved_md(const struct report *r, struct buffer *b)
     for (int64_t i = 0; i < r->n_rows; i++) {
         const struct quant_item *it = r->row[i].it;
         if (!report_is_solved(it)) continue;
-        ok = buffer_put(b, "| %s | %s | %.3f | %.3f | %.3f |\n", it->src->name, it->to->gguf_name, report_stage(it, 1), report_stage(it, LAST),
-                        report_held_out(it)) && ok;
+        ok = buffer_put(b, "| ") && buffer_md(b, it->src->name, SIZE_MAX) && ok;
+        ok = buffer_put(b, " | %s | %.3f | %.3f | %.3f |\n", it->to->gguf_name, report_stage(it, 1), report_stage(it, LAST), report_held_out(it)) && ok;
     }
     return ok;
 }
