@@ -74,7 +74,7 @@ static void see(void *ctx, const struct twin_rows *r, int ith, int nth)
         s->rows++;
         s->same += !memcmp(r->f + i * s->n_cols, r->x + i * s->n_cols, (size_t)s->n_cols * sizeof *r->x) &&
                    !memcmp(r->sum_f + i * s->n_embd, r->sum + i * s->n_embd, (size_t)s->n_embd * sizeof *r->sum);
-        s->weighed += fabs((double)r->weight[i] * sum / (double)s->n_embd - 1) < 1e-5;
+        s->weighed += fabs((double)r->weight[i] * (sum / (double)s->n_embd + (double)TWIN_EPS) - 1) < 1e-5;
     }
 }
 

@@ -84,7 +84,7 @@ static float by_size(const float *x, int64_t n)
 {
     float sum = 0.0f;
     for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
-    return sum > 0.0f ? (float)n / sum : 0.0f;
+    return 1.0f / (sum / (float)n + TWIN_EPS);
 }
 
 /* Windows r.first .. + r.n */

@@ -3,6 +3,7 @@
 #pragma once
 #include "tools/calibrate.h"
 
+#define TWIN_EPS 1e-6f /* beside a mean square, as in the norms of models: rows of zeros weigh something finite */
 enum { TWIN_BYTES = 64 << 20 }; /* inputs of one matrix kept at a time; one window's at least */
 
 struct twin {
@@ -27,8 +28,8 @@ struct twin_rows {
     const float *f, *x;       /* [n][n_cols] inputs in the model as it was, and now */
     const float *sum_f, *sum; /* [n][n_embd] what the matrix's product is added to, and it with the weights that k has now (LAYERS_SUM_OUT), or without
                                * (LAYERS_SUM_IN); NULL for LAYERS_SUM_NONE */
-    const float *weight;      /* [n] 1 / mean square of the row of sum_f: an error in that sum counts by the sum's own size, as the norm behind it will see
-                               * it; NULL without sum_f */
+    const float *weight;      /* [n] 1 / (mean square of the row of sum_f + TWIN_EPS): an error in that sum counts by the sum's own size, as the norm behind
+                               * it will see it; NULL without sum_f */
 };
 typedef void (*twin_fn)(void *ctx, const struct twin_rows *r, int ith, int nth);
 /* twin_show - the inputs of one weight of n_cols columns of the part that k stands before: fn on the threads of k's pool. LAYERS_SUM_OUT: for the last
