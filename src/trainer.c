@@ -16,8 +16,8 @@ enum { RANK_DEFAULT = 16, RANK_MOST = 4096 };
 struct part {
     struct plan plan;
     val x, y, dx, dy;  /* input and result, and their gradients */
-    bool own_block;    /* held is kept between the passes */
-    struct mem_room held;
+    bool own_block;    /* its held block is kept between the passes */
+    size_t block;      /* then: where it begins in trainer.kept */
 };
 
 struct shape { int64_t rows, n_out; bool whole; /* attention as passes with a way back have it, not as an engine does */ };
@@ -49,7 +49,9 @@ struct trainer {
     bool recorded, recorded_base, recorded_back;
     int64_t n_kept;
     /* a pass */
-    struct mem_room scratch, held, states;
+    struct mem_room scratch, states;
+    struct mem_room kept;      /* blocks of the head, then of the layers that keep theirs: one room, so that passes of other lengths cut it anew */
+    struct mem_room held, embed_held; /* the block of the other layers, and the embedding's */
     struct kv_types kv;
     struct layer_state *state; /* [n_batch][n_layer] */
     struct batch_segment *seg; /* [n_batch] */
@@ -286,31 +288,29 @@ static status record_head(struct trainer *t, struct part *p, int64_t rows, bool 
     return end_part(t, p, back, true, 0, e);
 }
 
+static size_t head_block_bytes(const struct trainer *t) { return max_size(t->head.plan.held_bytes, t->tail.plan.held_bytes); }
+
 /* Blocks of their own for layers from the last on, while `memory` has room; the others share one. */
 static status give_blocks(struct trainer *t, const struct shape *s, bool back, struct err *e)
 {
-    size_t heads = (size_t)head_blocks(s->n_out) * max_size(t->head.plan.held_bytes, t->tail.plan.held_bytes);
-    size_t scratch = max_size(t->embed.plan.bytes, max_size(t->head.plan.bytes, t->tail.plan.bytes)), held = 0;
-    size_t left = heads < t->memory ? t->memory - heads : 0;
+    size_t kept = (size_t)head_blocks(s->n_out) * head_block_bytes(t), held = 0;
+    size_t scratch = max_size(t->embed.plan.bytes, max_size(t->head.plan.bytes, t->tail.plan.bytes));
     bool room = back;
     t->n_kept = 0;
     for (int il = (int)t->m->hp.n_layer - 1; il >= 0; il--) {
         struct part *p = &t->layer[il];
-        room = room && il >= t->lowest && p->plan.held_bytes <= left;
+        size_t n = (p->plan.held_bytes + 63) & ~(size_t)63;
+        room = room && il >= t->lowest && kept <= t->memory && n <= t->memory - kept;
         p->own_block = room;
+        p->block = kept;
         scratch = max_size(scratch, p->plan.bytes);
-        if (!room) {
-            held = max_size(held, p->plan.held_bytes);
-            continue;
-        }
-        left -= p->plan.held_bytes;
-        t->n_kept++;
-        TRY(mem_room_for(&p->held, p->plan.held_bytes, e));
+        if (room) kept += n, t->n_kept++;
+        else held = max_size(held, n);
     }
     TRY(mem_room_for(&t->scratch, scratch, e));
     TRY(mem_room_for(&t->held, held, e));
-    TRY(mem_room_for(&t->embed.held, t->embed.plan.held_bytes, e));
-    return mem_room_for(&t->head.held, heads, e);
+    TRY(mem_room_for(&t->embed_held, t->embed.plan.held_bytes, e));
+    return mem_room_for(&t->kept, kept, e);
 }
 
 static status record(struct trainer *t, const struct shape *s, bool base, bool back, struct err *e)
@@ -392,11 +392,13 @@ static struct block head_block(struct trainer *t, int64_t i)
 {
     int64_t n = t->shape.n_out, rows = head_rows(n), first = i * rows;
     struct block h = { .part = i + 1 == head_blocks(n) ? &t->tail : &t->head, .first = first, .rows = min_i64(rows, n - first) };
-    h.held = t->head.held.p + (size_t)i * max_size(t->head.plan.held_bytes, t->tail.plan.held_bytes);
+    h.held = t->kept.p + (size_t)i * head_block_bytes(t);
     h.batch = (struct batch){ .n_rows = h.rows, .n_out = h.rows, .target = t->target + first, .weight = t->weight + first };
     plan_bind(&h.part->plan, h.part->x, rows_at(t, t->m->hp.n_layer, first));
     return h;
 }
+
+static uint8_t *block_of(const struct trainer *t, const struct part *p) { return p->own_block ? t->kept.p + p->block : t->held.p; }
 
 static void score(struct trainer *t, double *nll)
 {
@@ -414,11 +416,11 @@ static status forward(struct trainer *t, const struct shape *s, bool base, bool 
     t->forward_done = false;
     TRY(record(t, s, base, back, e));
     struct batch b = whole_batch(t);
-    run(t, &t->embed, t->embed.held.p, &b, 0, t->embed.plan.split);
-    memcpy(rows_at(t, 0, 0), result(t, &t->embed, t->embed.held.p, t->embed.y), rows_bytes(t, s->rows));
+    run(t, &t->embed, t->embed_held.p, &b, 0, t->embed.plan.split);
+    memcpy(rows_at(t, 0, 0), result(t, &t->embed, t->embed_held.p, t->embed.y), rows_bytes(t, s->rows));
     for (int il = 0; il < t->m->hp.n_layer; il++) {
         struct part *p = &t->layer[il];
-        uint8_t *held = p->own_block ? p->held.p : t->held.p;
+        uint8_t *held = block_of(t, p);
         TRY(place(t, il, e));
         plan_bind(&p->plan, p->x, rows_at(t, il, 0));
         if (p->y != p->x) plan_bind(&p->plan, p->y, rows_at(t, il + 1, 0));
@@ -442,7 +444,7 @@ static status backward(struct trainer *t, struct err *e)
     }
     for (int il = (int)t->m->hp.n_layer - 1; il >= t->lowest; il--) {
         struct part *p = &t->layer[il];
-        uint8_t *held = p->own_block ? p->held.p : t->held.p;
+        uint8_t *held = block_of(t, p);
         plan_bind(&p->plan, p->dy, dx);
         if (p->dx != VAL_NONE) plan_bind(&p->plan, p->dx, next);
         TRY(place(t, il, e));
@@ -452,7 +454,7 @@ static status backward(struct trainer *t, struct err *e)
     }
     if (!t->trains_embedding) return OK;
     plan_bind(&t->embed.plan, t->embed.dy, dx);
-    run(t, &t->embed, t->embed.held.p, &b, t->embed.plan.split, 0);
+    run(t, &t->embed, t->embed_held.p, &b, t->embed.plan.split, 0);
     return OK;
 }
 
@@ -623,22 +625,16 @@ status trainer_open(struct trainer **out, const struct model *m, const struct tr
     return OK;
 }
 
-static void part_drop(struct part *p)
-{
-    plan_free(&p->plan);
-    mem_room_drop(&p->held);
-}
-
 void trainer_close(struct trainer *t)
 {
     if (!t) return;
     size_t layers = (size_t)t->m->hp.n_layer;
     pool_close(t->pool);
-    for (size_t il = 0; t->layer && il < layers; il++) part_drop(&t->layer[il]);
-    part_drop(&t->embed);
-    part_drop(&t->head);
-    part_drop(&t->tail);
-    struct mem_room *const rooms[] = { &t->scratch, &t->held, &t->states };
+    for (size_t il = 0; t->layer && il < layers; il++) plan_free(&t->layer[il].plan);
+    plan_free(&t->embed.plan);
+    plan_free(&t->head.plan);
+    plan_free(&t->tail.plan);
+    struct mem_room *const rooms[] = { &t->scratch, &t->states, &t->kept, &t->held, &t->embed_held };
     for (int i = 0; i < ARRAY_LEN(rooms); i++) mem_room_drop(rooms[i]);
     if (t->threads) mem_unmap(t->threads, t->threads_bytes);
     if (t->x) mem_unmap(t->x, rows_bytes(t, t->n_batch) * (layers + 1));
@@ -674,7 +670,5 @@ size_t trainer_bytes(const struct trainer *t)
 {
     size_t layers = (size_t)t->m->hp.n_layer, rows = (size_t)t->n_batch;
     size_t n = t->threads_bytes + rows_bytes(t, t->n_batch) * (layers + 3) + 2 * (size_t)t->n * sizeof *t->w;
-    n += t->scratch.n + t->held.n + t->states.n + t->embed.held.n + t->head.held.n + rows * layers * sizeof *t->state;
-    for (size_t il = 0; il < layers; il++) n += t->layer[il].held.n;
-    return n;
+    return n + t->scratch.n + t->states.n + t->kept.n + t->held.n + t->embed_held.n + rows * layers * sizeof *t->state;
 }

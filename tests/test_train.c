@@ -192,6 +192,30 @@ TEST(train_bits_do_not_depend_on_memory_and_threads)
     }
 }
 
+/* Shorter passes keep the activations of more layers, in the same room. */
+TEST(train_memory_does_not_grow_with_the_variety_of_lengths)
+{
+    enum { MEMORY = 1000000 };
+    struct data d;
+    struct err e = { 0 };
+    make_data(&d);
+    struct model *m = open_tiny("llama", "Q4_0");
+    struct trainer *t = open_trainer(m, (struct trainer_options){ .n_threads = 1, .memory = MEMORY }, "llama");
+    size_t before = trainer_bytes(t);
+    int64_t most = trainer_kept(t);
+    for (int64_t n = 40; n >= 4; n -= 4) {
+        struct train_seq seq[2] = { { d.token[1], d.weight[1], n }, { d.token[1], d.weight[1], n } };
+        double nll[2];
+        CHECK(trainer_forward(t, seq, 2, 1, nll, &e) == OK && trainer_backward(t, factors, &e) == OK);
+        most = max_i64(most, trainer_kept(t));
+        CHECK_MSG(trainer_bytes(t) <= before + MEMORY / 2, "%lld rows, %lld layers kept: %zu bytes, at first %zu", (long long)(2 * n),
+                  (long long)trainer_kept(t), trainer_bytes(t), before);
+    }
+    CHECK(most == N_LAYER);
+    trainer_close(t);
+    model_close(m);
+}
+
 TEST(train_packed_samples_do_not_see_each_other)
 {
     struct data d;
@@ -420,6 +444,7 @@ TEST(train_states_are_whole_or_refused)
 }
 
 SUITE(train, T(train_gradients_are_the_slope_of_the_loss), T(train_gradients_pass_through_formats), T(train_all_weights_have_gradients),
-      T(train_bits_do_not_depend_on_memory_and_threads), T(train_packed_samples_do_not_see_each_other), T(train_begins_as_the_base_and_uses_what_engines_use),
+      T(train_bits_do_not_depend_on_memory_and_threads), T(train_memory_does_not_grow_with_the_variety_of_lengths),
+      T(train_packed_samples_do_not_see_each_other), T(train_begins_as_the_base_and_uses_what_engines_use),
       T(train_rejects_what_it_cannot_train), T(train_survives_every_failing_allocation), T(train_adamw_follows_its_formula), T(train_rates_rise_and_fall),
       T(train_states_are_whole_or_refused));
