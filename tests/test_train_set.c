@@ -340,6 +340,29 @@ TEST(train_formats_become_conversations)
     gguf_close(&g);
 }
 
+/* Each member is looked at once: conversations of agents have tens of thousands of messages with members of their own. */
+TEST(train_unknown_members_are_found_in_one_walk)
+{
+    enum { N = 40000 };
+    static const char item[] = "{\"role\": \"user\", \"id\": 1, \"at\": 2},";
+    struct buffer b = { 0 };
+    struct arena a;
+    struct err e = { 0 };
+    struct json *row;
+    char name[64];
+    int64_t n = 0;
+    bool ok = buffer_put(&b, "{\"x\": 0, \"messages\": [");
+    for (int i = 0; ok && i < N; i++) ok = buffer_append(&b, item, sizeof item - 1);
+    ok = ok && buffer_put(&b, "1], \"y\": 0}");
+    arena_init(&a, 0);
+    CHECK(ok && json_parse(&row, b.p, b.n, &a, "", &e) == OK);
+    struct train_unknown u = train_format_unknown(TRAIN_MESSAGES, row);
+    for (; train_unknown_next(&u, name); n++) CHECK(!strcmp(name, n == 0 ? "x" : n == 1 ? "y" : n % 2 ? "messages[].at" : "messages[].id"));
+    CHECK_MSG(n == 2 * N + 2, "%lld members", (long long)n);
+    arena_free(&a);
+    buffer_free(&b);
+}
+
 TEST(train_without_a_template_joins_prompt_and_completion)
 {
     struct gguf g;
@@ -380,6 +403,12 @@ TEST(train_long_samples_follow_the_policy)
     CHECK(read_text(&s, t, chatml, (struct train_options){ .n_ctx = 30, .too_long = TRAIN_REFUSE }, "long.jsonl", text, &e) == ERR_FORMAT);
     CHECK_HAS(e.text, "long.jsonl:1: ");
     CHECK_HAS(e.text, "longer than the context of 30");
+    train_set_close(&s);
+    /* answers that differ behind the cut only teach nothing */
+    static const char pairs[] = "{\"prompt\": \"a\", \"chosen\": \"nnnnnnnnnnnnnnnnnnnnnnnnnna\", \"rejected\": \"nnnnnnnnnnnnnnnnnnnnnnnnnnb\"}\n"
+                                "{\"prompt\": \"a\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    CHECK(read_text(&s, t, chatml, (struct train_options){ .n_ctx = 30, .too_long = TRAIN_CUT }, "long.jsonl", pairs, &e) == OK);
+    CHECK(s.n_pairs == 1 && s.n_samples == 2 && s.n_dropped == 1 && s.pair[0].chosen == 0 && s.sample[0].first == 0 && s.sample[0].line == 2);
     train_set_close(&s);
     tokenizer_close(t);
     gguf_close(&g);
@@ -429,13 +458,17 @@ TEST(train_faults_name_file_and_line)
         { "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}], \"tools\": \"x\"}", ":1: tools: expected a list" },
         { "{\"instruction\": \"a\", \"output\": 2}", ":1: output: expected a string" },
         { "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"\"}", ":1: rejected: the assistant's turn is empty" },
+        { "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\"}", ":1: chosen and rejected are the same: there is nothing to prefer" },
+        { "{\"prompt\": [], \"chosen\": [{\"role\": \"assistant\", \"content\": \"b\"}], \"rejected\": [{\"role\": \"assistant\", \"content\": "
+          "\"b\"}]}", ":1: chosen and rejected are the same: there" },
+        { "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"b\\n\"}", ":1: chosen and rejected are the same tokens" },
         { "[{\"text\": \"a\"},\n{\"text\":\n 1x}]", ":3: column 3: expected ',' or '}'" },
         { "[{\"text\": \"a\"} {\"text\": \"b\"}]", ":1: column 15: expected the end, found '{'" },
         { "[{\"text\": \"a\"},\n]", ":2: expected an object as member of the list" },
         { "{\"texd\": 1}\n{\"text\": \"a\"}\n{\"text\": 2}\n{\"text\": 3}", ", and 2 more bad rows" },
         { "\n\n", ": no rows" },
     };
-    static const char picky[] = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }}</s>{% "
+    static const char picky[] = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content|trim }}</s>{% "
                         "endfor %}";
     struct gguf g;
     struct tokenizer *t = open_tokenizer(&g, BPE);
@@ -564,7 +597,7 @@ SUITE(train_set, T(train_answers_and_their_end_tokens_are_learnt),
       T(train_turns_that_the_template_rewrites_are_found), T(train_turns_of_a_shape_are_those_of_the_text),
       T(train_loss_can_be_on_the_last_answer_or_on_everything), T(train_messages_never_become_control_tokens),
       T(train_tokens_that_do_not_spell_the_text_are_told_by_prefixes), T(train_formats_become_conversations),
-      T(train_names_of_unknown_members_are_printable),
+      T(train_names_of_unknown_members_are_printable), T(train_unknown_members_are_found_in_one_walk),
       T(train_without_a_template_joins_prompt_and_completion), T(train_long_samples_follow_the_policy), T(train_documents_are_split_into_windows),
       T(train_faults_name_file_and_line), T(train_bad_rows_can_be_left_out), T(train_set_survives_mutations),
       T(train_set_survives_every_failing_allocation));

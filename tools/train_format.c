@@ -198,10 +198,20 @@ static bool same_message(const struct json *a, const struct json *b)
     return true;
 }
 
+static bool same_answers(const struct json *a, const struct json *b)
+{
+    if (a->kind == JSON_STR && b->kind == JSON_STR) return a->n == b->n && !memcmp(a->str, b->str, (size_t)a->n);
+    if (a->kind != JSON_ARR || b->kind != JSON_ARR) return false;
+    const struct json *x = a->child, *y = b->child;
+    while (x && y && same_message(x, y)) x = x->next, y = y->next;
+    return !x && !y;
+}
+
 static status read_preference(const struct json *row, int answer, struct chat *chat, struct arena *a, struct train_row *out, struct err *e)
 {
     static const char *const keys[] = { "chosen", "rejected" };
     const struct json *said = json_get(row, keys[answer]), *other = json_get(row, keys[1 - answer]);
+    if (said && other && same_answers(said, other)) return err_set(e, ERR_FORMAT, "chosen and rejected are the same: there is nothing to prefer");
     if (json_get(row, "prompt")) return read_two(row, keys[answer], chat, a, out, e);
     if (!said || said->kind != JSON_ARR || !other || other->kind != JSON_ARR)
         return err_set(e, ERR_FORMAT, "%s: expected a list of messages, or a string beside \"prompt\"", keys[answer]);
@@ -302,23 +312,26 @@ static const char *tidy(char *s)
     return s;
 }
 
-const char *train_format_unknown(enum train_format f, const struct json *row, int64_t *at, char name[64])
+struct train_unknown train_format_unknown(enum train_format f, const struct json *row)
 {
-    int r = row_of(f);
-    int64_t i = 0;
-    for (const struct json *m = row->child; m; m = m->next, i++) {
-        if (i < *at || in_words(formats[r].known, m)) continue;
-        *at = i + 1;
-        snprintf(name, 64, "%.40s", m->key);
-        return tidy(name);
-    }
-    const struct json *list = formats[r].list ? json_get(row, formats[r].list) : NULL;
-    for (const struct json *item = list ? list->child : NULL; item; item = item->next)
-        for (const struct json *m = item->kind == JSON_OBJ ? item->child : NULL; m; m = m->next, i++) {
-            if (i < *at || in_words(formats[r].list_known, m)) continue;
-            *at = i + 1;
-            snprintf(name, 64, "%s[].%.40s", formats[r].list, m->key);
+    const char *list = formats[row_of(f)].list;
+    const struct json *x = list ? json_get(row, list) : NULL;
+    return (struct train_unknown){ .format = f, .member = row->child, .item = x ? x->child : NULL };
+}
+
+const char *train_unknown_next(struct train_unknown *u, char name[64])
+{
+    int r = row_of(u->format);
+    for (;;) {
+        for (; u->member; u->member = u->member->next) {
+            if (in_words(u->in_list ? formats[r].list_known : formats[r].known, u->member)) continue;
+            snprintf(name, 64, "%s%s%.40s", u->in_list ? formats[r].list : "", u->in_list ? "[]." : "", u->member->key);
+            u->member = u->member->next;
             return tidy(name);
         }
-    return NULL;
+        if (!u->item) return NULL;
+        u->in_list = true;
+        u->member = u->item->kind == JSON_OBJ ? u->item->child : NULL;
+        u->item = u->item->next;
+    }
 }

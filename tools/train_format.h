@@ -30,6 +30,12 @@ extern const char train_format_expected[];
  * no such turn. ERR_MEMORY. */
 status train_row_read(enum train_format f, const struct json *row, int answer, struct chat *chat, struct arena *a, struct train_row *out,
                     struct err *e) MUST_USE;
-/* train_format_unknown - the first member of the row, or of its messages, from *at on that this format does not know; NULL: no more. *at = 0 at first.
- * name: what to call it, "messages[].foo". */
-const char *train_format_unknown(enum train_format f, const struct json *row, int64_t *at, char name[64]);
+/* train_format_unknown - the members of the row, and of its messages, that this format does not know, one after the other: train_unknown_next gives the name
+ * of the next, "foo" or "messages[].foo"; NULL: no more. */
+struct train_unknown {
+    enum train_format format;
+    const struct json *member, *item; /* to be looked at next; the message behind it */
+    bool in_list;
+};
+struct train_unknown train_format_unknown(enum train_format f, const struct json *row);
+const char *train_unknown_next(struct train_unknown *u, char name[64]);

@@ -212,8 +212,8 @@ static status add_text(struct reader *r, const char *text, size_t n, int64_t lin
 void train_file_note(struct train_file *f, const struct json *row)
 {
     char name[64];
-    int64_t at = 0;
-    while (f->n_unknown < TRAIN_UNKNOWN && train_format_unknown(f->format, row, &at, name)) {
+    struct train_unknown u = train_format_unknown(f->format, row);
+    while (f->n_unknown < TRAIN_UNKNOWN && train_unknown_next(&u, name)) {
         int i = 0;
         while (i < f->n_unknown && strcmp(f->unknown[i], name)) i++;
         if (i == f->n_unknown) memcpy(f->unknown[f->n_unknown++], name, sizeof name);
@@ -240,6 +240,12 @@ static status read_pair(struct reader *r, const struct json *json, int64_t line,
     s->n_dropped += first_out || second_out;
     if (first_out || second_out) { /* both or none */
         if (!first_out) s->n_tokens = s->sample[--s->n_samples].first;
+        return OK;
+    }
+    struct train_sample *one = &s->sample[s->n_samples - 2], *two = one + 1;
+    if (one->n == two->n && !memcmp(s->token + one->first, s->token + two->first, (size_t)one->n * sizeof *s->token)) { /* white space that a template takes away */
+        if (one->n == one->n_full && two->n == two->n_full) return err_set(e, ERR_FORMAT, "chosen and rejected are the same tokens: there is nothing to prefer");
+        s->n_dropped++, s->n_tokens = one->first, s->n_samples -= 2; /* what differs was cut off */
         return OK;
     }
     TRY(more_pairs(s, e));
