@@ -338,14 +338,19 @@ static status write_result(void *ctx, const struct train_loop *l, const char *pa
     return j->c->train.full ? train_write_model(path, j->m, j->t, &f, e) : train_write_adapter(path, j->m, j->t, &f, e);
 }
 
+/* Tokens of the longest sample, or of both answers of the longest pair. */
+static int64_t longest_item(const struct train_set *s)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < s->n_samples; i++) most = max_i64(most, s->sample[i].n);
+    for (int64_t i = 0; i < s->n_pairs; i++) most = max_i64(most, s->sample[s->pair[i].chosen].n + s->sample[s->pair[i].rejected].n);
+    return most;
+}
+
 static status open_trainer(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
-    int64_t longest = 2;
-    const struct train_set *const sets[] = { &j->all, &j->valid_set };
-    for (int k = 0; k < 2; k++)
-        for (int64_t i = 0; i < sets[k]->n_samples; i++) longest = max_i64(longest, sets[k]->sample[i].n);
-    int64_t item = c->train.dpo ? 2 * longest : longest;
+    int64_t item = max_i64(2, max_i64(longest_item(&j->all), longest_item(&j->valid_set)));
     j->l.n_batch = c->train.rows ? c->train.rows : max_i64(ROWS_DEFAULT, item);
     if (j->l.n_batch < item)
         return err_set(e, ERR_USAGE, "--rows %lld: the longest %s has %lld tokens", (long long)c->train.rows, c->train.dpo ? "pair" : "sample",
@@ -376,7 +381,8 @@ static void set_loop(struct job *j)
     l->t = j->t;
     l->beta = c->train.dpo_beta;
     l->batch_size = min_i64(c->train.batch ? c->train.batch : BATCH_DEFAULT, l->train.n);
-    int64_t steps = c->train.steps ? c->train.steps : max_i64(1, (int64_t)ceil((double)c->train.epochs * (double)l->train.n / (double)l->batch_size));
+    double run = (double)c->train.epochs * (double)l->train.n / (double)l->batch_size; /* a millionth less: 0.1 as a float is more than a tenth */
+    int64_t steps = c->train.steps ? c->train.steps : max_i64(1, (int64_t)ceil(run * (1 - 1e-6)));
     enum schedule_kind kind = 0;
     while (kind + 1 < SCHEDULE_KINDS && strcmp(schedule_name(kind), c->train.schedule)) kind++;
     float lr = c->train.lr > 0 ? c->train.lr : c->train.from_scratch ? 3e-4f : c->train.full ? 1e-5f : c->train.dpo ? 1e-5f : 2e-4f;
@@ -464,9 +470,10 @@ static status check_words(struct job *j, struct err *e)
     status st = other ? check_outputs(j, other, e) : err_oom(e, "paths", (size_t)c->n_args);
     mem_free(other);
     TRY(st);
-    if (!c->resume && !c->overwrite && access(j->state_path, F_OK) == 0)
-        return err_set(e, ERR_USAGE, "%s is there: an unfinished or finished run; --resume goes on with it, --overwrite begins anew", j->state_path);
-    return OK;
+    bool begun = access(j->state_path, F_OK) == 0;
+    if (c->overwrite || (c->resume && begun)) return OK;
+    if (begun) return err_set(e, ERR_USAGE, "%s is there: an unfinished or finished run; --resume goes on with it, --overwrite begins anew", j->state_path);
+    return access(c->output, F_OK) == 0 ? err_set(e, ERR_USAGE, "%s: exists; --overwrite replaces it", c->output) : OK;
 }
 
 static status prepare(struct job *j, struct err *e)
@@ -588,6 +595,7 @@ static const char *hint_for(const struct err *e)
         { "no chat template", "Name one: --template chatml (or llama3, gemma, ..., or a file)." },
         { "bad row", "Correct them, or leave them out: --skip-bad. cuanto data FILE lists them." },
         { "is of another run", "Give what that run was given (a longer run, another rate or other data is a new one), or begin anew: --overwrite" },
+        { "the loss of sample", "A lower --lr, or look at that sample. --resume would go the same way again: begin anew with --overwrite." },
         { "is picked for an adapter", "--target is a pattern of names as blk.0.attn_q.weight or q_proj; cuanto inspect MODEL --all lists them." },
     };
     for (int i = 0; i < ARRAY_LEN(hints); i++)

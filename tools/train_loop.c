@@ -74,11 +74,11 @@ static const char *where(const struct train_set *set, int64_t sample, char buf[2
 
 static status check_finite(const struct train_loop *l, const struct pass *p, const struct train_set *set, int64_t step, struct err *e)
 {
-    char text[200];
+    char text[200], kept[60] = "the state that was saved last stays";
+    if (step > l->state.step) snprintf(kept, sizeof kept, "the state of step %lld is kept", (long long)l->state.step);
     for (int i = 0; i < p->n; i++)
         if (!isfinite(p->nll[i]))
-            return err_set(e, ERR_RUNTIME, "step %lld: the loss of sample %s is %g; the state of step %lld is kept", (long long)step,
-                           where(set, p->sample[i], text), p->nll[i], (long long)l->state.step);
+            return err_set(e, ERR_RUNTIME, "step %lld: the loss of sample %s is %g; %s", (long long)step, where(set, p->sample[i], text), p->nll[i], kept);
     return OK;
 }
 
@@ -117,6 +117,7 @@ static status score_valid(struct train_loop *l, struct pass *p, struct train_poi
 {
     if (l->dpo) TRY(refer(l, p, true, e));
     TRY(trainer_score(l->t, p->seq, p->n, false, p->nll, e));
+    TRY(check_finite(l, p, l->valid.set, l->state.step, e));
     if (l->dpo) take_pairs(l, p, l->reference_valid, sum);
     for (int i = 0; i < p->n; i++) {
         if (!l->dpo) sum->loss += p->nll[i];
@@ -218,6 +219,10 @@ static status one_step(struct train_loop *l, struct train_point *r, struct err *
         return err_set(e, ERR_RUNTIME, "step %lld: the gradient's norm is %g (first sample %s); the state of step %lld is kept", (long long)step, r->norm,
                        where(l->train.set, first_sample(l, item_at(l, (step - 1) * l->batch_size)), text), (long long)l->state.step);
     update(l, step, r);
+    l->spoiled = !isfinite(grad_norm(trainer_pool(l->t), l->state.w, l->state.n));
+    if (l->spoiled)
+        return err_set(e, ERR_RUNTIME, "step %lld: weights that are not finite come of it (rate %g, --adam-eps %g); the state that was saved last stays", (long long)step,
+                       r->rate, (double)l->adam.eps);
     l->state.step = step;
     l->smooth = train_average(l->smooth, r->loss, step - 1, l->schedule.steps);
     r->seconds = now_seconds() - began;
@@ -277,7 +282,7 @@ static status after_step(struct train_loop *l, struct train_point *r, struct err
     return OK;
 }
 
-/* A step that fails changed nothing yet, so the state of the one before can be kept. */
+/* A step that fails before its update changed nothing yet, so the state of the one before can be kept. */
 status train_loop_run(struct train_loop *l, struct err *e)
 {
     l->saved_at = now_seconds();
@@ -286,7 +291,7 @@ status train_loop_run(struct train_loop *l, struct err *e)
         struct err more = { 0 };
         status st = one_step(l, &r, e);
         if (st != OK) {
-            if (l->state.step > 0 && train_state_save(&l->state, l->state_path, &more) != OK) fprintf(stderr, "cuanto: %s\n", more.text);
+            if (l->state.step > 0 && !l->spoiled && train_state_save(&l->state, l->state_path, &more) != OK) fprintf(stderr, "cuanto: %s\n", more.text);
             return st;
         }
         TRY(after_step(l, &r, e));

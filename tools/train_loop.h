@@ -41,11 +41,12 @@ struct train_loop {
     size_t moments_bytes;
     double *reference, *reference_valid;   /* dpo: [samples of the set] nll of the model without adapter, NaN: not known yet */
     double saved_at;                       /* seconds */
+    bool spoiled;                          /* an update made weights that are not finite: the state on the disk is better */
 };
 
 /* train_loop_open - buffers; the state at step 0, or with `resume` the one in state_path (a missing file begins at 0).
  * train_loop_run - until the last step or an interruption (ERR_INTERRUPTED), with the state saved in both cases. ERR_RUNTIME for a loss or gradient that is not
- * finite: the last good state is saved, step and samples named. */
+ * finite: the last good state is saved, step and samples named; for weights that are not finite: the state that was saved last stays. */
 status train_loop_open(struct train_loop *l, const char *job, bool resume, struct err *e) MUST_USE;
 status train_loop_run(struct train_loop *l, struct err *e) MUST_USE;
 void train_loop_close(struct train_loop *l);

@@ -52,6 +52,16 @@ cuanto train "$TINY_MODEL" data.jsonl --target '(' -o x.gguf 2>&1 | sed 's/: [^:
 cuanto train "$TINY_MODEL" data.jsonl --from-scratch -o x.gguf; echo "exit $?"
 printf 'x' | dd of=a.gguf.state bs=1 seek=3000 conv=notrunc 2>/dev/null
 $train -o a.gguf --resume 2>&1 | sed 's/is [0-9a-f]\{16\}, its bytes give [0-9a-f]*/is X, its bytes give Y/'
+say numbers that are no numbers
+cuanto train "$TINY_MODEL" data.jsonl --steps 1 --adam-eps 0 -q -o n.gguf; echo "exit $?"
+cuanto train "$TINY_MODEL" data.jsonl --steps 4 --warmup 0 --schedule constant --weight-decay 10 --lr 10 -b 12 --clip 0 -q -o n.gguf 2>&1 | sed 's/.*loss of sample .* is -*nan; .*/the loss is nan/'
+ls n.gguf 2>/dev/null
+say steps and passes
+for i in 1 2 3 4 5 6; do cat data.jsonl; done >more.jsonl
+for n in 0.1 1.1 2; do cuanto train "$TINY_MODEL" more.jsonl --valid-split 0 --epochs $n --batch 9 --dry-run 2>&1 | grep -o 'run .* epochs'; done
+echo '{"prompt":"say","chosen":"lamp lamp lamp lamp lamp lamp lamp","rejected":"no"}' >pair.jsonl
+cuanto train "$TINY_MODEL" pair.jsonl --dpo --rows 60 --dry-run 2>&1 | grep rows
+cuanto train "$TINY_MODEL" pair.jsonl --dpo --rows 90 --dry-run 2>&1 | grep -o 'passes of .*'
 say the last adapters stay
 $train -o k.gguf --save-every 5 --keep 1
 ls k.step*
@@ -65,13 +75,15 @@ cp data.jsonl d.jsonl
 for o in '-o d.jsonl' '-o m.gguf --log d.jsonl' '-o m.gguf --plot d.jsonl' '-o m.gguf --plot m.gguf' '-o m.gguf --keep 2'; do
     cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q $o; echo "exit $?"
 done
+cp data.jsonl other.gguf
+for o in '' --resume; do cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q -o other.gguf $o; echo "exit $?"; done
 cuanto train m.best.gguf d.jsonl --steps 1 -q -o m.gguf; echo "exit $?"
 cuanto train m.step-3.gguf d.jsonl --steps 1 -q -o m.gguf --keep 1 --save-every 1; echo "exit $?"
 cp d.jsonl m.gguf.state
 cuanto train "$TINY_MODEL" m.gguf.state --steps 1 -q -o m.gguf --overwrite; echo "exit $?"
 mkdir r.gguf.state
 cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q -o r.gguf --overwrite; echo "exit $?"
-cmp data.jsonl d.jsonl; cmp data.jsonl m.gguf.state; cmp "$TINY_MODEL" m.best.gguf
+cmp data.jsonl d.jsonl; cmp data.jsonl other.gguf; cmp data.jsonl m.gguf.state; cmp "$TINY_MODEL" m.best.gguf
 say a model that was trained before
 quiet cuanto train "$TINY_MODEL" data.jsonl --full --steps 2 -q -o w.gguf
 quiet cuanto train w.gguf data.jsonl --full --steps 2 -q -o w2.gguf
