@@ -33,6 +33,7 @@ struct job {
     struct train_loop l;
     regex_t target[16];
     int n_target;
+    struct file_out lock;             /* FILE.part, held while the run goes on: two runs would take each other's results away */
     struct bar bar;
     FILE *log;
     bool csv;
@@ -496,6 +497,8 @@ static status train(struct job *j, struct err *e)
     if (c->dry_run) j->l.out = c->output ? c->output : "OUT", snprintf(j->state_path, sizeof j->state_path, "%.4000s.state", j->l.out);
     if (!c->quiet || c->dry_run) say_plan(j);
     if (c->dry_run) return OK;
+    bool left;
+    TRY(file_part(&j->lock, c->output, &left, e));
     TRY(train_loop_open(&j->l, j->text, c->resume, e));
     TRY(open_log(j, e));
     if (j->l.state.step > 0 && !c->quiet) fprintf(stderr, "goes on   behind step %lld\n", (long long)j->l.state.step);
@@ -577,6 +580,7 @@ static status preview(const struct job *j, struct err *e)
 static void release(struct job *j)
 {
     if (j->log && (ferror(j->log) | fclose(j->log))) fprintf(stderr, "cuanto: %s: rows are missing, it could not be written\n", j->c->train.log);
+    file_abort(&j->lock);
     engine_close(j->engine);
     train_loop_close(&j->l);
     trainer_close(j->t);
@@ -610,6 +614,7 @@ static int run(struct cli *c)
     status st = j ? OK : err_oom(&e, "train", sizeof *j);
     if (st == OK) {
         j->c = c;
+        j->lock.fd = -1;
         st = prepare(j, &e);
         if (st == OK && c->preview > 0) st = preview(j, &e);
         else if (st == OK) st = train(j, &e);

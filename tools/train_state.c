@@ -55,11 +55,15 @@ static status write_all(const struct train_state *s, struct file_out *f, struct 
     return file_write(f, &sum, sizeof sum, e);
 }
 
+/* By way of a name that is the same in each run: what a kill leaves is three times the adapter, and nobody would clear it away. */
 status train_state_save(const struct train_state *s, const char *path, struct err *e)
 {
     struct file_out f;
-    TRY(file_create(&f, path, e));
-    status st = write_all(s, &f, e);
+    bool left;
+    TRY(file_part(&f, path, &left, e));
+    f.keeps = false;
+    status st = left ? file_resize(&f, 0, e) : OK;
+    if (st == OK) st = write_all(s, &f, e);
     if (st == OK) return file_commit(&f, e);
     file_abort(&f);
     return st;

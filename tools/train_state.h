@@ -1,5 +1,5 @@
 /* train_state - a training run on disk: what it is, where it stands, its numbers, its history. A run goes on from it as if it had never stopped: the order of
- * the samples and the draws of dropout follow from the seed and the step. Written beside and renamed; every byte is covered by a checksum. */
+ * the samples and the draws of dropout follow from the seed and the step. Written beside (.part) and renamed; every byte is covered by a checksum. */
 #pragma once
 #include "ggml-like/base.h"
 

@@ -29,6 +29,15 @@ quiet $train -o b.gguf --log b.jsonl --resume
 cmp a.gguf b.gguf && echo same adapter
 losses a.jsonl >a.txt
 losses b.jsonl | cmp - a.txt && echo same losses
+say two at once
+cuanto train $TINY_MODEL data.jsonl --steps 1000000 --save-every 1 --valid-split 0 -q -o two.gguf >/dev/null 2>&1 &
+n=0
+while [ ! -f two.gguf.state ] && [ $n -lt 200 ]; do sleep 0.05; n=$((n + 1)); done
+cuanto train $TINY_MODEL data.jsonl --steps 2 -q -o two.gguf --overwrite; echo "exit $?"
+kill -9 $! 2>/dev/null
+wait $! 2>/dev/null
+quiet cuanto train $TINY_MODEL data.jsonl --steps 2 -q -o two.gguf --overwrite
+ls two*
 say one thread: the same bytes
 quiet $train -o c.gguf -t 1
 cmp a.gguf c.gguf && echo same adapter
