@@ -182,26 +182,39 @@ static void say_data(const struct job *j)
     fprintf(stderr, "split     %s to train on, %s to validate\n", items_text(j, j->l.train.n, a), count_text(j->l.valid.n, b));
 }
 
+/* A model keeps the types of its tensors. */
+static void say_disk(const struct job *j, const struct model_info *info)
+{
+    const struct train_loop *l = &j->l;
+    size_t n = (size_t)trainer_n(j->t) * sizeof(float), out = j->c->train.full ? info->file_bytes : n;
+    bool best = l->valid.n > 0;
+    uint64_t room = file_room(l->out), need = (uint64_t)out * (uint64_t)(1 + best + l->keep) + 6 * (uint64_t)n;
+    char a[32], b[32], d[32], path[4200];
+    train_loop_aside(l->out, -1, path, sizeof path);
+    fprintf(stderr, "disk      %s as %s%s%s, %s as %s, twice that while it is saved", size_text(out, a), path_base(l->out), best ? " and as " : "",
+            best ? path_base(path) : "", size_text(3 * n, b), path_base(j->state_path));
+    if (l->moments_path) fprintf(stderr, "; %s as %s", size_text(2 * n, d), path_base(l->moments_path));
+    fprintf(stderr, "\n%s", room < need ? "warning   the disk has less than that: " : "");
+    if (room < need) fprintf(stderr, "%s\n", size_text(room, a));
+}
+
 static void say_plan(const struct job *j)
 {
     const struct train_loop *l = &j->l;
     char a[64], b[32], d[32];
-    int64_t layers, n = trainer_n(j->t);
     struct model_info info;
     model_info(j->m, &info);
-    layers = info.n_layer;
     say_model(j);
     say_data(j);
     fprintf(stderr, "run       %lld step%s of %s: %.3g epochs; %s, rate %g, %lld step%s to warm up; passes of %lld tokens\n", (long long)l->schedule.steps,
             l->schedule.steps == 1 ? "" : "s", items_text(j, l->batch_size, a), (double)(l->schedule.steps * l->batch_size) / (double)l->train.n,
             schedule_name(l->schedule.kind), (double)l->schedule.lr, (long long)l->schedule.warmup, l->schedule.warmup == 1 ? "" : "s",
             (long long)l->n_batch);
-    size_t optimizer = 2 * (size_t)n * sizeof(float);
+    size_t optimizer = l->moments_path ? 0 : 2 * (size_t)trainer_n(j->t) * sizeof(float);
     fprintf(stderr, "memory    %s beside the file: %s to train (activations of %lld of %lld layers are kept), %s for the optimizer\n",
-            size_text(trainer_bytes(j->t) + optimizer, a), size_text(trainer_bytes(j->t), b), (long long)trainer_kept(j->t), (long long)layers,
+            size_text(trainer_bytes(j->t) + optimizer, a), size_text(trainer_bytes(j->t), b), (long long)trainer_kept(j->t), (long long)info.n_layer,
             size_text(optimizer, d));
-    fprintf(stderr, "disk      %s as %s, %s as %s\n", size_text((size_t)n * sizeof(float), a), path_base(l->out), size_text(3 * (size_t)n * sizeof(float), b),
-            path_base(j->state_path));
+    say_disk(j, &info);
     fprintf(stderr, "cpu       %d thread%s, %s\n", pool_threads(trainer_pool(j->t)), pool_threads(trainer_pool(j->t)) == 1 ? "" : "s",
             trainer_kernels(j->t)->name);
 }
