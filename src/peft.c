@@ -453,7 +453,7 @@ static status build_all(struct reading *x, struct err *e)
 }
 
 /* The alpha that most weights have; of the others B is multiplied so that theirs comes out. */
-static void settle_alpha(struct reading *x)
+static status settle_alpha(struct reading *x, struct err *e)
 {
     int64_t best = 0;
     for (int64_t i = 0; i < x->n; i++) {
@@ -463,13 +463,20 @@ static void settle_alpha(struct reading *x)
         if (n > best && alpha != 0) best = n, x->alpha = alpha;
         if (2 * best > x->n) break;
     }
+    if (x->alpha == 0) x->alpha = 1; /* all of them add nothing, or too little for a float: in the file 0 would mean a scale of 1 */
     for (int64_t i = 0; i < x->n; i++) {
         struct built *d = &x->built[i];
         double by = d->scale / (double)(x->alpha / (float)d->t.rank);
-        if (fabs(by - 1) < 3e-7) continue; /* a float's rounding */
-        x->folded = true;
-        for (int64_t k = 0; k < d->t.n_mat * d->t.out * d->t.rank; k++) d->b[k] = (float)(by * d->b[k]);
+        if (fabs(by - 1) < 3e-7) by = 1; /* a float's rounding */
+        x->folded |= by != 1;
+        for (int64_t k = 0; k < d->t.n_mat * d->t.out * d->t.rank; k++) {
+            if (by != 1) d->b[k] = (float)(by * d->b[k]);
+            if (!isfinite(d->b[k]))
+                return err_set(e, ERR_FORMAT, "%s: its alpha makes an element of the second matrix for %.100s %g", path_base(x->path), d->t.base,
+                               (double)d->b[k]);
+        }
     }
+    return OK;
 }
 
 static const struct dtype *type_of(const struct reading *x)
@@ -515,7 +522,7 @@ static status import_all(struct reading *x, const char *out, struct peft_info *i
     TRY(checkpoint_open(&x->ckpt, path, e));
     TRY(list_modules(x, e));
     TRY(build_all(x, e));
-    settle_alpha(x);
+    TRY(settle_alpha(x, e));
     return write_out(x, out, info, e);
 }
 

@@ -122,6 +122,9 @@ static const struct {
     { "alora_invocation_tokens", CONFIG(",\"alora_invocation_tokens\":[1,2]"), { 0 } },
     { "no expression that this program reads", CONFIG(",\"alpha_pattern\":{\"(?:x)\":2}"), { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
     { "has no number", CONFIG(",\"alpha_pattern\":{\"q_proj\":\"a\"}"), { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
+    { "its alpha makes an element of the second matrix for blk.1.attn_q.weight", CONFIG(",\"alpha_pattern\":{\"1.self_attn.q_proj\":1e60}"),
+      { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2", "tensor base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight 1 64",
+        "tensor base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight 64 1" } },
     { "has no partner lora_B", CONFIG(""), { Q "lora_A.weight 2 64" } },
     { "has no partner lora_A", CONFIG(""), { Q "lora_B.weight 64 2" } },
     { "A has 3 rows, B 2 columns", CONFIG(""), { Q "lora_A.weight 3 64", Q "lora_B.weight 64 2" } },
@@ -168,4 +171,33 @@ TEST(peft_refuses_what_an_adapter_cannot_say)
     model_close(m);
 }
 
-SUITE(peft, T(peft_gives_the_logits_of_peft), T(peft_refuses_what_an_adapter_cannot_say));
+/* Nothing to add in a float: B is zero, whatever the scale; 0 in the file would mean 1. */
+TEST(peft_with_an_alpha_of_nothing_adds_nothing)
+{
+    static const char *const alphas[] = { "0", "1e-60" };
+    struct err e = { 0 };
+    struct model *m = NULL;
+    char dir[600], out[600], config[100], line[2][100] = { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" };
+    CHECK(tiny_model(test_tmp("peft_tiny.gguf"), &(struct tiny_options){ .arch = "llama" }, &e) == OK);
+    snprintf(dir, sizeof dir, "%s", test_tmp("peft_none"));
+    snprintf(out, sizeof out, "%s", test_tmp("peft_none.gguf"));
+    CHECK_MSG(model_open(&m, test_tmp("peft_tiny.gguf"), &(struct model_options){ 0 }, &e) == OK, "%s", e.text);
+    for (int i = 0; m && i < ARRAY_LEN(alphas); i++) {
+        struct golden g = { .config = config, .line = { line[0], line[1] }, .n_lines = 2 };
+        struct peft_info info;
+        struct gguf f;
+        snprintf(config, sizeof config, "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":%s}", alphas[i]);
+        CHECK(make_folder(&g, dir));
+        CHECK_MSG(peft_import(dir, m, out, &(struct peft_options){ 0 }, &info, &e) == OK && gguf_open(&f, out, true, &e) == OK, "%s", e.text);
+        const struct tensor *b = e.code ? NULL : gguf_tensor(&f, "blk.0.attn_q.weight.lora_b");
+        for (int64_t k = 0; b && k < 128; k++) {
+            float x = ((const float *)b->data)[k];
+            CHECK_MSG(fabsf(x) < 1e-30f, "alpha %s: element %lld is %g", alphas[i], (long long)k, (double)x);
+        }
+        CHECK(b && info.alpha != 0);
+        if (b) gguf_close(&f);
+    }
+    model_close(m);
+}
+
+SUITE(peft, T(peft_gives_the_logits_of_peft), T(peft_refuses_what_an_adapter_cannot_say), T(peft_with_an_alpha_of_nothing_adds_nothing));

@@ -221,8 +221,8 @@ static status one_step(struct train_loop *l, struct train_point *r, struct err *
     update(l, step, r);
     l->spoiled = !isfinite(grad_norm(trainer_pool(l->t), l->state.w, l->state.n));
     if (l->spoiled)
-        return err_set(e, ERR_RUNTIME, "step %lld: weights that are not finite come of it (rate %g, --adam-eps %g); the state that was saved last stays", (long long)step,
-                       r->rate, (double)l->adam.eps);
+        return err_set(e, ERR_RUNTIME, "step %lld: weights that are not finite come of it (rate %g, --adam-eps %g); the state that was saved last stays",
+                       (long long)step, r->rate, (double)l->adam.eps);
     l->state.step = step;
     l->smooth = train_average(l->smooth, r->loss, step - 1, l->schedule.steps);
     r->seconds = now_seconds() - began;

@@ -243,8 +243,9 @@ static status read_pair(struct reader *r, const struct json *json, int64_t line,
         return OK;
     }
     struct train_sample *one = &s->sample[s->n_samples - 2], *two = one + 1;
-    if (one->n == two->n && !memcmp(s->token + one->first, s->token + two->first, (size_t)one->n * sizeof *s->token)) { /* white space that a template takes away */
-        if (one->n == one->n_full && two->n == two->n_full) return err_set(e, ERR_FORMAT, "chosen and rejected are the same tokens: there is nothing to prefer");
+    if (one->n == two->n && !memcmp(s->token + one->first, s->token + two->first, (size_t)one->n * sizeof *s->token)) {
+        if (one->n == one->n_full && two->n == two->n_full) /* they differ by white space that the template takes away */
+            return err_set(e, ERR_FORMAT, "chosen and rejected are the same tokens: there is nothing to prefer");
         s->n_dropped++, s->n_tokens = one->first, s->n_samples -= 2; /* what differs was cut off */
         return OK;
     }
