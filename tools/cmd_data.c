@@ -47,6 +47,7 @@ static status get_options(struct job *j, struct err *e)
     if (j->o.dedupe == DEDUPE_NEAR && c->near == 0) return err_set(e, ERR_USAGE, "--dedupe near needs --near");
     if ((c->min_tokens > 0 || c->max_tokens > 0) && !c->base) return err_set(e, ERR_USAGE, "--min-tokens and --max-tokens need --model: tokens are a model's");
     if (c->preview > 0 && !c->base) return err_set(e, ERR_USAGE, "--preview needs --model: its tokenizer and chat template");
+    if (c->preview > 0 && c->output) return err_set(e, ERR_USAGE, "--preview only shows samples; not with -o");
     if (c->split > 0 && !c->output) return err_set(e, ERR_USAGE, "--split needs -o FILE");
     if (c->n_args + 1 > FILES_MAX) return err_set(e, ERR_USAGE, "more than %d files", FILES_MAX);
     j->path[j->n_files++] = c->model;
@@ -60,6 +61,7 @@ static status get_options(struct job *j, struct err *e)
 static status check_output(const struct job *j, const char *what, const char *path, struct err *e)
 {
     struct file_facts f;
+    TRY(output_apart(what, path, (const char *const[]){ j->c->base, j->c->template_name }, 2, e));
     TRY(output_check(what, path, j->path, j->n_files, e));
     if (j->c->overwrite || !file_stat(path, &f) || !f.regular) return OK;
     return err_set(e, ERR_USAGE, "%s: exists; --overwrite replaces it", path);

@@ -16,3 +16,9 @@ cuanto data p.jsonl --model $BARE_MODEL --preview 1; echo "exit $?"
 printf "{%% if messages[0].role == 'system' %%}{{ raise_exception('no system') }}{%% endif %%}{%% for m in messages %%}{{ m.content }}<|im_end|>{%% endfor %%}" >picky.jinja
 cuanto data a.jsonl --model $TINY_MODEL --template picky.jinja --preview 2; echo "exit $?"
 cuanto data a.jsonl --model $TINY_MODEL --template picky.jinja -q; echo "exit $?"
+echo "- nothing that is read is written over, nothing asked for is left out"
+cp $TINY_MODEL m.gguf; cp picky.jinja p.jinja
+cuanto data a.jsonl --model m.gguf -o m.gguf --overwrite; echo "exit $?"
+cuanto data a.jsonl --model m.gguf --template p.jinja -o p.jinja --overwrite; echo "exit $?"
+cmp $TINY_MODEL m.gguf; cmp picky.jinja p.jinja
+cuanto data a.jsonl --model m.gguf --preview 1 -o b.jsonl; echo "exit $?"
