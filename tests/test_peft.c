@@ -121,6 +121,12 @@ static const struct {
     { "init_lora_weights is \"pissa_niter_4\"", CONFIG(",\"init_lora_weights\":\"pissa_niter_4\""), { 0 } },
     { "alora_invocation_tokens", CONFIG(",\"alora_invocation_tokens\":[1,2]"), { 0 } },
     { "no expression that this program reads", CONFIG(",\"alpha_pattern\":{\"(?:x)\":2}"), { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
+    { "no expression that this program reads", CONFIG(",\"alpha_pattern\":{\"((.*)*\\\\2(.*)*\\\\3x)\":2}"),
+      { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
+    { "no expression that this program reads", CONFIG(",\"alpha_pattern\":{\"(((a{1,255}){1,255}){1,255})\":2}"),
+      { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
+    { "no expression that this program reads", CONFIG(",\"alpha_pattern\":{\"a+++++++++++++++++++++++++++++++++++\":2}"),
+      { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
     { "has no number", CONFIG(",\"alpha_pattern\":{\"q_proj\":\"a\"}"), { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" } },
     { "its alpha makes an element of the second matrix for blk.1.attn_q.weight", CONFIG(",\"alpha_pattern\":{\"1.self_attn.q_proj\":1e60}"),
       { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2", "tensor base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight 1 64",
@@ -174,10 +180,10 @@ TEST(peft_refuses_what_an_adapter_cannot_say)
 /* Nothing to add in a float: B is zero, whatever the scale; 0 in the file would mean 1. */
 TEST(peft_with_an_alpha_of_nothing_adds_nothing)
 {
-    static const char *const alphas[] = { "0", "1e-60" };
+    static const char *const alphas[] = { "0", "1e-60", "4,\"alpha_pattern\":{\"layers\\\\.[0-9]{1,2}\\\\..*(q|k)_pro[j]+\":0}" };
     struct err e = { 0 };
     struct model *m = NULL;
-    char dir[600], out[600], config[100], line[2][100] = { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" };
+    char dir[600], out[600], config[200], line[2][100] = { Q "lora_A.weight 2 64", Q "lora_B.weight 64 2" };
     CHECK(tiny_model(test_tmp("peft_tiny.gguf"), &(struct tiny_options){ .arch = "llama" }, &e) == OK);
     snprintf(dir, sizeof dir, "%s", test_tmp("peft_none"));
     snprintf(out, sizeof out, "%s", test_tmp("peft_none.gguf"));
