@@ -566,7 +566,45 @@ TEST(default_context_picks_the_factors_of_longrope)
     }
 }
 
-SUITE(cli, T(default_context_picks_the_factors_of_longrope),
+/* The first loss of a training run on the model at path. */
+static double first_loss(const char *path, const char *more)
+{
+    struct cli c;
+    struct err e = { 0 };
+    char data[300], out[300], log[300], words[1000], *text = NULL;
+    size_t n;
+    snprintf(data, sizeof data, "%s", test_tmp("longrope_train.jsonl"));
+    snprintf(out, sizeof out, "%s", test_tmp("longrope_train.gguf"));
+    snprintf(log, sizeof log, "%s", test_tmp("longrope_train.csv"));
+    FILE *f = fopen(data, "w");
+    CHECK(f && fputs("{\"text\": \"the lamp of the lighthouse stays lit\"}\n", f) >= 0 && fclose(f) == 0);
+    snprintf(words, sizeof words, "%s %s -o %s --log %s --steps 1 --overwrite -q -t 1 %s", path, data, out, log, more);
+    CHECK_MSG(parse("train", &c, &e, words) == OK, "%s", e.text);
+    CHECK(command_find("train", NULL)->run(&c) == 0);
+    CHECK_MSG(file_text(log, 10000, &text, &n, &e) == OK, "%s", e.text);
+    const char *row = text ? strstr(text, "\n1,") : NULL;
+    double loss = row ? strtod(row + 3, NULL) : NAN;
+    mem_free(text);
+    return loss;
+}
+
+/* An adapter is trained with the factors that it is used with. */
+TEST(training_picks_the_factors_of_longrope_that_run_picks)
+{
+    struct err e = { 0 };
+    char path[300], most[300];
+    snprintf(path, sizeof path, "%s", test_tmp("longrope_train_base.gguf"));
+    snprintf(most, sizeof most, "%s", test_tmp("longrope_train_far.gguf"));
+    struct tiny_options o = { .arch = "phi3", .optional = true, .n_ctx = 16384 };
+    CHECK(tiny_model(path, &o, &e) == OK);
+    o.n_ctx = 256;
+    CHECK(tiny_model(most, &o, &e) == OK);
+    double near = first_loss(path, ""), far = first_loss(most, "");
+    CHECK_MSG(near != far, "%.9g with either", near);
+    CHECK(first_loss(path, "--ctx 8192") == near && first_loss(path, "--ctx 8193") == far);
+}
+
+SUITE(cli, T(default_context_picks_the_factors_of_longrope), T(training_picks_the_factors_of_longrope_that_run_picks),
       T(options_mix_with_positionals), T(option_defaults_are_the_samplers), T(option_errors_name_option_value_and_range),
       T(every_row_of_every_command_parses_its_default_and_has_help), T(environment_loses_against_words), T(cli_models_are_written),
       T(user_text_never_becomes_a_control_token), T(template_that_rewrites_messages_refuses_control_texts),

@@ -133,6 +133,7 @@ struct runtime {
     double load_ms;
 };
 enum { RUNTIME_DEFAULT_CTX = -1 }; /* as n_ctx: runtime_default_ctx of the model */
+enum { RUNTIME_CTX = 4096 };       /* which is this, or the training length where that is less */
 /* runtime_open - resolves c->model, opens model and engine, and a session of n_ctx positions when n_ctx != 0 (c->ctx overrides). Prints the status line
  * on stderr unless quiet: model, type, size | context and KV size | threads and why | SIMD level. On failure everything is closed. */
 status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struct err *e) MUST_USE;

@@ -495,7 +495,9 @@ static status prepare(struct job *j, struct err *e)
     TRY(model_find(j->c->model, j->model_path, sizeof j->model_path, e));
     TRY(check_words(j, e));
     TRY(compile_targets(j, e));
-    TRY(model_open(&j->m, j->model_path, &(struct model_options){ .no_mmap = j->c->no_mmap, .check = j->c->check, .pre = j->c->pre }, e));
+    struct model_options o = { .no_mmap = j->c->no_mmap, .check = j->c->check, .pre = j->c->pre };
+    o.n_ctx = j->c->ctx > RUNTIME_CTX ? j->c->ctx : -(int64_t)RUNTIME_CTX; /* as for run and chat: LongRoPE picks its factors by it */
+    TRY(model_open(&j->m, j->model_path, &o, e));
     j->l.dpo = j->c->train.dpo;
     return read_data(j, e);
 }

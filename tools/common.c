@@ -21,7 +21,7 @@ int cli_fail(const struct err *e, const char *hint)
 
 /* ---- finding the model ---- */
 
-enum { PATH_CAP = 4096, CTX_DEFAULT = 4096, SHORT_ROWS = 64 /* 15 bits: a question is not answered wrongly by rounding */ };
+enum { PATH_CAP = 4096, SHORT_ROWS = 64 /* 15 bits: a question is not answered wrongly by rounding */ };
 
 static bool has_suffix(const char *s, const char *end)
 {
@@ -122,7 +122,7 @@ int64_t runtime_default_ctx(const struct model *m)
 {
     struct model_info info;
     model_info(m, &info);
-    return info.n_ctx_train > 0 ? min_i64(info.n_ctx_train, CTX_DEFAULT) : CTX_DEFAULT;
+    return info.n_ctx_train > 0 ? min_i64(info.n_ctx_train, RUNTIME_CTX) : RUNTIME_CTX;
 }
 
 /* "FILE:0.5": what stands behind the last colon is a scale when it is a number. */
@@ -214,7 +214,7 @@ status runtime_open(struct runtime *r, const struct cli *c, int64_t n_ctx, struc
         .rope_factor = c->rope_scale,
         .rope_base = c->rope_base,
         .rope_ctx_orig = c->yarn_orig_ctx,
-        .n_ctx = c->ctx ? c->ctx : n_ctx == RUNTIME_DEFAULT_CTX ? -(int64_t)CTX_DEFAULT : n_ctx, /* as runtime_default_ctx */
+        .n_ctx = c->ctx ? c->ctx : n_ctx == RUNTIME_DEFAULT_CTX ? -(int64_t)RUNTIME_CTX : n_ctx, /* as runtime_default_ctx */
     };
     *r = (struct runtime){ 0 };
     cpu_detect(&r->cpu);
