@@ -18,7 +18,7 @@
 #include "tools/train_preview.h"
 #include "tools/train_write.h"
 
-enum { CTX_DEFAULT = 1024, ROWS_DEFAULT = 512, BATCH_DEFAULT = 8, SPLIT_LEAST = 10, JOB_TEXT = 4096 };
+enum { CTX_DEFAULT = 1024, ROWS_DEFAULT = 512, ROWS_MOST = 65536, BATCH_DEFAULT = 8, SPLIT_LEAST = 10, JOB_TEXT = 4096 };
 
 struct job {
     struct cli *c;
@@ -366,6 +366,9 @@ static status open_trainer(struct job *j, struct err *e)
     const struct cli *c = j->c;
     int64_t item = max_i64(2, max_i64(longest_item(&j->all), longest_item(&j->valid_set)));
     j->l.n_batch = c->train.rows ? c->train.rows : max_i64(ROWS_DEFAULT, item);
+    if (item > ROWS_MOST)
+        return err_set(e, ERR_USAGE, "the longest %s has %lld tokens, a pass at most %d: a smaller --ctx", c->train.dpo ? "pair" : "sample", (long long)item,
+                       ROWS_MOST);
     if (j->l.n_batch < item)
         return err_set(e, ERR_USAGE, "--rows %lld: the longest %s has %lld tokens", (long long)c->train.rows, c->train.dpo ? "pair" : "sample",
                        (long long)item);

@@ -74,7 +74,6 @@ status train_state_save(const struct train_state *s, const char *path, struct er
 struct reader {
     const struct file *f;
     size_t at;
-    uint64_t sum;
     const char *path;
 };
 
@@ -83,7 +82,6 @@ static status take(struct reader *r, void *to, size_t n, const char *what, struc
     if (n > r->f->size - r->at)
         return err_set(e, ERR_FORMAT, "%s: %s ends at byte %zu, the file has %zu", r->path, what, r->at + n, r->f->size);
     memcpy(to, r->f->data + r->at, n);
-    r->sum = hash64(r->sum, to, n);
     r->at += n;
     return OK;
 }
@@ -134,24 +132,41 @@ static status read_rows(struct train_state *s, struct reader *r, const struct he
     return OK;
 }
 
+/* All bytes, before any of them is believed: a damaged description would be another run's, which invites to begin anew. */
+static status check_sum(const struct reader *r, const struct header *h, struct err *e)
+{
+    size_t rows, numbers, at = 0;
+    uint64_t sum = 0, want;
+    bool fits = h->n_job >= 0 && h->n_rows >= 0 && h->row_bytes >= 0 && h->n >= 0;
+    fits = fits && mul_size((size_t)h->n_rows, (size_t)h->row_bytes, &rows) && mul_size((size_t)h->n, sizeof(float), &numbers);
+    if (!fits)
+        return err_set(e, ERR_FORMAT, "%s: %lld bytes of description, %lld rows of %lld bytes of history, %lld trained numbers", r->path, (long long)h->n_job,
+                       (long long)h->n_rows, (long long)h->row_bytes, (long long)h->n);
+    const size_t part[] = { sizeof magic, sizeof *h, (size_t)h->n_job, rows, numbers, numbers, numbers };
+    for (int i = 0; i < ARRAY_LEN(part); at += part[i++]) {
+        if (part[i] > r->f->size - at)
+            return err_set(e, ERR_FORMAT, "%s: part %d of it, %zu bytes, does not end in the file, which has %zu", r->path, i, part[i], r->f->size);
+        if (part[i] > 0 || i != 3) sum = hash64(sum, r->f->data + at, part[i]);
+    }
+    if (r->f->size - at != sizeof want) return err_set(e, ERR_FORMAT, "%s: %zu bytes, expected %zu", r->path, r->f->size, at + sizeof want);
+    memcpy(&want, r->f->data + at, sizeof want);
+    if (sum == want) return OK;
+    return err_set(e, ERR_FORMAT, "%s: checksum is %016llx, its bytes give %016llx", r->path, (unsigned long long)want, (unsigned long long)sum);
+}
+
 static status read_all(struct train_state *s, struct reader *r, struct err *e)
 {
     char head[sizeof magic];
     struct header h;
-    uint64_t sum, want;
     TRY(take(r, head, sizeof head, "its mark", e));
     if (memcmp(head, magic, sizeof magic)) return err_set(e, ERR_FORMAT, "%s is no state of a training run", r->path);
     TRY(take(r, &h, sizeof h, "its header", e));
+    TRY(check_sum(r, &h, e));
     TRY(read_job(s, r, &h, e));
     if (h.n != s->n) return err_set(e, ERR_FORMAT, "%s: %lld trained numbers, expected %lld", r->path, (long long)h.n, (long long)s->n);
     TRY(read_rows(s, r, &h, e));
     float *const parts[] = { s->w, s->m, s->v };
     for (int i = 0; i < ARRAY_LEN(parts); i++) TRY(take(r, parts[i], (size_t)s->n * sizeof(float), "its numbers", e));
-    sum = r->sum;
-    TRY(take(r, &want, sizeof want, "its checksum", e));
-    if (sum != want)
-        return err_set(e, ERR_FORMAT, "%s: checksum is %016llx, its bytes give %016llx", r->path, (unsigned long long)want, (unsigned long long)sum);
-    if (r->at != r->f->size) return err_set(e, ERR_FORMAT, "%s: %zu bytes behind its checksum", r->path, r->f->size - r->at);
     s->step = h.step;
     s->best = h.best;
     s->best_step = h.best_step;
@@ -162,7 +177,7 @@ status train_state_load(struct train_state *s, const char *path, struct err *e)
 {
     struct file f;
     TRY(file_open(&f, path, true, e));
-    struct reader r = { &f, 0, 0, path };
+    struct reader r = { &f, 0, path };
     status st = read_all(s, &r, e);
     file_close(&f);
     return st;

@@ -74,6 +74,9 @@ for n in 0.1 1.1 2; do cuanto train "$TINY_MODEL" more.jsonl --valid-split 0 --e
 echo '{"prompt":"say","chosen":"lamp lamp lamp lamp lamp lamp lamp","rejected":"no"}' >pair.jsonl
 cuanto train "$TINY_MODEL" pair.jsonl --dpo --rows 60 --dry-run 2>&1 | grep rows
 cuanto train "$TINY_MODEL" pair.jsonl --dpo --rows 90 --dry-run 2>&1 | grep -o 'passes of .*'
+long=$(printf '%040000d' 0)
+echo '{"prompt":"say","chosen":"1'$long'","rejected":"2'$long'"}' >pair.jsonl
+cuanto train "$TINY_MODEL" pair.jsonl --dpo --ctx 65536 --dry-run
 say the last adapters stay
 $train -o k.gguf --save-every 5 --keep 1
 ls k.step*
