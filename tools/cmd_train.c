@@ -33,7 +33,7 @@ struct job {
     struct train_loop l;
     regex_t target[16];
     int n_target;
-    struct file_out lock;             /* FILE.part, held while the run goes on: two runs would take each other's results away */
+    struct file_out lock;             /* FILE.run.part, held while the run goes on: two runs would take each other's results away */
     struct bar bar;
     FILE *log;
     bool csv;
@@ -454,10 +454,13 @@ static status check_outputs(struct job *j, const char **other, struct err *e)
 {
     const struct cli *c = j->c;
     int n = 0;
-    char path[4200];
+    char path[4200], run[4220], part[4220];
     train_loop_aside(c->output, -1, path, sizeof path);
-    const struct { const char *what, *path; } out[] = { { "-o", c->output }, { "-o", j->state_path }, { "-o", path }, { "--log", c->train.log },
-                                                        { "--plot", c->train.plot }, { "--optimizer-file", c->train.optimizer_file } };
+    snprintf(run, sizeof run, "%s.run.part", c->output);
+    snprintf(part, sizeof part, "%s.part", j->state_path);
+    const struct { const char *what, *path; } out[] = { { "-o", c->output }, { "-o", j->state_path }, { "-o", path }, { "-o", run }, { "-o", part },
+                                                        { "--log", c->train.log }, { "--plot", c->train.plot },
+                                                        { "--optimizer-file", c->train.optimizer_file } };
     for (int i = 0; i < c->n_args; i++) other[n++] = c->args[i];
     other[n++] = j->model_path, other[n++] = c->train.valid, other[n++] = c->template_name;
     for (int i = 0; i < ARRAY_LEN(out); other[n++] = out[i++].path) TRY(output_apart(out[i].what, out[i].path, other, n, e));
@@ -505,6 +508,14 @@ static status prepare(struct job *j, struct err *e)
     return read_data(j, e);
 }
 
+static status take_output(struct job *j, struct err *e)
+{
+    char path[4200];
+    bool left;
+    snprintf(path, sizeof path, "%s.run", j->c->output);
+    return file_part(&j->lock, path, &left, e);
+}
+
 static status train(struct job *j, struct err *e)
 {
     struct cli *c = j->c;
@@ -515,8 +526,7 @@ static status train(struct job *j, struct err *e)
     if (c->dry_run) j->l.out = c->output ? c->output : "OUT", snprintf(j->state_path, sizeof j->state_path, "%.4000s.state", j->l.out);
     if (!c->quiet || c->dry_run) say_plan(j);
     if (c->dry_run) return OK;
-    bool left;
-    TRY(file_part(&j->lock, c->output, &left, e));
+    TRY(take_output(j, e));
     TRY(train_loop_open(&j->l, j->text, c->resume, e));
     TRY(open_log(j, e));
     if (j->l.state.step > 0 && !c->quiet) fprintf(stderr, "goes on   behind step %lld\n", (long long)j->l.state.step);

@@ -94,6 +94,8 @@ cp data.jsonl other.gguf
 for o in '' --resume; do cuanto train "$TINY_MODEL" d.jsonl --steps 1 -q -o other.gguf $o; echo "exit $?"; done
 cuanto train m.best.gguf d.jsonl --steps 1 -q -o m.gguf; echo "exit $?"
 cuanto train m.step-3.gguf d.jsonl --steps 1 -q -o m.gguf --keep 1 --save-every 1; echo "exit $?"
+cp d.jsonl m.gguf.run.part
+cuanto train "$TINY_MODEL" m.gguf.run.part --steps 1 -q -o m.gguf; echo "exit $?"
 cp d.jsonl m.gguf.state
 cuanto train "$TINY_MODEL" m.gguf.state --steps 1 -q -o m.gguf --overwrite; echo "exit $?"
 mkdir r.gguf.state
