@@ -2,6 +2,7 @@
  * replaced; every open is non-blocking and close-on-exec; every read and write loops over EINTR and short counts. */
 #include "ggml-like/file.h"
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -330,6 +331,17 @@ static int fsync_retry(int fd)
     return r;
 }
 
+/* "dir/name" -> "dir/."; false when it is too long. */
+static bool folder_of(const char *path, char dir[PATH_MAX + 1])
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+    if (n >= PATH_MAX) return false;
+    memcpy(dir, path, n);
+    memcpy(dir + n, ".", 2);
+    return true;
+}
+
 /* rename is atomic but not durable before its directory is on disk. Directories that may not be read, or file systems that cannot
  * flush them, offer nothing better: no error. */
 static status sync_directory(const char *path, struct err *e)
@@ -374,6 +386,26 @@ void file_abort(struct file_out *f)
     if (f->fd >= 0) close(f->fd);
     unlink(f->part);
     forget(f);
+}
+
+void file_sweep(const char *path)
+{
+    char real[PATH_MAX], dir[PATH_MAX + 1], part[2 * PATH_MAX];
+    struct err ignored = { 0 };
+    mode_t mode;
+    if (resolve_target(path, real, &mode, &ignored) != OK || !folder_of(real, dir)) return;
+    static const char mark[] = ".part-";
+    const char *name = path_base(real);
+    size_t n = strlen(name), base = (size_t)(name - real), front = n + sizeof mark - 1;
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        size_t len = strlen(f->d_name);
+        if (len <= front || memcmp(f->d_name, name, n) || memcmp(f->d_name + n, mark, sizeof mark - 1)) continue;
+        if (strspn(f->d_name + front, "0123456789") != len - front) continue;
+        snprintf(part, sizeof part, "%.*s%s", (int)base, real, f->d_name);
+        (void)!remove_stale_part(part);
+    }
+    if (d) closedir(d);
 }
 
 /* ---- writing in pieces ---- */
@@ -468,17 +500,6 @@ bool file_target(const char *path, char *target, size_t cap)
     size_t n = strlen(link ? real : path);
     if (n >= cap) return false;
     memcpy(target, link ? real : path, n + 1);
-    return true;
-}
-
-/* "dir/name" -> "dir/."; false when it is too long. */
-static bool folder_of(const char *path, char dir[PATH_MAX + 1])
-{
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
-    if (n >= PATH_MAX) return false;
-    memcpy(dir, path, n);
-    memcpy(dir + n, ".", 2);
     return true;
 }
 

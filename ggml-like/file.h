@@ -31,6 +31,8 @@ status file_create(struct file_out *f, const char *path, struct err *e) MUST_USE
 status file_write(struct file_out *f, const void *p, size_t n, struct err *e) MUST_USE;
 status file_commit(struct file_out *f, struct err *e) MUST_USE;
 void file_abort(struct file_out *f); /* accepts a committed one */
+/* file_sweep - removes the parts of file_create for this path whose process was killed: nobody holds their lock. */
+void file_sweep(const char *path);
 
 /* A file that grows piece by piece, in any order, by several threads, over several runs: "<path>.part" until file_commit renames it over path.
  * file_part - opens it, or creates it; *existed tells which. ERR_RUNTIME when another process has it open. For a symbolic link, the part is

@@ -291,6 +291,28 @@ TEST(file_part_of_a_crashed_run_is_replaced_and_a_live_one_is_not)
     unlink(path);
 }
 
+TEST(file_sweep_removes_parts_of_killed_runs_only)
+{
+    char path[280], other[300];
+    snprintf(path, sizeof path, "%s", test_tmp("swept"));
+    static const char *const names[] = { ".part-1", ".part-4000000000", ".part", ".part-1x", "x.part-1" };
+    struct file_out live;
+    struct err e = { 0 };
+    for (int i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(other, sizeof other, "%s%s", path, names[i]);
+        put(other, "x", 1);
+    }
+    CHECK(file_create(&live, path, &e) == OK);
+    file_sweep(path);
+    CHECK(count_names(path) == 4);
+    CHECK(file_write(&live, "new", 3, NULL) == OK && file_commit(&live, NULL) == OK && holds(path, "new"));
+    for (int i = 2; i < ARRAY_LEN(names); i++) {
+        snprintf(other, sizeof other, "%s%s", path, names[i]);
+        CHECK(unlink(other) == 0);
+    }
+    unlink(path);
+}
+
 /* A file size limit makes write fail at a chosen byte, as a full disk does; no privilege lifts it. */
 TEST(file_write_failure_names_the_path_and_keeps_the_target)
 {
@@ -409,7 +431,8 @@ SUITE(file, T(file_missing_is_refused), T(file_directory_is_refused), T(file_dev
       T(file_without_permission_is_refused), T(file_unfollowable_link_is_refused), T(file_empty_is_open_with_size_zero),
       T(file_views_agree_mapped_and_read), T(file_text_obeys_its_limit), T(file_text_reads_standard_input),
       T(file_commit_replaces_and_abort_leaves_the_target), T(file_create_refuses_bad_targets), T(file_create_follows_a_link_and_keeps_it),
-      T(file_part_of_a_crashed_run_is_replaced_and_a_live_one_is_not), T(file_write_failure_names_the_path_and_keeps_the_target),
+      T(file_part_of_a_crashed_run_is_replaced_and_a_live_one_is_not), T(file_sweep_removes_parts_of_killed_runs_only),
+      T(file_write_failure_names_the_path_and_keeps_the_target),
       T(file_write_reports_a_full_disk), T(file_commit_failure_removes_the_part), T(file_create_survives_allocation_failure),
       T(file_target_follows_a_link), T(file_write_speed_leaves_nothing),
       T(mem_touched_counts_pages), T(mem_map_is_zero_and_lazy));

@@ -513,7 +513,10 @@ static status take_output(struct job *j, struct err *e)
     char path[4200];
     bool left;
     snprintf(path, sizeof path, "%s.run", j->c->output);
-    return file_part(&j->lock, path, &left, e);
+    TRY(file_part(&j->lock, path, &left, e));
+    train_loop_aside(j->c->output, -1, path, sizeof path);
+    file_sweep(path), file_sweep(j->c->output); /* what killed runs of this output left, a model each with --full */
+    return OK;
 }
 
 static status train(struct job *j, struct err *e)
