@@ -84,8 +84,12 @@ static bool put_shown(struct buffer *b, const char *p, size_t n)
 {
     size_t at = b->n;
     if (!buffer_append(b, p, n)) return false;
-    for (; at < b->n; at++)
-        if ((unsigned char)b->p[at] < 32 ? b->p[at] != '\n' && b->p[at] != '\t' : b->p[at] == 127) b->p[at] = '?';
+    for (; at < b->n; at++) {
+        unsigned char c = (unsigned char)b->p[at];
+        bool c1 = c >= 0x80 && c < 0xa0 && at > 0 && (unsigned char)b->p[at - 1] == 0xc2; /* U+0080 .. U+009F, of one token or two */
+        if (c1) b->p[at - 1] = '?';
+        if (c1 || (c < 32 ? c != '\n' && c != '\t' : c == 127)) b->p[at] = '?';
+    }
     return true;
 }
 

@@ -9,6 +9,8 @@ cuanto data a.jsonl --model $TINY_MODEL --preview 1 --loss last -c 40 --too-long
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 --color always -q | head -3 | od -An -c | head -4
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 -c 40 --too-long error; echo "exit $?"
 cuanto data a.jsonl --model $TINY_MODEL --preview 1 --json -q --loss all -c 6 --too-long cut | sed 's/\[[0-9,]*\]/[...]/'
+printf '%s\n' '{"text":"a\u009b31m\u001bb\u00e9"}' >c.jsonl
+cuanto data c.jsonl --model $TINY_MODEL --preview 1 -q | tail -1 | od -An -c
 echo "- no template"
 cuanto data a.jsonl --model $BARE_MODEL --preview 1 2>&1 | sed 's|: [^ ]* has no|: MODEL has no|'
 printf '{"prompt":"a","completion":" b"}\n' >p.jsonl
