@@ -21,10 +21,10 @@ static bool begins(const char *text, size_t n, const char *with)
     return true;
 }
 
-static bool named_lines(const char *path)
+static bool named(const char *path, const char *end)
 {
-    size_t m = strlen(path);
-    return m > 6 && !strcasecmp(path + m - 6, ".jsonl");
+    size_t m = strlen(path), n = strlen(end);
+    return m > n && !strcasecmp(path + m - n, end);
 }
 
 void rows_of(struct rows *r, const char *name, const char *text, size_t n)
@@ -32,7 +32,7 @@ void rows_of(struct rows *r, const char *name, const char *text, size_t n)
     size_t mark = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0; /* some editors put it before JSON */
     *r = (struct rows){ .path = name, .text = text + mark, .n = n - mark, .line = 1 };
     if (begins(r->text, r->n, "[{\"")) r->kind = ROWS_LIST;
-    else if (named_lines(name) || begins(r->text, r->n, "{\"")) r->kind = ROWS_LINES;
+    else if (named(name, ".jsonl") || begins(r->text, r->n, "{\"")) r->kind = ROWS_LINES;
 }
 
 status rows_open(struct rows *r, const char *path, struct err *e)
@@ -42,6 +42,7 @@ status rows_open(struct rows *r, const char *path, struct err *e)
     *r = (struct rows){ 0 };
     TRY(file_text(path, bytes_max, &text, &n, e));
     rows_of(r, path, text, n);
+    if (r->kind == ROWS_TEXT && (named(path, ".json") || named(path, ".ndjson"))) r->kind = ROWS_LINES; /* whose faults are told */
     r->owned = text;
     return OK;
 }

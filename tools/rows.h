@@ -13,10 +13,10 @@ struct rows {
 };
 struct row { const char *p; size_t n; int64_t line; };
 
-/* rows_open - path "-" is stdin. A file is taken for JSON lines when its name ends in .jsonl or its first character that is no white space begins {" ,
- * for a list when it begins [{" . ERR_FILE. path is kept. */
+/* rows_open - path "-" is stdin. A file is taken for JSON lines when its name ends in .jsonl, .json or .ndjson or its first character that is no white space
+ * begins {" , for a list when it begins [{" . ERR_FILE. path is kept. */
 status rows_open(struct rows *r, const char *path, struct err *e) MUST_USE;
-/* rows_of - the same over a text of the caller's, which must stay. name: shown, and looked at as a file's name is. */
+/* rows_of - the same over a text of the caller's, which must stay. name: shown, and looked at as a file's name is, but .json may be any text. */
 void rows_of(struct rows *r, const char *name, const char *text, size_t n);
 void rows_close(struct rows *r); /* accepts a zeroed one */
 /* rows_next - *more = false: there is none. Blank lines are no rows. ERR_FORMAT (a list that is none) with file and line. */

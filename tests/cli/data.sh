@@ -10,6 +10,8 @@ row() { printf '{"prompt":"%s","completion":"%s"}\n' "$1" "$2"; }
 printf '[\n  {"instruction": "say\\nso", "input": "",\n   "output": "so", "id": 7}\n]\n' >b.json
 cp a.jsonl a.copy
 cuanto data a.jsonl b.json; echo "exit $?"
+echo "{messages: []}" >odd.json; echo '[]' >none.json; echo '[1, 2]' >numbers.ndjson
+for f in odd.json none.json numbers.ndjson; do cuanto data $f 2>&1 | grep "^  $f"; rm $f; done
 echo "- outputs"
 cuanto data a.jsonl b.json -o out.jsonl --dedupe near -v; echo "exit $?"
 cat out.jsonl
