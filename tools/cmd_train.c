@@ -481,6 +481,8 @@ static status check_words(struct job *j, struct err *e)
     if (c->train.from_scratch && !c->train.full) return err_set(e, ERR_USAGE, "--from-scratch needs --full");
     if (c->train.full && c->train.dpo) return err_set(e, ERR_USAGE, "--dpo needs an adapter, to compare with the model without it; not with --full");
     if (c->train.full && c->train.n_target) return err_set(e, ERR_USAGE, "--target chooses matrices for adapters; not with --full");
+    const char *only = c->train.dropout > 0 ? "dropout" : c->train.rslora ? "rslora" : NULL;
+    if (c->train.full && only) return err_set(e, ERR_USAGE, "--%s is of adapters; not with --full", only);
     if (c->train.full && c->train.n_sample) return err_set(e, ERR_USAGE, "--sample needs an adapter; not with --full");
     if (c->preview > 0 || c->dry_run) return OK;
     if (!c->output) return err_set(e, ERR_USAGE, "-o FILE is missing: where the %s goes", c->train.full ? "model" : "adapter");

@@ -62,6 +62,7 @@ cuanto train "$TINY_MODEL" data.jsonl --dpo -o x.gguf; echo "exit $?"
 cuanto train "$TINY_MODEL" data.jsonl --target nothing -o x.gguf; echo "exit $?"
 cuanto train "$TINY_MODEL" data.jsonl --target '(' -o x.gguf 2>&1 | sed 's/: [^:]*$//'
 cuanto train "$TINY_MODEL" data.jsonl --from-scratch -o x.gguf; echo "exit $?"
+cuanto train "$TINY_MODEL" data.jsonl --full --dropout 0.1 -o x.gguf; echo "exit $?"
 printf 'x' | dd of=a.gguf.state bs=1 seek=3000 conv=notrunc 2>/dev/null
 $train -o a.gguf --resume 2>&1 | sed 's/is [0-9a-f]\{16\}, its bytes give [0-9a-f]*/is X, its bytes give Y/'
 say numbers that are no numbers
