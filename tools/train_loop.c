@@ -263,10 +263,14 @@ static status measure(struct train_loop *l, struct train_point *r, struct err *e
     TRY(train_loop_valid(l, r, e));
     if (!(r->valid < l->state.best)) return OK;
     struct err why = { 0 };
+    double best = l->state.best;
+    int64_t best_step = l->state.best_step;
     l->state.best = r->valid;
     l->state.best_step = r->step;
     train_loop_aside(l->out, -1, path, sizeof path);
-    if (l->write(l->ctx, l, path, &why) != OK) l->warn(l->ctx, why.text);
+    if (l->write(l->ctx, l, path, &why) == OK) return OK;
+    l->warn(l->ctx, why.text);
+    l->state.best = best, l->state.best_step = best_step; /* of what is in the file */
     return OK;
 }
 
