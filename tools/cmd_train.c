@@ -18,7 +18,7 @@
 #include "tools/train_preview.h"
 #include "tools/train_write.h"
 
-enum { CTX_DEFAULT = 1024, ROWS_DEFAULT = 512, ROWS_MOST = 65536, BATCH_DEFAULT = 8, SPLIT_LEAST = 10, JOB_TEXT = 4096 };
+enum { ROWS_DEFAULT = 512, ROWS_MOST = 65536, BATCH_DEFAULT = 8, SPLIT_LEAST = 10, JOB_TEXT = 4096 };
 
 struct job {
     struct cli *c;
@@ -125,7 +125,7 @@ static status read_data(struct job *j, struct err *e)
 {
     const struct cli *c = j->c;
     j->data = train_choices(c);
-    j->data.n_ctx = c->ctx ? c->ctx : CTX_DEFAULT;
+    j->data.n_ctx = c->ctx;
     j->data.model = path_base(j->model_path);
     TRY(train_set_read(&j->all, c->args, c->n_args, model_tokenizer(j->m), model_template(j->m), &j->data, e));
     TRY(check_pairs(j, &j->all, e));
@@ -665,7 +665,7 @@ OPT_GROUP(data_group, "Data",
     { "valid", NULL, OPT_STR, T(valid), .value = "FILE", .help = "validation set; default: --valid-split of the data" },
     { "valid-split", NULL, OPT_FLOAT, T(valid_split), .value = "X", .def = "0.05", .hi = 0.9,
       .help = "share of the samples that is held out; of fewer than 10 none" },
-    { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .lo = 8, .hi = 65536, .help = "tokens of a sample at most; 0: 1024" },
+    { "ctx", "-c --ctx-size", OPT_INT, OPT_AT(ctx), .value = "N", .def = "1024", .lo = 8, .hi = 65536, .help = "tokens of a sample at most" },
     ROW_TOO_LONG, ROW_LOSS, ROW_SKIP_BAD, ROW_SPECIAL_ROWS, ROW_TEMPLATE, ROW_PREVIEW);
 OPT_GROUP(adapter_group, "Adapter",
     { "rank", "-r --lora-r", OPT_INT, T(rank), .value = "N", .def = "16", .lo = 1, .hi = 4096, .help = "rank of the adapters" },
