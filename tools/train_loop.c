@@ -240,14 +240,10 @@ void train_loop_aside(const char *out, int64_t step, char *path, size_t cap)
     snprintf(path, cap, "%.*s.%s.gguf", (int)n, out, what);
 }
 
-/* The old state stays until the new one is complete. The state, and with `keep` the adapter of this step if saves by steps fall on it; the one that is no
- * longer among the last goes. */
-static status save(struct train_loop *l, struct err *e)
+/* The adapter of this step; the one that is no longer among the last goes. */
+static status keep_adapter(struct train_loop *l, struct err *e)
 {
     char path[4200];
-    l->saved_at = now_seconds();
-    TRY(train_state_save(&l->state, l->state_path, e));
-    if (l->keep == 0 || l->save_every == 0 || l->state.step % l->save_every != 0) return OK;
     train_loop_aside(l->out, l->state.step, path, sizeof path);
     TRY(l->write(l->ctx, l, path, e));
     int64_t old = l->state.step - l->keep * l->save_every;
@@ -255,6 +251,16 @@ static status save(struct train_loop *l, struct err *e)
     train_loop_aside(l->out, old, path, sizeof path);
     unlink(path);
     return OK;
+}
+
+/* The old state stays until the new one is complete. With `keep` the adapter comes first, where saves by steps fall on this step: behind a kill between the two
+ * the run comes by here again. Either is written though the other cannot be. */
+static status save(struct train_loop *l, struct err *e)
+{
+    bool keeps = l->keep > 0 && l->save_every > 0 && l->state.step % l->save_every == 0;
+    l->saved_at = now_seconds();
+    status kept = keeps ? keep_adapter(l, e) : OK, saved = train_state_save(&l->state, l->state_path, e);
+    return kept == OK ? saved : kept;
 }
 
 static status measure(struct train_loop *l, struct train_point *r, struct err *e)
