@@ -44,10 +44,10 @@ struct job {
 
 /* ---- which matrices ---- */
 
-/* Names of the modules in PEFT's configurations, for those who know these. */
+/* Names of the modules in PEFT's configurations, for those who know these. all-linear leaves out stacks of experts (..._exps), which are no modules there. */
 static const struct { const char *peft, *gguf; } modules[] = {
     { "q_proj", "attn_q" },    { "k_proj", "attn_k" },       { "v_proj", "attn_v" },   { "o_proj", "attn_output" }, { "qkv_proj", "attn_qkv" },
-    { "gate_proj", "ffn_gate" }, { "up_proj", "ffn_up" },    { "down_proj", "ffn_down" }, { "all-linear", "." },
+    { "gate_proj", "ffn_gate" }, { "up_proj", "ffn_up" },    { "down_proj", "ffn_down" }, { "all-linear", "[^s]\\.weight$" },
 };
 
 static status compile_targets(struct job *j, struct err *e)

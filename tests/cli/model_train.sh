@@ -15,6 +15,7 @@ cuanto train "$TINY_MODEL" data.jsonl --dry-run --target q_proj --target 'ffn_(u
 cuanto train "$TINY_MODEL" data.jsonl --dry-run --optimizer-file o.bin -o a.gguf 2>&1 | grep -E '^(disk|memory)' | sed 's/ *[0-9.]* MiB beside.*kept)/ MEMORY/'
 cuanto quantize "$TINY_MODEL" half.gguf BF16 -q >/dev/null 2>&1
 cuanto train half.gguf data.jsonl --dry-run --full --valid-split 0 2>&1 | grep disk; rm -f half.gguf
+cuanto train "$MIXTURE_MODEL" data.jsonl --template chatml --dry-run --target all-linear 2>&1 | grep -E '^(adapter|cuanto)'
 say run
 train="cuanto train $TINY_MODEL data.jsonl --steps 12 --lr 0.02 --batch 4 --dropout 0.1 --save-every 1 -q"
 quiet $train -o a.gguf --log a.jsonl --plot a.svg
