@@ -100,4 +100,31 @@ TEST(twins_are_alike_and_rows_are_weighed)
     calibration_close(&k);
 }
 
-SUITE(solver, T(solver_refuses_damaged_weights_that_no_input_shows), T(twins_are_alike_and_rows_are_weighed));
+/* States behind layer 0 */
+static void take_states(const char *in, const struct tiny_options *o, float *x, int64_t n)
+{
+    struct err e = { 0 };
+    struct cli c;
+    struct calibration k;
+    CHECK_MSG(tiny_model(in, o, &e) == OK, "%s", e.text);
+    CHECK(open_text(&k, &c, in, &e) == OK && calibration_start(&k, &e) == OK && calibration_step(&k, &e) == OK);
+    CHECK(k.x_bytes >= (size_t)n * sizeof *x);
+    memcpy(x, k.x, (size_t)n * sizeof *x);
+    calibration_close(&k);
+}
+
+/* Of LongRoPE those of a context of 4096, as run and chat: of the model that is trained for 16384 the short ones, although both have the same weights. */
+TEST(calibration_picks_the_factors_of_longrope_that_run_picks)
+{
+    enum { N = 64 * 64 };
+    float near[N], far[N];
+    const char *in = test_tmp("solver_in.gguf");
+    struct tiny_options o = { .arch = "phi3", .optional = true, .n_ctx = 16384 };
+    take_states(in, &o, near, N);
+    o.n_ctx = 256;
+    take_states(in, &o, far, N);
+    CHECK(memcmp(near, far, sizeof near) != 0);
+}
+
+SUITE(solver, T(solver_refuses_damaged_weights_that_no_input_shows), T(twins_are_alike_and_rows_are_weighed),
+      T(calibration_picks_the_factors_of_longrope_that_run_picks));

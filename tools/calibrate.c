@@ -51,7 +51,7 @@ static status read_text(struct calibration *k, const struct cli *c, struct err *
 
 status calibration_open(struct calibration *k, const struct cli *c, const char *path, struct err *e)
 {
-    const struct model_options mo = { .n_ctx = 0 };
+    const struct model_options mo = { .n_ctx = -(int64_t)RUNTIME_CTX }; /* LongRoPE's factors are those that run and chat use */
     const struct layers_options lo = { .n_threads = (int)c->threads, .isa = c->isa };
     struct model_info info;
     *k = (struct calibration){ .text = path_base(c->calibration), .il = LAYERS_EMBED };

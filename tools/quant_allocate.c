@@ -198,7 +198,7 @@ static status memory_besides(const struct work *w, uint64_t *bytes, struct err *
     struct model *m = NULL;
     struct engine *en = NULL;
     struct model_info info;
-    const struct model_options mo = { 0 };
+    const struct model_options mo = { .n_ctx = -(int64_t)RUNTIME_CTX };
     const struct engine_options eo = { .n_threads = (int)w->c->threads };
     status st = model_open(&m, w->in, &mo, e);
     if (st == OK) st = engine_open(&en, m, &eo, e);
@@ -451,7 +451,7 @@ status allocation_check(struct quant_allocation *a, const struct cli *c, const c
 {
     struct model *m = NULL, *made = NULL;
     struct meter meter;
-    const struct model_options mo = { 0 };
+    const struct model_options mo = { .n_ctx = -(int64_t)RUNTIME_CTX };
     if (a->temporary && *a->path) unlink(a->path);
     if (!a->held) return OK;
     status st = model_open(&m, in, &mo, e);
