@@ -155,9 +155,14 @@ static int64_t sample_every(const struct calibration *k, bool sample)
     return every;
 }
 
-status calibration_outline(const struct calibration *k, bool sample, struct importance *im, struct err *e)
+int64_t calibration_importance_windows(const struct calibration *k, bool sample)
 {
     int64_t every = sample_every(k, sample);
+    return (k->n_windows + every - 1) / every;
+}
+
+status calibration_outline(const struct calibration *k, bool sample, struct importance *im, struct err *e)
+{
     const struct gguf *g = model_gguf(k->model);
     const struct importance_entry *en;
     bool tied = !gguf_tensor(g, "output.weight");
@@ -171,7 +176,7 @@ status calibration_outline(const struct calibration *k, bool sample, struct impo
         for (int64_t j = 0; j < im->entry[i].n_mat; j++) im->entry[i].count[j] = 1;
     }
     im->chunk_size = k->n_ctx;
-    im->n_chunks = every > 1 ? (k->n_windows + every - 1) / every : k->n_windows - calibration_n_held_out(k);
+    im->n_chunks = calibration_importance_windows(k, sample) - (sample_every(k, sample) > 1 ? 0 : calibration_n_held_out(k));
     return importance_dataset(im, k->text, e);
 }
 

@@ -42,3 +42,4 @@ status calibration_show(struct calibration *k, const char *const *name, int n, o
  * second to eighth window, SAMPLE_WINDOWS at least: enough where a solver sums up its own. */
 status calibration_outline(const struct calibration *k, bool sample, struct importance *im, struct err *e) MUST_USE;
 status calibration_importance(struct calibration *k, const struct cli *c, bool sample, struct importance *im, struct err *e) MUST_USE;
+int64_t calibration_importance_windows(const struct calibration *k, bool sample); /* that it runs through the model */

@@ -362,7 +362,7 @@ status quant_predict(struct calibration *k, struct quant_plan *plan, bool solves
     if (st == OK && solves) st = time_rows(p, &rows, e);
     if (st == OK) {
         double layers = (double)info.n_layer, windows = (double)k->n_windows;
-        out->calibrate = layers * windows * p->forward;
+        out->calibrate = layers * (double)calibration_importance_windows(k, solves) * p->forward;
         if (solves) out->solve = layers * windows * p->forward * (p->corrects ? 2 : 1) + (double)p->n_solved * (windows * p->shown + p->factors) + rows;
         out->bytes = k->x_bytes + layers_bytes(k->layers) + (solves ? solver_bytes(p, info.n_layer) : 0);
         out->mapped = gguf_bytes(model_gguf(k->model));
