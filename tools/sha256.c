@@ -16,24 +16,34 @@ static const uint32_t k[64] = {
 
 static uint32_t turn(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static void block(uint32_t h[8], const uint8_t *p)
+static inline void one(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e, uint32_t f, uint32_t g, uint32_t *h, uint32_t kw)
 {
-    uint32_t w[64], v[8];
+    uint32_t t = *h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + (g ^ (e & (f ^ g))) + kw;
+    *d += t;
+    *h = t + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) | (c & (a | b)));
+}
+
+/* Names turn, not values: moving those took three quarters of the time. */
+static void block(uint32_t state[8], const uint8_t *p)
+{
+    uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5], g = state[6], h = state[7];
     for (int i = 0; i < 16; i++) w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
     for (int i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + w[i - 7] + (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
+        uint32_t x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) + w[i - 7] + (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
     }
-    memcpy(v, h, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        uint32_t s1 = turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25), ch = (v[4] & v[5]) ^ (~v[4] & v[6]);
-        uint32_t s0 = turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22), maj = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        uint32_t t1 = v[7] + s1 + ch + k[i] + w[i], t2 = s0 + maj;
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
+    for (int i = 0; i < 64; i += 8) {
+        one(a, b, c, &d, e, f, g, &h, k[i] + w[i]);
+        one(h, a, b, &c, d, e, f, &g, k[i + 1] + w[i + 1]);
+        one(g, h, a, &b, c, d, e, &f, k[i + 2] + w[i + 2]);
+        one(f, g, h, &a, b, c, d, &e, k[i + 3] + w[i + 3]);
+        one(e, f, g, &h, a, b, c, &d, k[i + 4] + w[i + 4]);
+        one(d, e, f, &g, h, a, b, &c, k[i + 5] + w[i + 5]);
+        one(c, d, e, &f, g, h, a, &b, k[i + 6] + w[i + 6]);
+        one(b, c, d, &e, f, g, h, &a, k[i + 7] + w[i + 7]);
     }
-    for (int i = 0; i < 8; i++) h[i] += v[i];
+    const uint32_t end[8] = { a, b, c, d, e, f, g, h };
+    for (int i = 0; i < 8; i++) state[i] += end[i];
 }
 
 void sha256_init(struct sha256 *s)
@@ -46,9 +56,10 @@ void sha256_add(struct sha256 *s, const void *data, size_t n)
     const uint8_t *p = data;
     while (n > 0) {
         size_t at = s->bytes % 64, part = 64 - at < n ? 64 - at : n;
-        memcpy(s->block + at, p, part);
+        if (part == 64) block(s->h, p);
+        else memcpy(s->block + at, p, part);
+        if (part < 64 && at + part == 64) block(s->h, s->block);
         s->bytes += part, p += part, n -= part;
-        if (at + part == 64) block(s->h, s->block);
     }
 }
 
