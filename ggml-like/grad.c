@@ -202,9 +202,9 @@ static status record(struct grad *g, struct grad_spec *s, struct err *e)
 status plan_backward(struct plan *p, struct grad_spec *s, struct err *e)
 {
     assert(p->split == 0 && s->y != VAL_NONE);
+    TRY(op_attn_make_whole(p, e));
     struct grad g = { .p = p, .s = s, .n_val = p->n_val };
     p->split = p->n_op;
-    op_attn_make_whole(p);
     g.wanted = mem_calloc((size_t)p->n_val + 1, sizeof *g.wanted);
     g.writer = mem_calloc((size_t)p->n_val + 1, sizeof *g.writer);
     g.of = mem_calloc((size_t)p->n_val + 1, sizeof *g.of);

@@ -168,8 +168,7 @@ void op_back_attn(struct grad *g, const struct op *op, val dy) { grad_refuse(g, 
 void op_back_attn_whole(struct grad *g, const struct op *op, val dy)
 {
     struct plan *p = grad_plan(g);
-    struct attn_spec s = { op->arg.attn.il, op->arg.attn.n_head, op->arg.attn.n_head_kv, op->arg.attn.head_dim, op->arg.attn.head_dim_v,
-                           op->arg.attn.window, op->arg.attn.scale, op->arg.attn.cap, op->arg.attn.alibi };
+    struct attn_spec s = op_attn_spec(op);
     val q = op->src[0], k = op->src[2], own = op->src[3], d = op_attn_grad(p, &s, q, k, own, op->dst, dy);
     int64_t nq = (int64_t)s.n_head * s.head_dim, nk = (int64_t)s.n_head_kv * s.head_dim, nv = (int64_t)s.n_head_kv * s.head_dim_v, n = nq + nk + nv;
     if (grad_wants(g, q)) grad_add(g, q, op_slice(p, d, n, 0, nq));

@@ -158,7 +158,7 @@ void op_outer(struct plan *p, val dy, val x, val to);
  * head_dim_v of each head's keys. op_attn_make_whole - turns each recorded OP_ATTN into it, but for those over the keys of an earlier layer.
  * op_attn_grad - y, the result of op_attn_whole(s, q, k, v, ..), has the gradient dy -> those of q, k, v side by side in each row. */
 val op_attn_whole(struct plan *p, const struct attn_spec *s, val q, val k, val v, val sinks);
-void op_attn_make_whole(struct plan *p);
+status op_attn_make_whole(struct plan *p, struct err *e) MUST_USE;
 val op_attn_grad(struct plan *p, const struct attn_spec *s, val q, val k, val v, val y, val dy);
 /* op_score_grad - of x in op_score, for the loss sum batch->weight[i] * score[i]. score: the OP_SCORE. to: what the gradient of its matrix is added to, or
  * VAL_NONE. */
@@ -230,6 +230,7 @@ void op_run_sum_rows(const struct op_run *r, const struct op *op);
 void op_run_scatter(const struct op_run *r, const struct op *op);
 void op_run_matmul_t(const struct op_run *r, const struct op *op);
 void op_run_outer(const struct op_run *r, const struct op *op);
+void op_run_attn_pack(const struct op_run *r, const struct op *op);
 void op_run_attn_whole(const struct op_run *r, const struct op *op);
 void op_run_attn_grad(const struct op_run *r, const struct op *op);
 void op_run_score_grad(const struct op_run *r, const struct op *op);

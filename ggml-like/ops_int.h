@@ -53,6 +53,12 @@ static inline void op_attn_arg(struct op *op, const struct attn_spec *s)
     op->arg.attn.alibi = s->alibi;
 }
 
+static inline struct attn_spec op_attn_spec(const struct op *op)
+{
+    return (struct attn_spec){ op->arg.attn.il, op->arg.attn.n_head, op->arg.attn.n_head_kv, op->arg.attn.head_dim, op->arg.attn.head_dim_v,
+                               op->arg.attn.window, op->arg.attn.scale, op->arg.attn.cap, op->arg.attn.alibi };
+}
+
 /* ---- matmuls (ops_matmul.c) ---- */
 
 static inline bool op_is_float(const struct dtype *t) { return t->group_len == 0; }

@@ -60,6 +60,7 @@ static const struct op_def op_table[OP_KINDS] = {
     [OP_SLICE_GRAD] = { "slice_grad", op_run_slice_grad, false, true },
     [OP_SUM_RUNS] = { "sum_runs", op_run_sum_runs, false, true },
     [OP_SUM_ROWS] = { "sum_rows", op_run_sum_rows, false, true, .adds = true },
+    [OP_ATTN_PACK] = { "attention_pack", op_run_attn_pack, false },
     [OP_ATTN_WHOLE] = { "attention", op_run_attn_whole, false, .back = op_back_attn_whole },
     [OP_ATTN_GRAD] = { "attention_grad", op_run_attn_grad, false },
     [OP_SCORE_GRAD] = { "score_grad", op_run_score_grad, false },

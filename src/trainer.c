@@ -269,7 +269,7 @@ static status record_layer(struct trainer *t, int il, const struct shape *s, boo
     TRY(plan_reserve(&p->plan, 1, e));
     p->y = p->x = plan_input(&p->plan, t->m->hp.n_embd, s->rows);
     TRY(forward_layer(&b, il, &p->y, e));
-    if (s->whole) op_attn_make_whole(&p->plan);
+    if (s->whole) TRY(op_attn_make_whole(&p->plan, e));
     if (p->y != p->x) plan_output(&p->plan, p->y);
     return end_part(t, p, back && il >= t->lowest, il > t->lowest || t->trains_embedding, p->plan.val[p->y].t.ne[1], e);
 }

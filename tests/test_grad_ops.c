@@ -4,6 +4,7 @@
 #include "ggml-like/kernels/kernels.h"
 #include "ggml-like/ops.h"
 #include "tests/test.h"
+#include <float.h>
 
 enum { THREADS = 3 };
 
@@ -147,19 +148,74 @@ static void check_scaled_tile(struct bench *b)
 }
 TEST(tiles_times_factors) { each_level(check_scaled_tile); }
 
-static void check_mul_sub(struct bench *b)
+/* Columns of normal numbers around -2, of which the first call sees `before` rows. NaN and infinities where they have to show, and nowhere else. */
+static void check_softmax(struct bench *b)
 {
-    enum { N = 70 };
-    float x[N], y[N], got[N + 1];
-    fill(x, N, 1), fill(y, N, 2);
-    for (int n = 0; n <= N; n++) {
-        got[n] = 7;
-        b->k.mul_sub(got, x, y, 0.3f, n);
-        for (int i = 0; i < n; i++) CHECK(got[i] == x[i] * (y[i] - 0.3f));
-        CHECK(got[n] == 7);
+    enum { N = 41, STRIDE = PANEL_ROWS + 3, ACC = 5 };
+    for (int before = 0; before <= N; before += 1 + before / 4) {
+        static float s[N * STRIDE + 1], p[N * PANEL_ROWS + 1], acc[ACC * STRIDE];
+        float max[PANEL_ROWS], sum[PANEL_ROWS];
+        fill(s, N * STRIDE + 1, 5);
+        for (int i = 0; i < N * STRIDE; i++) s[i] = i % 11 ? 4 * s[i] - 2 : -INFINITY;
+        for (int c = 0; c < PANEL_ROWS; c++) max[c] = c % 2 ? -FLT_MAX : 0.5f, sum[c] = c % 2 ? 0 : 1;
+        for (int i = 0; i < N; i++) s[i * STRIDE + 3] = -INFINITY;
+        s[7 * STRIDE + 8] = NAN, s[9 * STRIDE + 9] = INFINITY, p[N * PANEL_ROWS] = 3;
+        for (int i = 0; i < ACC * STRIDE; i++) acc[i] = (float)i;
+        for (int call = 0; call < 2; call++) {
+            int64_t from = call ? before : 0, n = call ? N - before : before;
+            struct softmax_args a = { .s = s + from * STRIDE, .p = p + from * PANEL_ROWS, .max = max, .sum = sum, .acc = acc, .stride = STRIDE, .n = n,
+                                      .acc_stride = STRIDE, .n_acc = ACC };
+            b->k.softmax_columns(&a);
+        }
+        CHECK(p[N * PANEL_ROWS] == 3 && acc[PANEL_ROWS] == PANEL_ROWS && acc[PANEL_ROWS + 1] == PANEL_ROWS + 1);
+        for (int c = 0; c < PANEL_ROWS; c++) {
+            double first = c % 2 ? -(double)FLT_MAX : 0.5, top = first, top_then = first, all = 0;
+            for (int i = 0; i < N; i++) {
+                if (i == before) top_then = top;
+                if ((double)s[i * STRIDE + c] > top) top = (double)s[i * STRIDE + c];
+            }
+            if (before == N) top_then = top;
+            CHECK((double)max[c] == top);
+            for (int i = 0; i < N; i++) {
+                double x = (double)s[i * STRIDE + c], at = i < before ? top_then : top, want = exp((double)((float)x - (float)at));
+                double got = (double)p[i * PANEL_ROWS + c];
+                all += exp(x - top);
+                if (isnan(want)) CHECK(isnan(got));
+                else CHECK_MSG(fabs(got - want) <= 1e-6 * want + 1e-37, "%s: exp(%g - %g) is %g", b->level, x, at, got);
+            }
+            if (c % 2 == 0) all += exp(first - top);
+            if (isnan(all)) CHECK(isnan((double)sum[c]));
+            else CHECK_NEAR((double)sum[c], all, 2e-6 * all);
+            for (int i = 0; i < ACC && c != 9; i++) CHECK_NEAR((double)acc[i * STRIDE + c], (i * STRIDE + c) * exp(first - top), 2e-6 * (i * STRIDE + c));
+        }
     }
 }
-TEST(products_of_differences) { each_level(check_mul_sub); }
+TEST(softmax_of_columns_follows_their_maxima) { each_level(check_softmax); }
+
+static void check_softmax_grad(struct bench *b)
+{
+    enum { N = 13, STRIDE = PANEL_ROWS + 5 };
+    for (int n = 0; n <= N; n++) {
+        static float s[N * STRIDE], d[N * STRIDE], p[N * STRIDE], e[N * STRIDE];
+        float lse[PANEL_ROWS], mean[PANEL_ROWS];
+        fill(s, N * STRIDE, 6), fill(d, N * STRIDE, 7), fill(mean, PANEL_ROWS, 8);
+        for (int c = 0; c < PANEL_ROWS; c++) lse[c] = 0.1f * (float)c;
+        lse[5] = INFINITY, s[2 * STRIDE + 1] = -INFINITY, s[3 * STRIDE + 2] = NAN;
+        memcpy(p, s, sizeof p), memcpy(e, d, sizeof e);
+        b->k.softmax_grad(&(struct softmax_grad_args){ p, e, lse, mean, STRIDE, n });
+        for (int i = 0; i < N * STRIDE; i++) {
+            int c = i % STRIDE;
+            if (i / STRIDE >= n || c >= PANEL_ROWS) {
+                CHECK(!memcmp(p + i, s + i, sizeof *p) && !memcmp(e + i, d + i, sizeof *e));
+                continue;
+            }
+            double want = exp((double)s[i] - (double)lse[c]), back = want * ((double)d[i] - (double)mean[c]);
+            if (isnan(want)) CHECK(isnan(p[i]) && isnan(e[i]));
+            else CHECK(fabs((double)p[i] - want) <= 1e-6 * want && fabs((double)e[i] - back) <= 1e-6 * want * (fabs((double)d[i]) + fabs((double)mean[c])));
+        }
+    }
+}
+TEST(softmax_grad_is_its_formula) { each_level(check_softmax_grad); }
 
 /* ---- dx = dy W ---- */
 
@@ -499,6 +555,7 @@ static void check_scores(struct bench *b)
 }
 TEST(score_gradients_are_those_of_the_formula) { each_level(check_scores); }
 
-SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(products_of_differences), T(tiles_times_factors),
-      T(matmul_t_reads_every_format), T(matmul_t_of_ragged_shapes), T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss),
-      T(attention_gradients_are_those_of_the_formula), T(score_gradients_are_those_of_the_formula));
+SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(softmax_of_columns_follows_their_maxima),
+      T(softmax_grad_is_its_formula), T(tiles_times_factors), T(matmul_t_reads_every_format), T(matmul_t_of_ragged_shapes),
+      T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss), T(attention_gradients_are_those_of_the_formula),
+      T(score_gradients_are_those_of_the_formula));

@@ -148,6 +148,23 @@ struct recur_args {
     bool plain;
 };
 
+/* PANEL_ROWS softmaxes side by side, over n more terms: column i of s [n][PANEL_ROWS], whose rows lie `stride` floats apart. top = the larger of max and
+ * the column's; p = exp(s - top), as a panel; what was summed so far follows: sum and the column of acc [n_acc][PANEL_ROWS] are multiplied by
+ * exp(max - top), then sum grows by the terms, in f32. max finite or what an earlier call left; of s, -inf gives 0, NaN a NaN and no maximum. p may be s
+ * where stride is PANEL_ROWS. Terms and factors: rel. error <= 1e-6 for arguments in [-80, 0], 0 below -104. Milakov & Gimelshein 2018 */
+struct softmax_args {
+    const float *s;
+    float *p, *max, *sum, *acc; /* max, sum [PANEL_ROWS] */
+    int64_t stride, n, acc_stride, n_acc;
+};
+
+/* Of as many columns, in place: s becomes p = exp(s - lse), d becomes p (d - mean); lse +inf: both 0. Rows of s and d `stride` apart. Terms as above. */
+struct softmax_grad_args {
+    float *s, *d;
+    const float *lse, *mean; /* [PANEL_ROWS] */
+    int64_t stride, n;
+};
+
 struct act_tile; /* levels.h */
 struct act_wide;
 struct kernels;
@@ -259,7 +276,9 @@ struct kernels {
     /* ---- gradients ---- */
     /* n weights from the codes of whole blocks, bit for bit those of dtype_to_f32. y unaligned. Call kernels_to_f32 */
     void (*from_codes)(const struct dtype *t, const struct codes *c, int n, float *y);
-    void (*mul_sub)(float *y, const float *a, const float *b, float c, int64_t n); /* y = a * (b - c) */
+    /* softmax of columns side by side, and the way back: see their structs */
+    void (*softmax_columns)(const struct softmax_args *a);
+    void (*softmax_grad)(const struct softmax_grad_args *a);
     /* Panels whose rows, and tiles whose tokens, are the columns of a matrix: two of its rows become one row of pairs in each of them.
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
      * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */

@@ -40,11 +40,6 @@ static void axpy(float *y, const float *x, float s, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] += s * x[i];
 }
 
-static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] * (b[i] - c);
-}
-
 static void from_codes(const struct dtype *t, const struct codes *c, int n, float *y)
 {
     for (int i = 0; i < n; i++) {
@@ -109,6 +104,30 @@ static double exp_sum(float *y, const float *x, float m, int64_t n)
     return sum;
 }
 
+static void softmax_columns(const struct softmax_args *a)
+{
+    for (int c = 0; c < PANEL_ROWS; c++) {
+        float top = a->max[c], sum = 0;
+        for (int64_t i = 0; i < a->n; i++)
+            if (a->s[i * a->stride + c] > top) top = a->s[i * a->stride + c];
+        float less = expf(a->max[c] - top);
+        for (int64_t i = 0; i < a->n; i++) sum += a->p[i * PANEL_ROWS + c] = expf(a->s[i * a->stride + c] - top);
+        for (int64_t i = 0; i < a->n_acc; i++) a->acc[i * a->acc_stride + c] *= less;
+        a->sum[c] = a->sum[c] * less + sum;
+        a->max[c] = top;
+    }
+}
+
+static void softmax_grad(const struct softmax_grad_args *a)
+{
+    for (int64_t i = 0; i < a->n; i++)
+        for (int c = 0; c < PANEL_ROWS; c++) {
+            float *p = a->s + i * a->stride + c, *d = a->d + i * a->stride + c;
+            *p = expf(*p - a->lse[c]);
+            *d = *p * (*d - a->mean[c]);
+        }
+}
+
 static void rope(float *x, const float *cs, int n_rot, bool neox)
 {
     int half = n_rot / 2, step = neox ? 1 : 2, other = neox ? half : 1;
@@ -155,7 +174,8 @@ void kernels_init_ref_vec(struct kernels *k)
     k->to_f32 = dtype_to_f32;
     k->from_f32 = dtype_from_f32;
     k->from_codes = from_codes;
-    k->mul_sub = mul_sub;
+    k->softmax_columns = softmax_columns;
+    k->softmax_grad = softmax_grad;
     k->attn = attn_ref;
     k->attn_merge = attn_merge_ref;
 }

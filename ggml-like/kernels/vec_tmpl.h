@@ -79,7 +79,6 @@ ALWAYS_INLINE vf op_add(vf a, vf b, vf c) { return v_add(a, b); }
 ALWAYS_INLINE vf op_mul(vf a, vf b, vf c) { return v_mul(a, b); }
 ALWAYS_INLINE vf op_scale(vf a, vf b, vf c) { return v_mul(a, c); }
 ALWAYS_INLINE vf op_axpy(vf a, vf b, vf c) { return v_fma(a, c, b); }
-ALWAYS_INLINE vf op_mul_sub(vf a, vf b, vf c) { return v_mul(a, v_sub(b, c)); }
 ALWAYS_INLINE vf op_norm(vf a, vf b, vf c) { return v_mul(v_mul(a, c), b); }
 ALWAYS_INLINE vf op_softcap(vf a, vf b, vf c) { return v_mul(c, tanh_lanes(v_div(a, c))); }
 ALWAYS_INLINE vf op_silu(vf g, vf u, vf c) { return v_mul(v_div(g, v_add(v_set(1.0f), exp_lanes(v_sub(v_zero(), g)))), u); }
@@ -105,7 +104,6 @@ static void add(float *y, const float *a, const float *b, int64_t n) { map(y, a,
 static void mul(float *y, const float *a, const float *b, int64_t n) { map(y, a, b, 0.0f, n, op_mul); }
 static void scale(float *y, const float *x, float s, int64_t n) { map(y, x, x, s, n, op_scale); }
 static void axpy(float *y, const float *x, float s, int64_t n) { map(y, x, y, s, n, op_axpy); }
-static void mul_sub(float *y, const float *a, const float *b, float c, int64_t n) { map(y, a, b, c, n, op_mul_sub); }
 static void silu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_silu); }
 static void gelu_mul(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_gelu); }
 static void silu_grad(float *y, const float *g, const float *u, int64_t n) { map(y, g, u, 0.0f, n, op_silu_grad); }
@@ -197,6 +195,55 @@ static double exp_sum(float *y, const float *x, float m, int64_t n)
         sum = vd2_add(sum, v_load(e));
     }
     return vd2_sum(sum);
+}
+
+/* Four rows at once: each sum and each maximum waits for the one before it. */
+static void softmax_columns(const struct softmax_args *a)
+{
+    enum { ROWS = 4 };
+    for (int c = 0; c < PANEL_ROWS; c += LANES) {
+        const float *s = a->s + c;
+        vf max = v_load(a->max + c), top[ROWS], sum[ROWS];
+        int64_t i = 0;
+        UNROLL
+        for (int j = 0; j < ROWS; j++) top[j] = max, sum[j] = v_zero();
+        for (; i + ROWS <= a->n; i += ROWS) {
+            UNROLL
+            for (int j = 0; j < ROWS; j++) top[j] = v_max(v_load(s + (i + j) * a->stride), top[j]);
+        }
+        for (; i < a->n; i++) top[0] = v_max(v_load(s + i * a->stride), top[0]);
+        top[0] = v_max(v_max(top[0], top[1]), v_max(top[2], top[3]));
+        vf less = exp_below(v_sub(max, top[0]));
+        for (i = 0; i + ROWS <= a->n; i += ROWS) {
+            UNROLL
+            for (int j = 0; j < ROWS; j++) {
+                vf e = exp_below(v_sub(v_load(s + (i + j) * a->stride), top[0]));
+                v_store(a->p + (i + j) * PANEL_ROWS + c, e);
+                sum[j] = v_add(sum[j], e);
+            }
+        }
+        for (; i < a->n; i++) {
+            vf e = exp_below(v_sub(v_load(s + i * a->stride), top[0]));
+            v_store(a->p + i * PANEL_ROWS + c, e);
+            sum[0] = v_add(sum[0], e);
+        }
+        for (i = 0; i < a->n_acc; i++) v_store(a->acc + i * a->acc_stride + c, v_mul(v_load(a->acc + i * a->acc_stride + c), less));
+        v_store(a->sum + c, v_fma(v_load(a->sum + c), less, v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))));
+        v_store(a->max + c, top[0]);
+    }
+}
+
+static void softmax_grad(const struct softmax_grad_args *a)
+{
+    for (int c = 0; c < PANEL_ROWS; c += LANES) {
+        vf lse = v_load(a->lse + c), mean = v_load(a->mean + c);
+        for (int64_t i = 0; i < a->n; i++) {
+            float *s = a->s + i * a->stride + c, *d = a->d + i * a->stride + c;
+            vf p = exp_lanes(v_sub(v_load(s), lse));
+            v_store(s, p);
+            v_store(d, v_mul(p, v_sub(v_load(d), mean)));
+        }
+    }
 }
 
 static void rope(float *x, const float *cs, int n_rot, bool neox)
@@ -409,5 +456,6 @@ static void set_vec_slots(struct kernels *k)
     k->to_f32 = to_f32;
     k->from_f32 = from_f32;
     k->from_codes = from_codes;
-    k->mul_sub = mul_sub;
+    k->softmax_columns = softmax_columns;
+    k->softmax_grad = softmax_grad;
 }
