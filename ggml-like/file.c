@@ -551,6 +551,14 @@ void *mem_map(size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Pages of 4 KiB were a fifth of a first step of training (458 MiB, 3.7 instead of 4.5 s) and 3 % of each later one. */
+void *mem_map_dense(size_t bytes)
+{
+    void *p = mem_map(bytes);
+    if (p) (void)!madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
 void mem_room_drop(struct mem_room *r)
 {
     if (r->p) mem_unmap(r->p, r->n);
@@ -561,7 +569,7 @@ status mem_room_for(struct mem_room *r, size_t n, struct err *e)
 {
     if (n <= r->n) return OK;
     mem_room_drop(r);
-    r->p = mem_map(n);
+    r->p = mem_map_dense(n);
     if (!r->p) return err_oom(e, "scratch", n);
     r->n = n;
     return OK;

@@ -74,8 +74,10 @@ status mem_map_file(void **out, const char *path, size_t bytes, struct err *e) M
 
 /* mem_map/mem_unmap - zeroed anonymous pages, touched lazily (KV caches). NULL when refused. */
 void *mem_map(size_t bytes) MUST_USE;
+/* mem_map_dense - the same for what will all be used: in large pages, where the system has them. */
+void *mem_map_dense(size_t bytes) MUST_USE;
 void mem_unmap(void *p, size_t bytes);
-/* mem_room - such memory that grows when more is needed; growing forgets what it held. mem_room_drop frees it; a zeroed one has none. */
+/* mem_room - dense memory that grows when more is needed; growing forgets what it held. mem_room_drop frees it; a zeroed one has none. */
 struct mem_room {
     uint8_t *p;
     size_t n;

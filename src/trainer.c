@@ -575,11 +575,11 @@ static status open_buffers(struct trainer *t, struct err *e)
     for (size_t il = 0; il < layers; il++) plan_init(&t->layer[il].plan, &t->k);
     t->thread_bytes = forward_grad_bytes(t->m);
     t->threads_bytes = n * t->thread_bytes;
-    t->threads = mem_map(t->threads_bytes);
-    t->x = mem_map(rows_bytes(t, t->n_batch) * (layers + 1));
-    t->dx = mem_map(2 * rows_bytes(t, t->n_batch));
-    t->w = mem_map((size_t)t->n * sizeof *t->w);
-    t->g = mem_map((size_t)t->n * sizeof *t->g);
+    t->threads = mem_map_dense(t->threads_bytes);
+    t->x = mem_map_dense(rows_bytes(t, t->n_batch) * (layers + 1));
+    t->dx = mem_map_dense(2 * rows_bytes(t, t->n_batch));
+    t->w = mem_map_dense((size_t)t->n * sizeof *t->w);
+    t->g = mem_map_dense((size_t)t->n * sizeof *t->g);
     if (t->threads && t->x && t->dx && t->w && t->g) return OK;
     return err_oom(e, "trainer", 2 * (size_t)t->n * sizeof *t->w + rows_bytes(t, t->n_batch) * (layers + 3));
 }

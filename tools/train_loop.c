@@ -327,7 +327,7 @@ status train_loop_open(struct train_loop *l, const char *job, bool resume, struc
     l->order = mem_alloc((size_t)l->train.n * sizeof *l->order);
     if (!mul_size((size_t)n, 2 * sizeof(float), &l->moments_bytes)) return err_oom(e, "optimizer", SIZE_MAX);
     if (l->moments_path) TRY(mem_map_file(&l->moments, l->moments_path, l->moments_bytes, e));
-    else l->moments = mem_map(l->moments_bytes);
+    else l->moments = mem_map_dense(l->moments_bytes);
     l->reference = unknown(l->dpo ? l->train.set->n_samples : 0);
     l->reference_valid = unknown(l->dpo && l->valid.n ? l->valid.set->n_samples : 0);
     if (!l->order || !l->moments || !l->reference || !l->reference_valid) return err_oom(e, "optimizer", (size_t)n * 2 * sizeof(float));
