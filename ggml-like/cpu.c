@@ -13,6 +13,7 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -41,7 +42,7 @@ struct cpuid_bit {
     uint64_t feature;
 };
 enum { EAX, EBX, ECX, EDX };
-enum { STATE_AVX = 0x06 /* xmm, ymm */, STATE_AVX512 = 0xe6 /* and opmask, zmm */ };
+enum { STATE_AVX = 0x06 /* xmm, ymm */, STATE_AVX512 = 0xe6 /* and opmask, zmm */, STATE_AMX = 0x600e6 /* and tiles */ };
 enum { CPUID_OSXSAVE = 1 << 27 };
 
 /* A feature is present when every row that names it holds. Source: Intel SDM volume 2A, CPUID; volume 1, 13.3. */
@@ -52,10 +53,22 @@ static const struct cpuid_bit cpuid_bits[] = {
     { 7, 0, EBX, 17, STATE_AVX512, CPU_AVX512 },     { 7, 0, EBX, 30, STATE_AVX512, CPU_AVX512 },
     { 7, 0, EBX, 31, STATE_AVX512, CPU_AVX512 },     { 7, 0, ECX, 11, STATE_AVX512, CPU_AVX512_VNNI },
     { 7, 1, EAX, 5, STATE_AVX512, CPU_AVX512_BF16 }, { 7, 0, ECX, 1, STATE_AVX512, CPU_AVX512_VBMI },
+    { 7, 0, EDX, 22, STATE_AMX, CPU_AMX },           { 7, 0, EDX, 24, STATE_AMX, CPU_AMX },
 };
 
+/* The 8 KiB of tiles are saved for processes that have asked: here, for all threads to come. Source: Linux, Documentation/arch/x86/xstate.rst. */
+static bool may_use_tiles(void)
+{
+#if defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+
 #if defined(CUANTO_EMULATE_AVX512) /* tests/simde.sh: these levels made of other instructions */
-enum { EMULATED = CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16 };
+enum { EMULATED = CPU_AVX_VNNI | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16 | CPU_AMX };
 #else
 enum { EMULATED = 0 };
 #endif
@@ -74,7 +87,9 @@ static uint64_t detect_features(void)
         named |= b->feature;
         if (!has) missing |= b->feature;
     }
-    return (named & ~missing) | EMULATED;
+    uint64_t has = named & ~missing;
+    if ((has & CPU_AMX) && !may_use_tiles()) has &= ~(uint64_t)CPU_AMX;
+    return has | EMULATED;
 }
 #elif defined(__aarch64__) && defined(__linux__)
 /* Source: Linux, Documentation/arch/arm64/elf_hwcaps.rst. */
@@ -105,6 +120,7 @@ static const struct {
     { CPU_AVX512_BF16, "AVX-512 BF16" },
     { CPU_AVX512_VBMI, "AVX-512 VBMI" },
     { CPU_AVX_VNNI, "AVX-VNNI" },
+    { CPU_AMX, "AMX TILE/BF16" },
     { CPU_NEON, "NEON" },
     { CPU_DOTPROD, "DOTPROD" },
     { CPU_I8MM, "I8MM" },
@@ -120,6 +136,7 @@ const struct isa isa_table[] = {
     { "avx512", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI, kernels_init_avx512 },
     { "avx512vbmi", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI, kernels_init_avx512vbmi },
     { "avx512bf16", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16, kernels_init_avx512bf16 },
+    { "amx", CPU_AVX2 | CPU_FMA | CPU_F16C | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_VBMI | CPU_AVX512_BF16 | CPU_AMX, kernels_init_amx },
 #elif defined(__aarch64__) && !defined(CUANTO_SCALAR)
     { "neon", CPU_NEON, kernels_init_neon },
     { "dotprod", CPU_NEON | CPU_DOTPROD, kernels_init_dotprod },

@@ -7,7 +7,7 @@ struct kernels;
 
 enum cpu_feature {
     CPU_AVX2 = 1 << 0, CPU_FMA = 1 << 1, CPU_F16C = 1 << 2, CPU_AVX512 = 1 << 3 /* F BW DQ VL */, CPU_AVX512_VNNI = 1 << 4,
-    CPU_AVX512_BF16 = 1 << 5, CPU_AVX512_VBMI = 1 << 6, CPU_AVX_VNNI = 1 << 7,
+    CPU_AVX512_BF16 = 1 << 5, CPU_AVX512_VBMI = 1 << 6, CPU_AVX_VNNI = 1 << 7, CPU_AMX = 1 << 8 /* TILE BF16 */,
     CPU_NEON = 1 << 16, CPU_DOTPROD = 1 << 17, CPU_I8MM = 1 << 18,
 };
 

@@ -236,6 +236,7 @@ void op_run_attn_grad(const struct op_run *r, const struct op *op);
 void op_run_score_grad(const struct op_run *r, const struct op *op);
 void op_run_score_targets(const struct op_run *r, const struct op *op);
 size_t op_grad_bytes(int64_t head_dim_max); /* scratch of a thread */
+size_t op_panel_matmul_bytes(void);          /* of it, for matmuls: the beginning; a multiple of 64 */
 void op_run_route_grad(const struct op_run *r, const struct op *op);
 void op_run_moe_spread(const struct op_run *r, const struct op *op);
 void op_run_moe_weight_grad(const struct op_run *r, const struct op *op);

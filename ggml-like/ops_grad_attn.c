@@ -135,11 +135,16 @@ static void fill_tokens(const struct kernels *k, struct act_panel *to, int64_t t
     }
 }
 
-/* Rows of n floats become columns of panels, or of tiles. */
-static void fill_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int width, int64_t at, struct rows x, int64_t rows, int64_t n)
+/* Rows of n floats become columns of panels; of tiles, from column `at` on. */
+static void fill_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, struct rows x, int64_t rows, int64_t n)
+{
+    for (int64_t i = 0; i < rows; i += 2) op_columns(k, form, to, step, i, x.x + i * x.stride, i + 1 < rows ? x.x + (i + 1) * x.stride : NULL, n);
+}
+
+static void fill_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t at, struct rows x, int64_t rows, int64_t n)
 {
     for (int64_t i = 0; i < rows; i += 2)
-        op_columns(k, form, to, step, width, at + i, x.x + i * x.stride, i + 1 < rows ? x.x + (i + 1) * x.stride : NULL, n);
+        op_tile_columns(k, form, to, step, at + i, x.x + i * x.stride, i + 1 < rows ? x.x + (i + 1) * x.stride : NULL, n);
 }
 
 void op_run_attn_pack(const struct op_run *r, const struct op *op)
@@ -153,7 +158,7 @@ void op_run_attn_pack(const struct op_run *r, const struct op *op)
         struct packed to = packed_of(r->k, op_data(r, op->dst), kv, hd, vd, plan_room(p, n));
         int64_t width = op->src[1] == VAL_NONE ? hd : vd;
         fill_tokens(r->k, &to.key, begin / nt, (struct rows){ key + (begin * n_kv + kv) * hd, n_kv * hd }, end - begin);
-        fill_columns(r->k, ACT_F32, to.v.data, to.v.tile_bytes, nt, begin, (struct rows){ v + (begin * n_kv + kv) * width, n_kv * width }, end - begin, vd);
+        fill_tile_columns(r->k, ACT_F32, to.v.data, to.v.tile_bytes, begin, (struct rows){ v + (begin * n_kv + kv) * width, n_kv * width }, end - begin, vd);
     }
 }
 
@@ -182,7 +187,7 @@ struct head {
     float log_sum[QUERIES], d[QUERIES]; /* of the block's queries: ln sum exp(S); D */
 };
 
-static size_t whole(int64_t columns) { return ((size_t)columns + 31) / 32 * 32; }
+static size_t whole(int64_t columns) { return ((size_t)columns + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS; }
 static size_t queries_step(enum act_form form) { return (size_t)QUERIES * PANEL_ROWS * op_form_bytes(form) + 64; }
 static size_t keys_step(enum act_form form) { return (size_t)KEYS * PANEL_ROWS * op_form_bytes(form) + 64; }
 static size_t rows_step(enum act_form form, int64_t dim) { return whole(dim) * PANEL_ROWS * op_form_bytes(form) + 64; }
@@ -330,8 +335,8 @@ static void open_grads(struct head *h, const struct block *b)
         h->log_sum[i] = h->lse.x[(b->i0 + i) * h->lse.stride];
     }
     for (int64_t i = b->m; i < b->wide; i++) h->d[i] = 0, h->log_sum[i] = INFINITY;
-    fill_columns(h->k, h->form, h->q_cols, queries_step(h->form), PANEL_ROWS, 0, (struct rows){ h->sq, h->hd }, b->m, h->hd);
-    fill_columns(h->k, h->form, h->dy_cols, queries_step(h->form), PANEL_ROWS, 0, rows_at(h->dy, b->i0), b->m, h->vd);
+    fill_columns(h->k, h->form, h->q_cols, queries_step(h->form), (struct rows){ h->sq, h->hd }, b->m, h->hd);
+    fill_columns(h->k, h->form, h->dy_cols, queries_step(h->form), rows_at(h->dy, b->i0), b->m, h->vd);
 }
 
 /* to[j][i] = key j0 + j times query i0 + i; queries of a pair of panels that does not see a tile of keys are left out. */
@@ -398,7 +403,7 @@ static void add_to_queries(const struct head *h, const struct block *b, bool add
 {
     struct act_panel a = { .k = b->n, .n_tokens = b->m, .form = h->form, .data = h->acts };
     a.tile_bytes = (size_t)h->nt * KEYS * op_form_bytes(h->form);
-    fill_columns(h->k, h->form, h->acts, a.tile_bytes, h->nt, 0, (struct rows){ h->dp, STRIDE }, b->n, b->m);
+    fill_tile_columns(h->k, h->form, h->acts, a.tile_bytes, 0, (struct rows){ h->dp, STRIDE }, b->n, b->m);
     for (int64_t t = 0; t < b->m; t += h->nt) {
         int tokens = (int)min_i64(h->nt, b->m - t);
         int64_t seen = min_i64(b->n, b->i0 + t + tokens - b->j0);
@@ -416,7 +421,7 @@ static void clear_rows(struct sums x, int64_t first, int64_t end, int64_t n)
 
 static struct act_panel tiles_of(const struct head *h, enum act_form form, uint8_t *to, int64_t dim, struct rows x, int64_t n)
 {
-    struct act_panel a = { .k = dim, .n_tokens = n, .form = form, .tile_bytes = (size_t)h->nt * whole(dim) * op_form_bytes(form), .data = to };
+    struct act_panel a = { .k = dim, .n_tokens = n, .form = form, .tile_bytes = kernels_tile_bytes(h->k, dim, form), .data = to };
     fill_tokens(h->k, &a, 0, x, n);
     return a;
 }
@@ -430,7 +435,7 @@ static void part_back(struct head *h, int64_t from, int64_t to)
         int64_t j1 = min_i64(to, j0 + KEYS), end = h->window > 0 ? min_i64(h->n, j1 + h->window - 1) : h->n;
         struct act_panel key = tiles_of(h, ACT_F32, h->key_acts, h->hd, rows_at(h->key, j0), j1 - j0);
         struct act_panel v = tiles_of(h, h->form, h->v_acts, h->vd, rows_at(h->v, j0), j1 - j0);
-        fill_columns(h->k, h->form, h->key_cols, keys_step(h->form), PANEL_ROWS, 0, rows_at(h->key, j0), j1 - j0, h->hd);
+        fill_columns(h->k, h->form, h->key_cols, keys_step(h->form), rows_at(h->key, j0), j1 - j0, h->hd);
         for (int64_t i0 = j0 / QUERIES * QUERIES; i0 < end; i0 += QUERIES) {
             struct block b = { .i0 = i0, .m = min_i64(QUERIES, h->n - i0), .j0 = j0 };
             b.wide = (b.m + PANEL_ROWS - 1) / PANEL_ROWS * PANEL_ROWS, b.n = min_i64(j1, i0 + b.m) - j0;

@@ -29,22 +29,25 @@ static inline __attribute__((always_inline)) void copy_columns(uint8_t *to, size
     memcpy(to, x + i, (size_t)(n - i) * sizeof *x);
 }
 
-void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int width, int64_t i, const float *a, const float *b, int64_t n)
+static inline __attribute__((always_inline)) void copy_rows(uint8_t *to, size_t step, int width, int64_t i, const float *a, const float *b, int64_t n)
 {
-    size_t row = (size_t)width * op_form_bytes(form);
-    to += (size_t)i * row;
-    if (form == ACT_BF16) {
-        k->columns_bf16((uint16_t *)(void *)to, (int64_t)(step / sizeof(uint16_t)), width, a, b, n);
-        return;
-    }
-    for (int j = 0; j < 2; j++, to += row) {
-        const float *x = j ? b : a;
-        if (!x) return;
-        if (width == PANEL_ROWS) copy_columns(to, step, PANEL_ROWS, x, n);
-        else if (width == 12) copy_columns(to, step, 12, x, n);
-        else if (width == 4) copy_columns(to, step, 4, x, n);
-        else copy_columns(to, step, width, x, n);
-    }
+    to += (size_t)i * (size_t)width * sizeof(float);
+    copy_columns(to, step, width, a, n);
+    if (b) copy_columns(to + (size_t)width * sizeof(float), step, width, b, n);
+}
+
+void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *a, const float *b, int64_t n)
+{
+    if (form == ACT_F32) copy_rows(to, step, PANEL_ROWS, i, a, b, n);
+    else k->columns_bf16((uint16_t *)(void *)to + i * PANEL_ROWS, (int64_t)(step / sizeof(uint16_t)), PANEL_ROWS, a, b, n);
+}
+
+void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *a, const float *b, int64_t n)
+{
+    if (form == ACT_BF16) k->tile_columns_bf16(k, (uint16_t *)(void *)to, (int64_t)(step / sizeof(uint16_t)), i, a, b, n);
+    else if (k->tile_tokens == 12) copy_rows(to, step, 12, i, a, b, n);
+    else if (k->tile_tokens == 4) copy_rows(to, step, 4, i, a, b, n);
+    else copy_rows(to, step, k->tile_tokens, i, a, b, n);
 }
 
 static struct panel panel_at(struct op_panels p, int i)
@@ -127,7 +130,7 @@ static void unpack_columns(const struct op_run *r, const struct tensor *w, const
         for (int j = 0; j < 2; j++)
             for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + (size_t)(i + j + AHEAD) * w->nb[1] + at, 0, 2);
         for (int j = 0; j < pair; j++) kernels_to_f32(r->k, w->type, data + (size_t)(i + j) * w->nb[1], x[j], cols);
-        op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x[0], pair == 2 ? x[1] : NULL, cols);
+        op_columns(r->k, form, panels, panel_step(form), i, x[0], pair == 2 ? x[1] : NULL, cols);
     }
 }
 
@@ -187,13 +190,13 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
         struct act_panel a = { .k = nk, .n_tokens = n1 - n0, .form = form, .tile_bytes = tile_bytes, .data = tiles };
         for (int64_t i = 0; i < nk; i += 2) {
             const float *dy = o->dy + (row + i) * o->dy_stride + n0;
-            op_columns(r->k, form, tiles, tile_bytes, nt, i, dy, i + 1 < nk ? dy + o->dy_stride : NULL, n1 - n0);
+            op_tile_columns(r->k, form, tiles, tile_bytes, i, dy, i + 1 < nk ? dy + o->dy_stride : NULL, n1 - n0);
         }
         for (int64_t c = c0; c < c1; c += OUTER_PANELS * PANEL_ROWS) {
             int64_t wide = min_i64(OUTER_PANELS * PANEL_ROWS, c1 - c);
             for (int64_t i = 0; i < nk; i += 2) {
                 const float *x = o->x + (row + i) * o->x_stride + c;
-                op_columns(r->k, form, panels, panel_step(form), PANEL_ROWS, i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
+                op_columns(r->k, form, panels, panel_step(form), i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
             }
             for (int64_t at = 0; at < wide; at += PAIR_ROWS) {
                 struct op_panels p = { panels + (size_t)(at / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };

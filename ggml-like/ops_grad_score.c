@@ -105,7 +105,7 @@ static void scale_terms(const struct op_run *r, const struct op *op, const struc
             if (b->weight[t + i] != 0) f[i] = factor_of(op, b->weight[t + i]) * (float)exp((double)part[t + i].max - lse[t + i]);
         const uint16_t *terms = (const uint16_t *)(const void *)(x->data + (size_t)(t / nt) * x->tile_bytes) + from * nt;
         uint16_t *to = (uint16_t *)(void *)(g->data + (size_t)((t - t0) / nt) * g->tile_bytes) + at * nt;
-        r->k->scale_tile_bf16(r->k, to, terms, f, (m + 1) / 2);
+        r->k->scale_tile_bf16(r->k, to, terms, f, m);
     }
 }
 

@@ -72,11 +72,11 @@ void op_run_head_matmul(const struct op_run *r, const struct op *op)
         return;
     }
     struct act_panel x = op_acts(r, op->src[1], w->ne[0], n_head * tiles * r->k->tile_tokens, op_act_form(r->x->plan, w->type));
-    int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
-    for (int64_t i, end; op_take(r, n_head * panels, 1, &i, &end);) {
-        int64_t h = i / panels, row = i % panels * PANEL_ROWS;
+    int64_t unit = op_panel_rows(r->k, x.form, rows), blocks = (n + unit - 1) / unit;
+    for (int64_t i, end; op_take(r, n_head * blocks, 1, &i, &end);) {
+        int64_t h = i / blocks, row = i % blocks * unit;
         const uint8_t *data = (const uint8_t *)w->data + (size_t)h * w->nb[2];
-        op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, row + PANEL_ROWS), &x, h * tiles, rows, row, y + h * n, n_head * n, false);
+        op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, row + unit, unit), &x, h * tiles, rows, row, unit, y + h * n, n_head * n, false);
     }
 }
 

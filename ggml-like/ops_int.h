@@ -108,14 +108,15 @@ void op_tiles_part(const struct op_run *r, const struct act_panel *to, int64_t a
  * the input, row t at y + t * SCORE_CHUNK. Always the same bits. ops_score.c */
 void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64_t n, float *y);
 
-/* op_panel_matmul - weight rows row .. row + 15 of the n_w at `data` (shape and type as w) against `n` tokens from tile `tile` on:
- * row t of the result at y + t * stride, or added to what is there. next: what this thread will most likely read after them. op_rows_soon - those rows,
- * if there are any. */
+/* op_panel_rows - how many rows op_panel_matmul takes for n tokens of a form. op_panel_matmul - `unit` weight rows from `row` on, or what is left of the n_w
+ * at `data` (shape and type as w), against `n` tokens from tile `tile` on: row t of the result at y + t * stride, or added to what is there. next: what this
+ * thread will most likely read after them. op_rows_soon - up to `unit` rows from `row` on, if there are any. */
 struct op_soon { const uint8_t *at; size_t bytes; };
-static inline struct op_soon op_rows_soon(const struct tensor *w, const uint8_t *data, int64_t n_w, int64_t row)
+static inline struct op_soon op_rows_soon(const struct tensor *w, const uint8_t *data, int64_t n_w, int64_t row, int64_t unit)
 {
     int64_t first = min_i64(row, n_w);
-    return (struct op_soon){ data + (size_t)first * w->nb[1], (size_t)min_i64(PANEL_ROWS, n_w - first) * w->nb[1] };
+    return (struct op_soon){ data + (size_t)first * w->nb[1], (size_t)min_i64(unit, n_w - first) * w->nb[1] };
 }
+int64_t op_panel_rows(const struct kernels *k, enum act_form form, int64_t n);
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
-                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add);
+                     int64_t tile, int64_t n, int64_t row, int64_t unit, float *y, int64_t stride, bool add);

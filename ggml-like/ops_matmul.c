@@ -3,6 +3,10 @@
  * Several rows have 8 bits, in a precise plan 15, like the row of one token. */
 #include "ggml-like/ops_int.h"
 
+/* Where two panels are multiplied at once: 128 rows of 2048 columns of BF16 are 512 KiB of a second cache of 2 MiB, and activations, of which a prompt of
+ * 512 tokens has as much or more, are read from the third once for them. Few tokens do not need that, and share rows out better. */
+enum { BLOCK_PANELS = 8, FEW_TOKENS = 64 };
+
 /* The quantized form of x: recorded once, shared by all matmuls that read x (Q, K, V; gate, up). Float weights read the floats: as they are
  * for one row, packed into tiles for several. */
 val op_quantized(struct plan *p, val x, enum act_form form)
@@ -170,14 +174,19 @@ static void matmul_rows(const struct op_run *r, const struct op *op, const struc
             }
 }
 
-/* A tile of the first `rows` rows of a panel; of a last one of fewer than 16 through a small buffer. */
-static void put_tile(const struct kernels *k, const struct panel *p, int rows, const struct act_panel *x, int64_t tile, int64_t k0, int m, float *out,
+/* A tile of the first `rows` rows of one or two panels; of rows that are not all through a small buffer. */
+static void put_tile(const struct kernels *k, const struct panel p[2], int64_t rows, const struct act_panel *x, int64_t tile, int64_t k0, int m, float *out,
                      int64_t stride, bool add, float *edge)
 {
-    if (rows == PANEL_ROWS) {
-        kernels_tile(k, x->form)(k, p, x, tile, k0, m, out, stride, add);
+    if (rows >= 2 * PANEL_ROWS) {
+        kernels_pair(k, &p[0], &p[1], x, tile, k0, m, out, stride, add);
         return;
     }
+    if (rows >= PANEL_ROWS) {
+        kernels_tile(k, x->form)(k, p, x, tile, k0, m, out, stride, add);
+        rows -= PANEL_ROWS, out += PANEL_ROWS, p++;
+    }
+    if (rows <= 0) return;
     kernels_tile(k, x->form)(k, p, x, tile, k0, m, edge, PANEL_ROWS, false);
     for (int j = 0; j < m; j++)
         for (int i = 0; i < rows; i++) out[j * stride + i] = edge[j * PANEL_ROWS + i] + (add ? out[j * stride + i] : 0.0f);
@@ -186,40 +195,67 @@ static void put_tile(const struct kernels *k, const struct panel *p, int rows, c
 /* A second matrix of few columns with as many rows, and what it is multiplied with. */
 struct low { const struct tensor *w; struct act_panel x; };
 
-/* PANEL_K columns at a time. What is read next is one piece of memory: each part of the columns asks for its share of it. */
+int64_t op_panel_rows(const struct kernels *k, enum act_form form, int64_t n)
+{
+    if (!kernels_pairs(k, form) || act_is_float(form)) return PANEL_ROWS;
+    return n <= FEW_TOKENS ? 2 * PANEL_ROWS : BLOCK_PANELS * PANEL_ROWS;
+}
+
+/* Panels for rows row .. row + n_rows of a matrix, columns k0 .. k0 + nk. What is read next is one piece of memory: each part of the columns, and each panel,
+ * asks for its share of it. */
+static void build_panels(const struct kernels *k, struct panel *p, const struct tensor *w, enum act_form form, const uint8_t *data, int64_t row, int64_t n_rows,
+                         struct op_soon next, int64_t k0, int64_t nk)
+{
+    int64_t panels = (n_rows + PANEL_ROWS - 1) / PANEL_ROWS, parts = panels * w->ne[0];
+    for (int64_t i = 0; i < panels; i++) {
+        int64_t done = panels * k0 + i * nk;
+        size_t from = next.bytes * (size_t)done / (size_t)parts, to = next.bytes * (size_t)(done + nk) / (size_t)parts;
+        p[i].next = next.at + from;
+        p[i].next_bytes = to - from;
+        kernels_panel(k, form)(k, &p[i], w->type, form, data + (size_t)(row + i * PANEL_ROWS) * w->nb[1], w->nb[1],
+                               (int)min_i64(PANEL_ROWS, n_rows - i * PANEL_ROWS), k0, nk);
+    }
+}
+
+/* PANEL_K columns at a time. The panels of a block stay in the second cache, where the tiles meet them one after the other. */
 static void panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
-                         int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add, const struct low *low)
+                         int64_t tile, int64_t n, int64_t row, int64_t unit, float *y, int64_t stride, bool add, const struct low *low)
 {
     const struct kernels *k = r->k;
-    struct panel p, q;
-    panel_place(&p, r->scratch, PANEL_K);
-    float *edge = (float *)((uint8_t *)r->scratch + panel_bytes(PANEL_K));
-    int rows = (int)min_i64(PANEL_ROWS, n_w - row), nt = k->tile_tokens;
-    panel_place(&q, edge + PANEL_ROWS * TILE_TOKENS_MAX, LOW_RANK);
-    if (low)
-        kernels_panel(k, low->x.form)(k, &q, low->w->type, low->x.form, (const uint8_t *)low->w->data + (size_t)row * low->w->nb[1], low->w->nb[1], rows, 0,
-                                      low->w->ne[0]);
+    struct panel p[BLOCK_PANELS], q[BLOCK_PANELS];
+    float *edge = r->scratch;
+    uint8_t *room = (uint8_t *)(edge + PANEL_ROWS * TILE_TOKENS_MAX), *low_room = room + BLOCK_PANELS * panel_bytes(PANEL_K);
+    int64_t rows = min_i64(unit, n_w - row), nt = k->tile_tokens;
+    for (int i = 0; i < BLOCK_PANELS; i++) {
+        panel_place(&p[i], room + (size_t)i * panel_bytes(PANEL_K), PANEL_K);
+        panel_place(&q[i], low_room + (size_t)i * panel_bytes(LOW_RANK), LOW_RANK);
+    }
+    if (low) build_panels(k, q, low->w, low->x.form, low->w->data, row, rows, (struct op_soon){ NULL, 0 }, 0, low->w->ne[0]);
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
         int64_t nk = min_i64(PANEL_K, w->ne[0] - k0);
-        size_t from = next.bytes * (size_t)k0 / (size_t)w->ne[0], to = next.bytes * (size_t)(k0 + nk) / (size_t)w->ne[0];
-        p.next = next.at + from;
-        p.next_bytes = to - from;
-        kernels_panel(k, x->form)(k, &p, w->type, x->form, data + (size_t)row * w->nb[1], w->nb[1], rows, k0, nk);
+        build_panels(k, p, w, x->form, data, row, rows, next, k0, nk);
         for (int64_t t = 0; t < n; t += nt) {
             int m = (int)min_i64(nt, n - t);
-            float *out = y + t * stride + row;
-            for (int j = 0; j < m; j++) __builtin_prefetch(out + j * stride, 1, 3); /* 3 MiB of results in no cache: 200 GMAC/s without, 246 with */
-            put_tile(k, &p, rows, x, tile + t / nt, k0, m, out, stride, add || k0 > 0, edge);
-            if (low && k0 + nk == w->ne[0]) put_tile(k, &q, rows, &low->x, tile + t / nt, 0, m, out, stride, true, edge);
-            p.next_bytes = 0; /* the first tile has asked for it */
+            for (int64_t i = 0; i < rows; i += 2 * PANEL_ROWS) {
+                float *out = y + t * stride + row + i;
+                for (int j = 0; j < m; j++) __builtin_prefetch(out + j * stride, 1, 3); /* 3 MiB of results in no cache: 200 GMAC/s without, 246 with */
+                put_tile(k, p + i / PANEL_ROWS, rows - i, x, tile + t / nt, k0, m, out, stride, add || k0 > 0, edge);
+                if (low && k0 + nk == w->ne[0]) put_tile(k, q + i / PANEL_ROWS, rows - i, &low->x, tile + t / nt, 0, m, out, stride, true, edge);
+            }
+            for (int i = 0; i < BLOCK_PANELS && t == 0; i++) p[i].next_bytes = 0; /* the first tile has asked for it */
         }
     }
 }
 
 void op_panel_matmul(const struct op_run *r, const struct tensor *w, const uint8_t *data, int64_t n_w, struct op_soon next, const struct act_panel *x,
-                     int64_t tile, int64_t n, int64_t row, float *y, int64_t stride, bool add)
+                     int64_t tile, int64_t n, int64_t row, int64_t unit, float *y, int64_t stride, bool add)
 {
-    panel_matmul(r, w, data, n_w, next, x, tile, n, row, y, stride, add, NULL);
+    panel_matmul(r, w, data, n_w, next, x, tile, n, row, unit, y, stride, add, NULL);
+}
+
+size_t op_panel_matmul_bytes(void)
+{
+    return PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float) + BLOCK_PANELS * (panel_bytes(PANEL_K) + panel_bytes(LOW_RANK));
 }
 
 /* What this thread reads first in the next matmul. Where a thread has six panels of a small matrix, the first, unasked for, took a quarter of the
@@ -231,8 +267,9 @@ static struct op_soon next_matmul(const struct op_run *r)
         if (p->op[i].kind != OP_MATMUL) continue;
         const struct tensor *w = op_shape(p, p->op[i].src[0]);
         int64_t begin, end;
-        pool_range(op_shape(p, p->op[i].dst)->ne[0], PANEL_ROWS, r->ith, r->nth, &begin, &end);
-        return op_rows_soon(w, w->data, end, begin);
+        int64_t n = op_shape(p, p->op[i].dst)->ne[1], unit = op_panel_rows(r->k, op_act_form(p, w->type), n);
+        pool_range(op_shape(p, p->op[i].dst)->ne[0], unit, r->ith, r->nth, &begin, &end);
+        return op_rows_soon(w, w->data, end, begin, unit);
     }
     return (struct op_soon){ NULL, 0 };
 }
@@ -256,14 +293,14 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
     struct op_soon after = next_matmul(r), none = { NULL, 0 };
     struct low low = { .w = op->src[4] == VAL_NONE ? NULL : op_shape(r->x->plan, op->src[4]) };
     if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_act_form(r->x->plan, low.w->type));
-    /* Few panels are shared out by tokens, too. */
-    int64_t panels = (t->ne[0] + PANEL_ROWS - 1) / PANEL_ROWS, nt = r->k->tile_tokens, tiles = (n + nt - 1) / nt, first, last;
-    int64_t parts = r->nth == 1 ? 1 : max_i64(1, min_i64(tiles, (ITEMS * r->nth + panels - 1) / panels)), each = (tiles + parts - 1) / parts;
-    pool_range(panels * parts, 1, r->ith, r->nth, &first, &last);
-    for (int64_t i, end; op_take(r, panels * parts, 1, &i, &end);) {
-        int64_t row = i / parts * PANEL_ROWS, tile = i % parts * each, tokens = min_i64(n, (tile + each) * nt) - tile * nt;
-        struct op_soon next = parts > 1 ? none : end == last ? after : op_rows_soon(w, w->data, t->ne[0], row + PANEL_ROWS);
+    /* Few blocks are shared out by tokens, too. */
+    int64_t unit = op_panel_rows(r->k, x.form, n), blocks = (t->ne[0] + unit - 1) / unit, nt = r->k->tile_tokens, tiles = (n + nt - 1) / nt, first, last;
+    int64_t parts = r->nth == 1 ? 1 : max_i64(1, min_i64(tiles, (ITEMS * r->nth + blocks - 1) / blocks)), each = (tiles + parts - 1) / parts;
+    pool_range(blocks * parts, 1, r->ith, r->nth, &first, &last);
+    for (int64_t i, end; op_take(r, blocks * parts, 1, &i, &end);) {
+        int64_t row = i / parts * unit, tile = i % parts * each, tokens = min_i64(n, (tile + each) * nt) - tile * nt;
+        struct op_soon next = parts > 1 ? none : end == last ? after : op_rows_soon(w, w->data, t->ne[0], row + unit, unit);
         if (tokens > 0)
-            panel_matmul(r, w, w->data, t->ne[0], next, &x, tile, tokens, row, y + tile * nt * t->ne[0], t->ne[0], op->arg.part.add, low.w ? &low : NULL);
+            panel_matmul(r, w, w->data, t->ne[0], next, &x, tile, tokens, row, unit, y + tile * nt * t->ne[0], t->ne[0], op->arg.part.add, low.w ? &low : NULL);
     }
 }

@@ -271,13 +271,13 @@ void op_run_moe_matmul(const struct op_run *r, const struct op *op)
     }
     int32_t nt = r->k->tile_tokens, n_active = *route.n_active;
     struct act_panel x = op_acts(r, op->src[1], w->ne[0], (int64_t)route.tile[n_active] * nt, op_act_form(r->x->plan, w->type));
-    int64_t panels = (n + PANEL_ROWS - 1) / PANEL_ROWS;
-    for (int64_t i, end; op_take(r, panels * n_active, 1, &i, &end);) {
-        int64_t e = i / panels, first = route.start[e], row = i % panels * PANEL_ROWS;
+    int64_t unit = op_panel_rows(r->k, x.form, route.n_pairs / n_active), blocks = (n + unit - 1) / unit;
+    for (int64_t i, end; op_take(r, blocks * n_active, 1, &i, &end);) {
+        int64_t e = i / blocks, first = route.start[e], row = i % blocks * unit;
         const uint8_t *all = w->data, *data = all + (size_t)route.expert[e] * w->nb[2];
-        struct op_soon next = op_rows_soon(w, data, n, row + PANEL_ROWS);
-        if (!next.bytes && e + 1 < n_active) next = op_rows_soon(w, all + (size_t)route.expert[e + 1] * w->nb[2], n, 0);
-        op_panel_matmul(r, w, data, n, next, &x, route.tile[e], route.start[e + 1] - first, row, y + first * n, n, false);
+        struct op_soon next = op_rows_soon(w, data, n, row + unit, unit);
+        if (!next.bytes && e + 1 < n_active) next = op_rows_soon(w, all + (size_t)route.expert[e + 1] * w->nb[2], n, 0, unit);
+        op_panel_matmul(r, w, data, n, next, &x, route.tile[e], route.start[e + 1] - first, row, unit, y + first * n, n, false);
     }
 }
 

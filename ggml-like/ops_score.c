@@ -94,8 +94,9 @@ void op_logits(const struct op_run *r, const struct op *op, int64_t first, int64
         }
     } else {
         x = op_acts(r, op->src[1], w->ne[0], rows, op_act_form(r->x->plan, w->type));
-        for (int64_t i = 0; i < n; i += PANEL_ROWS)
-            op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + PANEL_ROWS), &x, 0, rows, i, y, SCORE_CHUNK, false);
+        int64_t unit = op_panel_rows(r->k, x.form, rows);
+        for (int64_t i = 0; i < n; i += unit)
+            op_panel_matmul(r, w, data, n, op_rows_soon(w, data, n, i + unit, unit), &x, 0, rows, i, unit, y, SCORE_CHUNK, false);
     }
     for (int64_t t = 0; t < rows; t++, y += SCORE_CHUNK) {
         if (scale != 0) r->k->scale(y, y, scale, n);

@@ -503,7 +503,7 @@ void plan_run(const struct plan_exec *x)
     pool_run_elastic(x->pool, run_thread, (void *)(uintptr_t)x); /* bits do not depend on nth */
 }
 
-size_t plan_panel_bytes(void) { return panel_bytes(PANEL_K) + PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float) + panel_bytes(LOW_RANK); }
+size_t plan_panel_bytes(void) { return op_panel_matmul_bytes(); }
 
 size_t plan_grad_bytes(int64_t head_dim_max)
 {

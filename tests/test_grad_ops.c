@@ -112,7 +112,7 @@ static void check_columns(struct bench *b)
     static float a[N], c[N];
     fill(a, N, 1), fill(c, N, 2);
     a[3] = NAN, c[4] = INFINITY, a[5] = -0.0f;
-    for (int width = b->k.tile_tokens;; width = PANEL_ROWS) {
+    for (int width = b->k.has_chunks ? PANEL_ROWS : b->k.tile_tokens;; width = PANEL_ROWS) {
         for (int n = 1; n <= N; n++)
             for (int two = 0; two < 2; two++) {
                 static uint16_t got[ROOM], want[ROOM];
@@ -128,22 +128,50 @@ static void check_columns(struct bench *b)
 }
 TEST(columns_become_pairs) { each_level(check_columns); }
 
+/* Where column i of token t stands in tiles of BF16 that are `step` apart: between pairs of other tokens, or in a row of 32. */
+static int64_t half_at(const struct kernels *k, int64_t step, int64_t t, int64_t i)
+{
+    int64_t nt = k->tile_tokens, in = k->has_chunks ? (i / 32 * nt + t % nt) * 32 + i % 32 : (i / 2 * nt + t % nt) * 2 + i % 2;
+    return t / nt * step + in;
+}
+
+static void check_tile_columns(struct bench *b)
+{
+    enum { ROWS = 2 * TILE_TOKENS_MAX + 1, COLUMNS = 70, STEP = 96 * TILE_TOKENS_MAX + 32, ROOM = (ROWS + 1) * STEP };
+    static uint16_t got[ROOM];
+    static float x[COLUMNS][ROWS];
+    for (int i = 0; i < COLUMNS; i++) fill(x[i], ROWS, (uint64_t)i);
+    x[3][4] = NAN, x[4][5] = INFINITY, x[5][6] = -0.0f;
+    for (int n = 1; n <= ROWS; n++) {
+        int columns = COLUMNS - n % 3, nt = b->k.tile_tokens;
+        memset(got, 0x5a, sizeof got);
+        for (int i = 0; i < columns; i += 2) b->k.tile_columns_bf16(&b->k, got, STEP, i, x[i], i + 1 < columns ? x[i + 1] : NULL, n);
+        for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
+            for (int i = 0; i < (columns + 1) / 2 * 2; i++) {
+                uint16_t want = t < n && i < columns ? f32_to_bf16(x[i][t]) : 0;
+                CHECK_MSG(got[half_at(&b->k, STEP, t, i)] == want, "%s: %d tokens: token %d column %d", b->level, n, t, i);
+            }
+    }
+}
+TEST(columns_become_tiles) { each_level(check_tile_columns); }
+
 static void check_scaled_tile(struct bench *b)
 {
-    enum { N = 37, ROOM = N * TILE_TOKENS_MAX * 2 };
-    static uint16_t x[ROOM], got[ROOM + 8], want[ROOM + 8];
+    enum { N = 75, ROOM = 96 * TILE_TOKENS_MAX };
+    static uint16_t x[ROOM], got[ROOM + 8];
     float f[TILE_TOKENS_MAX];
-    struct kernels plain;
-    kernels_init(&plain, 0);
-    plain.tile_tokens = b->k.tile_tokens;
     uint64_t seed = 3;
     for (int i = 0; i < ROOM; i++) x[i] = f32_to_bf16(test_randn(&seed));
     fill(f, TILE_TOKENS_MAX, 4);
     for (int n = 0; n <= N; n++) {
-        memset(got, 0x5a, sizeof got), memset(want, 0x5a, sizeof want);
+        memset(got, 0x5a, sizeof got);
         b->k.scale_tile_bf16(&b->k, got, x, f, n);
-        plain.scale_tile_bf16(&plain, want, x, f, n);
-        CHECK_MSG(!memcmp(got, want, sizeof got), "%s: %d pairs of each token differ", b->level, n);
+        for (int t = 0; t < b->k.tile_tokens; t++)
+            for (int i = 0; i < n; i++) {
+                int64_t at = half_at(&b->k, 0, t, i);
+                CHECK_MSG(got[at] == f32_to_bf16(bf16_to_f32(x[at]) * f[t]), "%s: %d columns: token %d column %d", b->level, n, t, i);
+            }
+        for (int64_t i = (n + 31) / 32 * 32 * b->k.tile_tokens; i < ROOM + 8; i++) CHECK(got[i] == 0x5a5a);
     }
 }
 TEST(tiles_times_factors) { each_level(check_scaled_tile); }
@@ -555,7 +583,7 @@ static void check_scores(struct bench *b)
 }
 TEST(score_gradients_are_those_of_the_formula) { each_level(check_scores); }
 
-SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(softmax_of_columns_follows_their_maxima),
+SUITE(grad_ops, T(weights_become_the_floats_of_their_format), T(columns_become_pairs), T(columns_become_tiles), T(softmax_of_columns_follows_their_maxima),
       T(softmax_grad_is_its_formula), T(tiles_times_factors), T(matmul_t_reads_every_format), T(matmul_t_of_ragged_shapes),
       T(outer_adds_the_sum_over_rows), T(attention_reference_has_the_slopes_of_its_loss), T(attention_gradients_are_those_of_the_formula),
       T(score_gradients_are_those_of_the_formula));

@@ -310,6 +310,16 @@ TEST(rowdot_error_beside_a_spike)
 
 /* ---- activations of a tile ---- */
 
+/* The number of tokens after n of a walk up to `most`: all of them up to 12, then around the halves of a tile. */
+static int next_tokens(int n, int most)
+{
+    static const int more[] = { 16, 17, 31, 32, 33, 47, 64, 65 };
+    if (n < 12) return n + 1;
+    for (int i = 0; i < ARRAY_LEN(more); i++)
+        if (more[i] > n && more[i] <= most) return more[i];
+    return most + 1;
+}
+
 struct acts { struct buf mem, xmem; struct act_panel p; const float *x[4 * TILE_TOKENS_MAX]; };
 
 /* n tokens of k floats, of the given shape, or as x says */
@@ -337,9 +347,13 @@ static void acts_row(const struct kernels *k, const struct acts *a, int t, doubl
     k->act_read(k, &a->p, t / k->tile_tokens, t % k->tile_tokens, 0, a->p.k, v);
 }
 
+/* The part of a weight or an activation by which BF16, or two of them, may be off. */
+static double part_lost(enum act_form form) { return form == ACT_8 ? 0x1p-8 : 0x1p-16; }
+
 /* Half a step of the contract, for 16 columns that hold column c: of its 32, the level chooses which. */
-static double half_step(const float *x, int64_t cols, int64_t c, enum act_form form)
+static double half_step(const struct kernels *k, const float *x, int64_t cols, int64_t c, enum act_form form)
 {
+    if (k->has_chunks) return part_lost(form) * fabs((double)x[c]) + 0x1p-126;
     double lo = x[c], hi = x[c], top = 0;
     for (int64_t i = c / 32 * 32; i < c / 32 * 32 + 32; i++) lo = fmin(lo, x[i]), hi = fmax(hi, x[i]);
     for (int64_t i = c / 256 * 256; i < min_i64(cols, c / 256 * 256 + 256); i++)
@@ -355,7 +369,7 @@ static void check_acts(const struct kernels *k, const struct acts *a)
         acts_row(k, a, t, v);
         for (int64_t c = 0; c < a->p.k; c++) {
             if (t >= n) CHECK(v[c] == 0);
-            else CHECK_NEAR(v[c], a->x[t][c], half_step(a->x[t], a->p.k, c, a->p.form) * 1.001 + 1e-7f * fabsf(a->x[t][c]));
+            else CHECK_NEAR(v[c], a->x[t][c], half_step(k, a->x[t], a->p.k, c, a->p.form) * 1.001 + 1e-7f * fabsf(a->x[t][c]));
         }
     }
 }
@@ -367,7 +381,7 @@ TEST(quant_tile_keeps_its_contract)
     EACH_LEVEL(l) {
         if (!NEW(l, quant_tile) && !NEW(l, quant_planes)) continue;
         test_begin("quant_tile_keeps_its_contract %s", l.name);
-        for (int n = 1; n <= 2 * l.k.tile_tokens + 1; n++)
+        for (int n = 1; n <= 2 * l.k.tile_tokens + 1; n = next_tokens(n, 2 * l.k.tile_tokens + 1))
             for (int shape = 0; shape < 2 * SHAPES; shape++) {
                 struct acts a = acts_new(&l.k, 32 * (1 + 5 * n % 19), n, shape % 2 ? ACT_15 : ACT_8, shape / 2, &seed);
                 acts_fill(&a, &l.k);
@@ -383,7 +397,7 @@ TEST(quant_planes_equals_plain_c)
     struct level l;
     uint64_t seed = 4;
     EACH_LEVEL(l) {
-        if (!NEW(l, quant_planes)) continue;
+        if (!l.k.quant_planes || !NEW(l, quant_planes)) continue;
         test_begin("quant_planes_equals_plain_c %s", l.name);
         int nt = l.k.tile_tokens;
         for (int n = 1; n <= nt; n++)
@@ -425,9 +439,11 @@ static void check_bad(const struct level *l, const float bad[4], int n, int64_t 
     l->k.quant_row(&r, x, COLS);
     for (int t = 0; t < nt; t++) {
         l->k.act_read(&l->k, &p, 0, t, 0, COLS, v);
-        for (int i = 0; i < COLS; i++)
-            CHECK_MSG(isfinite(v[i]) && (i < 32 || fabs(v[i] - x[i]) <= half_step(x, COLS, i, form) * 1.001), "form %d, %g every %d: token %d column %d is %g",
-                      form, (double)bad[0], n, t, i, v[i]);
+        for (int i = 0; i < COLS; i++) {
+            bool kept = l->k.has_chunks && !isfinite(v[i]), near = i < 32 || fabs(v[i] - x[i]) <= half_step(&l->k, x, COLS, i, form) * 1.001;
+            CHECK_MSG(kept ? !isfinite(x[i]) || fabsf(x[i]) == FLT_MAX : isfinite(v[i]) && near, "form %d, %g every %d: token %d column %d is %g", form,
+                      (double)bad[0], n, t, i, v[i]);
+        }
     }
     for (int i = 0; i < COLS; i++) {
         CHECK(isfinite(r.d[i / 32]) && abs(r.y[i]) <= ACT_ROW_MAX);
@@ -460,7 +476,7 @@ TEST(pack_tile_f32_interleaves_tokens)
         if (!NEW(l, pack_tile_f32)) continue;
         test_begin("pack_tile_f32_interleaves_tokens %s", l.name);
         int nt = l.k.tile_tokens;
-        for (int n = 1; n <= 2 * nt + 1; n++) {
+        for (int n = 1; n <= 2 * nt + 1; n = next_tokens(n, 2 * nt + 1)) {
             int64_t cols = 1 + 5 * n;
             struct acts a = acts_new(&l.k, cols, n, ACT_F32, GAUSS, &seed);
             acts_fill(&a, &l.k);
@@ -474,13 +490,21 @@ TEST(pack_tile_f32_interleaves_tokens)
 /* BF16 of a value, or the zero that it may become */
 static bool same_half(uint16_t got, uint16_t want) { return got == want || (!(want & 0x7f80) && !(got & 0x7fff)); }
 
-TEST(pack_tile_bf16_interleaves_pairs)
+/* Value i of token t in a tile of BF16: between pairs of other tokens, or in a row of 32. */
+static uint16_t half_at(const struct kernels *k, const struct act_panel *p, int t, int64_t i)
+{
+    int64_t nt = k->tile_tokens;
+    const uint16_t *x = (const uint16_t *)(const void *)(p->data + (size_t)(t / nt) * p->tile_bytes);
+    return k->has_chunks ? x[(i / 32 * nt + t % nt) * 32 + i % 32] : x[(i / 2 * nt + t % nt) * 2 + i % 2];
+}
+
+TEST(pack_tile_bf16_holds_each_value)
 {
     struct level l;
     uint64_t seed = 5;
     EACH_LEVEL(l) {
         if (!NEW(l, pack_tile_bf16)) continue;
-        test_begin("pack_tile_bf16_interleaves_pairs %s", l.name);
+        test_begin("pack_tile_bf16_holds_each_value %s", l.name);
         int nt = l.k.tile_tokens;
         for (int n = 1; n <= 2 * nt + 1; n++)
             for (int shape = 0; shape < SHAPES; shape++) {
@@ -489,7 +513,7 @@ TEST(pack_tile_bf16_interleaves_pairs)
                 acts_fill(&a, &l.k);
                 for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
                     for (int64_t i = 0; i < (cols + 1) / 2 * 2; i++) {
-                        uint16_t got = act_pairs_at(&a.p, nt, t / nt, i / 2 * 2)[t % nt * 2 + i % 2], want = t < n && i < cols ? f32_to_bf16(a.x[t][i]) : 0;
+                        uint16_t got = half_at(&l.k, &a.p, t, i), want = t < n && i < cols ? f32_to_bf16(a.x[t][i]) : 0;
                         CHECK_MSG(same_half(got, want), "token %d column %d: %04x is not %04x", t, (int)i, got, want);
                     }
                 acts_end(&a);
@@ -695,6 +719,19 @@ static double tile_exact(const struct dtype *t, const struct tile_row *w, const 
     return y;
 }
 
+/* Levels of chunks: of w itself and what they multiply it with. *lost: what rounding w may take, and what becomes zero */
+static double tile_exact_chunks(const struct tile_row *w, const struct tile_token *x, const struct tile_case *c, enum act_form form, double *terms,
+                                double *lost)
+{
+    double y = 0, part = form == ACT_8 ? 0x1p-8 : 0x1p-15;
+    *terms = *lost = 0;
+    for (int64_t i = 0; i < c->nk; i++) {
+        double code = w->scale[i / 16] * w->code[i], min = w->min[i / 16], term = (code + min) * x->v[i];
+        y += term, *terms += (fabs(code) + fabs(min)) * fabs(x->v[i]), *lost += part * fabs(term) + 0x1p-125 + (fabs(code + min) + fabs(x->v[i])) * 0x1p-126;
+    }
+    return y;
+}
+
 /* *lost: what becomes zero when factors and sums below 2^-126 do */
 static double tile_exact_floats(const struct dtype *t, const uint8_t *w, const float *x, const struct tile_case *c, enum act_form form, double *terms,
                                 double *lost)
@@ -747,8 +784,9 @@ static void check_product(const struct kernels *k, const struct dtype *t, const 
         const uint8_t *bytes = w->w + (size_t)r * w->row_bytes;
         if (!floats) tile_row(row, t, bytes, c);
         for (int i = 0; i < c->n; i++) {
-            double terms, lost = 0, exact = floats ? tile_exact_floats(t, bytes, x->x[nt + i], c, x->p.form, &terms, &lost)
-                                                   : tile_exact(t, row, &token[i], c, &terms);
+            double terms, lost = 0, exact = floats          ? tile_exact_floats(t, bytes, x->x[nt + i], c, x->p.form, &terms, &lost)
+                                            : k->has_chunks ? tile_exact_chunks(row, &token[i], c, x->p.form, &terms, &lost)
+                                                            : tile_exact(t, row, &token[i], c, &terms);
             check_value(c, x->p.form, what, y[i * stride + r], exact, terms, lost);
         }
     }
@@ -778,7 +816,7 @@ static void check_tiles(const struct level *l, const struct dtype *t, uint64_t *
     static const struct { int64_t nk, k0, cols; } shapes[] = {
         { 32, 0, 32 }, { 96, 256, 384 }, { 96, 256, 512 }, { 320, 256, 640 }, { MAX_K, 0, MAX_K },
     };
-    for (int n = 1; n <= l->k.tile_tokens; n++)
+    for (int n = 1; n <= l->k.tile_tokens; n = next_tokens(n, l->k.tile_tokens))
         for (int i = 0; i < ARRAY_LEN(shapes); i++) {
             struct tile_case c = { shapes[i].nk, shapes[i].k0, shapes[i].cols, n, (n + i) % 2 };
             if (c.k0 % t->block_len || (c.nk == MAX_K && n != l->k.tile_tokens)) continue;
@@ -867,7 +905,8 @@ static void check_pair(const struct level *l, enum act_form form, int64_t nk, in
 {
     enum { BOTH = 2 * PANEL_ROWS, STRIDE = BOTH + 3 };
     int nt = l->k.tile_tokens;
-    size_t step = ((size_t)nk + 1) * PANEL_ROWS * (form == ACT_F32 ? sizeof(float) : sizeof(uint16_t)) / 64 * 64 + 64;
+    bool wide = form == ACT_F32 || form == ACT_15; /* two parts of BF16 are as wide as a float */
+    size_t step = ((size_t)nk + 1) * PANEL_ROWS * (wide ? sizeof(float) : sizeof(uint16_t)) / 64 * 64 + 64;
     struct acts x = acts_new(&l->k, 256 + nk, 2 * nt, form, GAUSS, seed);
     struct buf mem = buf_new(2 * step);
     struct panel p[2];
@@ -875,8 +914,8 @@ static void check_pair(const struct level *l, enum act_form form, int64_t nk, in
     for (int i = 0; i < 2; i++) {
         uint8_t *data = mem.data + (size_t)i * step;
         p[i] = (struct panel){ .nk = nk, .form = form, .f32 = (float *)(void *)data, .bf16 = (uint16_t *)(void *)data };
-        for (int64_t j = 0; j < (nk + nk % 2) * PANEL_ROWS; j++) {
-            float v = j / PANEL_ROWS < nk || form == ACT_BF16 ? test_randn(seed) : 0;
+        for (int64_t j = 0; j < (nk + nk % 2) * PANEL_ROWS * (form == ACT_15 ? 2 : 1); j++) {
+            float v = j / PANEL_ROWS < nk || form != ACT_F32 ? test_randn(seed) : 0;
             if (form == ACT_F32) p[i].f32[min_i64(j, nk * PANEL_ROWS - 1)] = v;
             else p[i].bf16[j] = f32_to_bf16(v);
         }
@@ -894,11 +933,11 @@ TEST(a_pair_of_panels_is_two_tiles)
     struct level l;
     uint64_t seed = 16;
     EACH_LEVEL(l)
-        for (enum act_form form = ACT_BF16; form <= ACT_F32; form++) {
-            if (form == ACT_F32 ? !NEW(l, pair_f32) : !NEW(l, pair_bf16)) continue;
-            test_begin("a_pair_of_panels_is_two_tiles %s", l.name);
-            for (int n = 1; n <= l.k.tile_tokens; n++)
-                for (int64_t nk = 1; nk < 80; nk += 1 + nk / 4) check_pair(&l, form, nk, n, (n + nk) % 3 == 0, &seed);
+        for (enum act_form form = 0; form < ACT_FORMS; form++) {
+            if (form == ACT_F32 ? !NEW(l, pair_f32) : form == ACT_BF16 ? !NEW(l, pair_bf16) : !NEW(l, pair)) continue;
+            test_begin("a_pair_of_panels_is_two_tiles %s form %d", l.name, form);
+            for (int n = 1; n <= l.k.tile_tokens; n = next_tokens(n, l.k.tile_tokens))
+                for (int64_t nk = 1; nk < 80; nk += 1 + nk / 4) check_pair(&l, form, act_is_float(form) ? nk : nk * 32, n, (n + nk) % 3 == 0, &seed);
         }
 }
 
@@ -1094,7 +1133,7 @@ SUITE(kernels_matmul, T(unpack_equals_the_format), T(quant_row_equals_plain_c), 
       T(rowdot_error_beside_a_spike),
       T(quant_tile_keeps_its_contract), T(quant_planes_equals_plain_c),
       T(unpack_run_is_block_by_block), T(a_pair_of_panels_is_two_tiles),
-      T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(pack_tile_bf16_interleaves_pairs),
+      T(quantizers_survive_nan_and_inf), T(pack_tile_f32_interleaves_tokens), T(pack_tile_bf16_holds_each_value),
       T(bf16_tiles_show_what_is_not_finite), T(panel_build_equals_plain_c),
       T(panel_holds_the_format), T(tile_is_exact_up_to_float_rounding), T(tile_chains_do_not_overflow),
       T(tile_tokens_do_not_see_each_other), T(large_scales_stay_exact), T(nothing_outside_the_rows_is_read), T(asymmetric_activations_have_half_the_error),

@@ -227,26 +227,9 @@ static void quant_wide(const struct kernels *k, const struct act_wide *to, int64
     }
 }
 
-static void pack_tile_f32(const struct kernels *k, struct act_panel *p, int64_t tile, const float *const *x, int n)
-{
-    assert(k->tile_tokens == NT && n >= 1 && n <= NT);
-    float *to = act_floats_at(p, NT, tile, 0);
-    int64_t at = 0;
-    for (; at + 4 <= p->k; at += 4, to += 4 * NT)
-        for (int g = 0; g < GROUPS; g++) {
-            __m128 v[4];
-            for (int t = 0; t < 4; t++) v[t] = 4 * g + t < n ? _mm_loadu_ps(x[4 * g + t] + at) : _mm_setzero_ps();
-            _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
-            for (int i = 0; i < 4; i++) _mm_storeu_ps(to + i * NT + 4 * g, v[i]);
-        }
-    for (; at < p->k; at++)
-        for (int t = 0; t < NT; t++) *to++ = t < n ? x[t][at] : 0.0f;
-}
-
 void kernels_init_avx512_act(struct kernels *k)
 {
     k->quant_row = quant_row;
     k->quant_planes = quant_planes;
     k->quant_wide = quant_wide;
-    k->pack_tile_f32 = pack_tile_f32;
 }

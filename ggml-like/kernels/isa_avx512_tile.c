@@ -2,7 +2,10 @@
 /* isa_avx512_tile - the tiles of 16 rows x 1..12 tokens. One register is 4 columns of 16 rows; vpdpbusd multiplies them by 4 activations of a
  * token, u8 x s8 summed in int32 without saturation, so one body serves every quantized format. 12 integer and 12 float sums, the weights
  * and the scales fill the 32 registers. Per 16 columns, 16 rows and token: 4 dot products and 3 FMAs (4 with mins) on two ports. */
-#include "ggml-like/kernels/avx512_tiles.h"
+#include "ggml-like/kernels/avx512_blocks.h"
+
+enum { NT = AVX512_TILE_TOKENS };
+#include "ggml-like/kernels/avx512_floats_tmpl.h"
 
 /* The int32 sums start at the bits of 1.5 * 2^23. Read as a float, such a sum is 1.5 * 2^23 + dot exactly, as |dot| < 2^22 (16 columns,
  * 255 * 128 each), so scale * dot is one FMA without conversion: an eighth of the tile. scale * 1.5 * 2^23 must be exact for that, which
@@ -191,85 +194,13 @@ static void tile_wide(const struct kernels *k, const struct panel *p, const stru
     wide_tiles[p->group == 16][n_tokens - 1](p, *x, y, y_stride, add);
 }
 
-/* ---- float weights ---- */
-
-INLINE void tile_f32_body(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add, int nt)
-{
-    __m512 acc[NT];
-UNROLL
-    for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    for (int64_t i = 0; i < p->nk; i++, x += NT) {
-        __m512 rows = load_ps(p->f32 + i * PANEL_ROWS);
-UNROLL
-        for (int t = 0; t < nt; t++) acc[t] = _mm512_fmadd_ps(rows, _mm512_set1_ps(x[t]), acc[t]);
-    }
-    tile_store(acc, y, y_stride, add, nt);
-}
-
-typedef void tile_f32_fn(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add);
-
-#define TILE_F32(name, nt)                                                                                          \
-    static void name##_##nt(const struct panel *p, const float *x, float *y, int64_t y_stride, bool add)          \
-    {                                                                                                               \
-        tile_f32_body(p, x, y, y_stride, add, nt);                                                                  \
-    }
-#define TILE_F32_NAME(name, nt) name##_##nt,
-EACH_NT(TILE_F32, tile_f32)
-static tile_f32_fn *const tiles_f32[NT] = { EACH_NT(TILE_F32_NAME, tile_f32) };
-
-static void tile_f32(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens,
-                     float *y, int64_t y_stride, bool add)
-{
-    assert(k->tile_tokens == NT && n_tokens >= 1 && n_tokens <= NT);
-    tiles_f32[n_tokens - 1](p, act_floats_at(x, NT, at, k0), y, y_stride, add);
-}
-
-/* Of 32 rows: a tile of 16 is as slow as its loads, a value of a token with each product; here there are two with each. */
-INLINE void pair_f32_body(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add, int nt)
-{
-    __m512 acc[2][NT];
-UNROLL
-    for (int t = 0; t < nt; t++) acc[0][t] = acc[1][t] = _mm512_setzero_ps();
-    for (int64_t i = 0; i < nk; i++, x += NT, p += PANEL_ROWS, q += PANEL_ROWS) {
-        __m512 a = load_ps(p), b = load_ps(q);
-UNROLL
-        for (int t = 0; t < nt; t++) {
-            __m512 v = _mm512_set1_ps(x[t]);
-            ONCE(v);
-            acc[0][t] = _mm512_fmadd_ps(a, v, acc[0][t]);
-            acc[1][t] = _mm512_fmadd_ps(b, v, acc[1][t]);
-        }
-    }
-    tile_store(acc[0], y, y_stride, add, nt);
-    tile_store(acc[1], y + PANEL_ROWS, y_stride, add, nt);
-}
-
-typedef void pair_f32_fn(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add);
-
-#define PAIR_F32(name, nt)                                                                                          \
-    static void name##_##nt(const float *p, const float *q, int64_t nk, const float *x, float *y, int64_t y_stride, bool add) \
-    {                                                                                                               \
-        pair_f32_body(p, q, nk, x, y, y_stride, add, nt);                                                           \
-    }
-EACH_PAIR_NT(PAIR_F32, pair_f32)
-static pair_f32_fn *const pairs_f32[PAIR_NT] = { EACH_PAIR_NT(TILE_F32_NAME, pair_f32) };
-
-static void pair_f32(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0,
-                     int n_tokens, float *y, int64_t y_stride, bool add)
-{
-    assert(k->tile_tokens == NT && n_tokens >= 1 && n_tokens <= NT && p->nk == q->nk);
-    for (int t = 0; t < n_tokens; t += PAIR_NT) {
-        int n = n_tokens - t < PAIR_NT ? n_tokens - t : PAIR_NT;
-        pairs_f32[n - 1](p->f32, q->f32, p->nk, act_floats_at(x, NT, at, k0) + t, y + t * y_stride, y_stride, add);
-    }
-}
-
 void kernels_init_avx512_tile(struct kernels *k)
 {
     k->tile_tokens = NT;
     kernels_use_planes(k);
     k->tile_planes = tile_planes;
     k->tile_wide = tile_wide;
+    k->pack_tile_f32 = pack_tile_f32;
     k->tile_f32 = tile_f32;
     k->pair_f32 = pair_f32;
 }

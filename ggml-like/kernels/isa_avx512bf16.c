@@ -4,7 +4,7 @@
  * copied, not widened. */
 #include "ggml-like/kernels/avx512_tiles.h"
 
-enum { PAIR = 2, COLS = 32 /* a round of panel_bf16 */ };
+enum { NT = AVX512_TILE_TOKENS, PAIR = 2, COLS = 32 /* a round of panel_bf16 */ };
 
 INLINE __m512i rounded(__m512 high, __m512 low) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
@@ -104,7 +104,7 @@ static void scale_tile_bf16(const struct kernels *k, uint16_t *to, const uint16_
     float of[VECTORS * LANES];
     assert(k->tile_tokens == NT);
     for (int i = 0; i < VECTORS * LANES; i++) of[i] = f[i % NT];
-    for (int64_t left = n * NT; left > 0; left -= VECTORS * LANES)
+    for (int64_t left = (n + 1) / 2 * NT; left > 0; left -= VECTORS * LANES)
 UNROLL
         for (int v = 0; v < VECTORS; v++, x += PAIR * LANES, to += PAIR * LANES) {
             int64_t here = left - v * LANES;
@@ -253,14 +253,14 @@ typedef void pair_fn(const struct panel *p, const struct panel *q, const uint16_
         pair_body(p, q, x, y, y_stride, add, ask, nt);                                                                                        \
     }
 EACH_PAIR_NT(PAIRS, pair)
-static pair_fn *const pairs[PAIR_NT] = { EACH_PAIR_NT(TILE_NAME, pair) };
+static pair_fn *const pairs[PAIR_SIDE] = { EACH_PAIR_NT(TILE_NAME, pair) };
 
 static void pair_bf16(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0,
                       int n_tokens, float *y, int64_t y_stride, bool add)
 {
     assert(k->tile_tokens == NT && k0 % 2 == 0 && n_tokens >= 1 && n_tokens <= NT && p->nk == q->nk);
-    for (int t = 0; t < n_tokens; t += PAIR_NT) {
-        int n = n_tokens - t < PAIR_NT ? n_tokens - t : PAIR_NT;
+    for (int t = 0; t < n_tokens; t += PAIR_SIDE) {
+        int n = n_tokens - t < PAIR_SIDE ? n_tokens - t : PAIR_SIDE;
         pairs[n - 1](p, q, act_pairs_at(x, NT, at, k0) + PAIR * t, y + t * y_stride, y_stride, add, t == 0);
     }
 }

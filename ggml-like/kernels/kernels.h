@@ -19,7 +19,8 @@
  *     y[t][r] = sum_g  S[g][r] D[g][t] (sum_k c a)  +  S[g][r] O[g][t] (sum_k c)  +  M[g][r] X[g][t]       g: 16 columns
  *   with X[g][t] = exact float sum of x over the group.
  *   The panel decouples the tile from the file format: one tile body serves all quantized formats. How a level lays out panels and tiles is
- *   its own affair: only its own slots read them. Two layouts exist: planes (levels.h), and the blocks of AVX2 (avx2_tiles.h).
+ *   its own affair: only its own slots read them. Three layouts exist: planes (levels.h), the blocks of AVX2 (avx2_tiles.h), and the chunks of AMX
+ *   (isa_amx.c), whose panels hold w itself as BF16, in precise passes as two of them, and whose activations are rounded to that.
  *
  * Float weights: the same walk with f32 panels and tile_f32; or, where a level multiplies pairs of BF16 (has_bf16), weights and activations rounded
  *   to BF16, summed in f32. BF16 weights are that already, and rounding the activations is what such files are made for (and what llama.cpp does).
@@ -35,13 +36,15 @@
 enum {
     PANEL_ROWS = 16,     /* weight rows side by side */
     PANEL_K = 2048,      /* columns in one panel: 32 KiB of codes stays in L1/L2 while all tokens pass */
-    TILE_TOKENS_MAX = 16,
+    TILE_TOKENS_MAX = 32,
+    TILE_COLUMNS = 32,   /* parts of a tile begin at its multiples */
     ACT_ROW_MAX = 127 * 256 + 127,
     ACT_ROW_SPAN = 256,  /* columns with one scale in an act_row */
 };
 
-/* What activations become. ACT_8: a byte each. ACT_15: about 15 bits, for at most twice the time: precise passes, and what 8-bit codes need where
- * a level cannot multiply them by bytes without loss. For float weights: ACT_F32 as they are, ACT_BF16 rounded to 8 bits and an exponent. */
+/* What activations become. ACT_8: 8 bits each, whatever the level multiplies fastest. ACT_15: about 15 bits, for at most three times the time: precise
+ * passes, and what 8-bit codes need where a level cannot multiply them by bytes without loss. For float weights: ACT_F32 as they are, ACT_BF16
+ * rounded to 8 bits and an exponent. */
 enum act_form { ACT_8, ACT_15, ACT_BF16, ACT_F32, ACT_FORMS };
 static inline bool act_is_float(enum act_form form) { return form >= ACT_BF16; }
 
@@ -55,7 +58,7 @@ static inline bool act_is_float(enum act_form form) { return form >= ACT_BF16; }
  *   f32   f32   [nk][16]          float formats, on every level: uses the memory of `code`; the other arrays are unused
  *   bf16  u16   [nk/2][16][2]     the same for ACT_BF16: pairs of columns, the last of an odd number beside a zero. Rows of a transposed matrix are
  *                                 columns of the file: two of its rows side by side make such pairs
- * A level with blocks keeps them in the memory from `code` on. */
+ * A level with blocks or chunks keeps them in the memory from `code` on. */
 struct panel {
     int64_t nk;
     enum act_form form;
@@ -64,6 +67,7 @@ struct panel {
     bool has_min;
     int8_t *code;
     float *scale, *csum, *min;
+    float *spare;    /* [2][16][16]: for scales and mins of 256 columns while they are unpacked */
     float *f32;
     uint16_t *bf16;
     const uint8_t *next; /* set by the caller: bytes that will be read soon, in one piece: panel_build asks memory for the first half of them as it */
@@ -72,7 +76,7 @@ struct panel {
 
 /* Activations of n_tokens x k (k % 32 == 0 unless a form of floats) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last
  * tile hold zeros. Tile i starts at data + i * tile_bytes.
- *   ACT_F32: float [k][NT] on every level     ACT_BF16: u16 [k/2][NT][2] on every level, pairs as in a panel */
+ *   ACT_F32: float [k][NT] on every level     ACT_BF16: u16 [k/2][NT][2], pairs as in a panel, or what the level makes of them */
 struct act_panel {
     int64_t k, n_tokens;
     enum act_form form;
@@ -182,6 +186,7 @@ struct kernels {
     int tile_tokens;      /* NT, <= TILE_TOKENS_MAX */
     int code_max_8;       /* formats with larger codes are multiplied by ACT_15 activations only */
     bool has_bf16;        /* ACT_BF16 is the fast form of BF16 weights */
+    bool has_chunks;      /* ACT_8 is BF16, ACT_15 two of them, and so are weights in panels: rounded by up to 2^-8, 2^-16 of themselves */
 
     /* ---- vectors: n >= 0 elements, any alignment, y may equal x exactly (no partial overlap) ---- */
     /* sum of x[i] * y[i] in f32 with a fixed order that depends on n only */
@@ -241,8 +246,9 @@ struct kernels {
      * The error of a value is at most half a step:
      *   ACT_8:  (max - min) / 254 over its 16 columns (which 16 of 32 is the level's choice) + 2^-14 max|x| over its 256
      *   ACT_15: max|x| / 32500 over its 256 columns
-     * and at most 1e-33 besides. Elements that are not finite become anything finite and do not disturb the others beyond their 16 columns; with
-     * ACT_8, and ACT_15 of two parts, so do those beyond 2^127. The sums of x, for mins, keep what is not finite: such a token shows it. x unaligned. */
+     * and at most 1e-33 besides; with has_chunks 2^-7 |x| and 2^-15 |x|, and what is not finite stays so. Else elements that are not finite become
+     * anything finite and do not disturb the others beyond their 16 columns; with ACT_8, and ACT_15 of two parts, so do those beyond 2^127. The sums of
+     * x, for mins, keep what is not finite: such a token shows it. x unaligned. */
     kernels_fill_fn *quant_tile;
     /* the same of ACT_F32, and of ACT_BF16: to nearest even; magnitudes below 2^-126 may become zeros, NaN stays one. Call kernels_fill */
     kernels_fill_fn *pack_tile_f32, *pack_tile_bf16;
@@ -251,13 +257,13 @@ struct kernels {
     /* y[t * y_stride + r] (+)= panel x tile, for t < n_tokens (1..NT), r < 16. Columns k0 .. k0 + p->nk of the activations (k0 % 256 == 0), whose
      * form is the panel's. add = false overwrites. y has room for 16 floats per token. y unaligned. Float result within 2e-6 * sum |terms| of
      * exact (the terms of the third equation above), where 128 * D * S * sum c counts as a term for codes beyond 6 bits (some levels multiply
-     * them by a - 128). */
+     * them by a - 128); with has_chunks besides 2^-8 of the sum of |w x|, or 2^-15 for ACT_15, whose product of two second parts is left out. */
     kernels_tile_fn *tile;
     /* the same of ACT_F32, and of ACT_BF16, where factors, sums and y below 2^-126 may count as zeros. Call kernels_tile */
     kernels_tile_fn *tile_f32, *tile_bf16;
     /* two panels of as many columns, q's rows at y + 16: the same bits as a call for each. NULL: a level reads no value of a token for both.
      * Call kernels_pair */
-    kernels_pair_fn *pair_f32, *pair_bf16;
+    kernels_pair_fn *pair, *pair_f32, *pair_bf16;
     /* levels with planes only (kernels_use_planes): `cols` columns of ACT_8 activations, and a panel times those */
     void (*quant_planes)(const struct kernels *k, const struct act_tile *to, int64_t cols, const float *const *x, int n);
     void (*tile_planes)(const struct kernels *k, const struct panel *p, const struct act_tile *x, int n_tokens, float *y, int64_t y_stride,
@@ -283,7 +289,10 @@ struct kernels {
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
      * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
     void (*columns_bf16)(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n);
-    /* n times tile_tokens pairs, times their token's factor: to[(i * tile_tokens + t) * 2 + j] = x[..] * f[t], rounded to BF16. to may be x */
+    /* a and b become columns i and i + 1 (i even) of tiles of ACT_BF16 that are `step` apart: token t of the first has a[t] and b[t] */
+    void (*tile_columns_bf16)(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *a, const float *b, int64_t n);
+    /* n columns of all tokens of a tile of ACT_BF16, from a multiple of TILE_COLUMNS on: to = x * f[t], rounded to BF16. Up to the next multiple may be
+     * written. to may be x */
     void (*scale_tile_bf16)(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n);
 };
 
@@ -332,10 +341,15 @@ static inline kernels_tile_fn *kernels_tile(const struct kernels *k, enum act_fo
     return form == ACT_F32 ? k->tile_f32 : form == ACT_BF16 ? k->tile_bf16 : k->tile;
 }
 
+static inline kernels_pair_fn *kernels_pairs(const struct kernels *k, enum act_form form)
+{
+    return form == ACT_F32 ? k->pair_f32 : form == ACT_BF16 ? k->pair_bf16 : k->pair;
+}
+
 static inline void kernels_pair(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t tile, int64_t k0,
                                 int n_tokens, float *y, int64_t y_stride, bool add)
 {
-    kernels_pair_fn *both = p->form == ACT_F32 ? k->pair_f32 : p->form == ACT_BF16 ? k->pair_bf16 : NULL;
+    kernels_pair_fn *both = kernels_pairs(k, p->form);
     if (both) {
         both(k, p, q, x, tile, k0, n_tokens, y, y_stride, add);
         return;
@@ -348,6 +362,7 @@ static inline void kernels_pair(const struct kernels *k, const struct panel *p, 
  * k <= 2^31 and n_tokens <= 2^20 on 64-bit; callers validate those bounds. */
 size_t panel_bytes(int64_t nk);                                   /* enough for any format */
 void panel_place(struct panel *p, void *buf, int64_t nk);
+size_t kernels_tile_bytes(const struct kernels *k, int64_t cols, enum act_form form);
 size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, enum act_form form);
 void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, enum act_form form);
 size_t act_row_bytes(int64_t cols);
@@ -364,6 +379,7 @@ void kernels_init_avxvnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_avx512vbmi(struct kernels *k);
 void kernels_init_avx512bf16(struct kernels *k);
+void kernels_init_amx(struct kernels *k);
 void kernels_init_neon(struct kernels *k);
 void kernels_init_dotprod(struct kernels *k);
 void kernels_init_i8mm(struct kernels *k);

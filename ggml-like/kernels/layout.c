@@ -9,34 +9,35 @@ static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) & ~(size_t)(ALI
 static size_t blocks_of_32(int64_t n) { return ((size_t)n + 31) / 32; }
 
 /* Per column and row, codes + scales + sums + minima at their densest (group 16) take 1 + 3 * 4/16 bytes; a float takes 4. */
-size_t panel_bytes(int64_t nk) { return blocks_of_32(nk) * 32 * PANEL_ROWS * sizeof(float); }
+static size_t columns_bytes(int64_t nk) { return blocks_of_32(nk) * 32 * PANEL_ROWS * sizeof(float); }
+size_t panel_bytes(int64_t nk) { return columns_bytes(nk) + 2 * 16 * PANEL_ROWS * sizeof(float); }
 
 void panel_place(struct panel *p, void *buf, int64_t nk)
 {
     size_t blocks = blocks_of_32(nk), block_floats = PANEL_ROWS;
     uint8_t *at = buf;
-    *p = (struct panel){ .nk = nk, .code = buf, .f32 = buf, .bf16 = buf };
+    *p = (struct panel){ .nk = nk, .code = buf, .f32 = buf, .bf16 = buf, .spare = (float *)(void *)(at + columns_bytes(nk)) };
     at += blocks * 32 * PANEL_ROWS;
     p->scale = (float *)at;
     p->csum = p->scale + 2 * blocks * block_floats;
     p->min = p->csum + 2 * blocks * block_floats;
 }
 
-static size_t tile_bytes(const struct kernels *k, int64_t cols, enum act_form form)
+size_t kernels_tile_bytes(const struct kernels *k, int64_t cols, enum act_form form)
 {
     if (!act_is_float(form)) return k->act_tile_bytes(k, form, cols);
-    size_t row = form == ACT_F32 ? (size_t)cols * sizeof(float) : ((size_t)cols + 1) / 2 * 2 * sizeof(uint16_t);
+    size_t row = form == ACT_F32 ? (size_t)cols * sizeof(float) : blocks_of_32(cols) * TILE_COLUMNS * sizeof(uint16_t);
     return aligned((size_t)k->tile_tokens * row);
 }
 
 size_t act_panel_bytes(const struct kernels *k, int64_t cols, int64_t n_tokens, enum act_form form)
 {
-    return ((size_t)n_tokens + (size_t)k->tile_tokens - 1) / (size_t)k->tile_tokens * tile_bytes(k, cols, form);
+    return ((size_t)n_tokens + (size_t)k->tile_tokens - 1) / (size_t)k->tile_tokens * kernels_tile_bytes(k, cols, form);
 }
 
 void act_panel_place(const struct kernels *k, struct act_panel *p, void *buf, int64_t cols, int64_t n_tokens, enum act_form form)
 {
-    *p = (struct act_panel){ .k = cols, .n_tokens = n_tokens, .form = form, .tile_bytes = tile_bytes(k, cols, form), .data = buf };
+    *p = (struct act_panel){ .k = cols, .n_tokens = n_tokens, .form = form, .tile_bytes = kernels_tile_bytes(k, cols, form), .data = buf };
 }
 
 /* Whole chunks of 256 columns. */

@@ -30,6 +30,9 @@ void kernels_init_dotprod_rowdot(struct kernels *k);
 void kernels_init_dotprod_tile(struct kernels *k);
 void kernels_init_i8mm_tile(struct kernels *k);
 void kernels_init_avx512_vec(struct kernels *k);
+void kernels_init_amx_act(struct kernels *k);
+void kernels_init_amx_panel(struct kernels *k);
+void kernels_init_amx_tile(struct kernels *k);
 
 /* kernels_use_planes - planes.c: the slots that know the layout `planes`, for levels whose panel_build, quant_planes and tile_planes share it.
  * A tile of ACT_8 activations, nt = tile_tokens:

@@ -174,9 +174,14 @@ static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, 
     }
 }
 
+static void tile_columns_bf16(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *a, const float *b, int64_t n)
+{
+    k->columns_bf16(to + i * k->tile_tokens, step, k->tile_tokens, a, b, n);
+}
+
 static void scale_tile_bf16(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n)
 {
-    for (int64_t i = 0; i < n * k->tile_tokens * 2; i++) to[i] = f32_to_bf16(bf16_to_f32(x[i]) * f[i / 2 % k->tile_tokens]);
+    for (int64_t i = 0; i < (n + 1) / 2 * k->tile_tokens * 2; i++) to[i] = f32_to_bf16(bf16_to_f32(x[i]) * f[i / 2 % k->tile_tokens]);
 }
 
 /* ---- activations of a tile ---- */
@@ -304,6 +309,7 @@ void kernels_init_ref_matmul(struct kernels *k)
     k->panel_build = panel_build;
     k->panel_bf16 = panel_bf16;
     k->columns_bf16 = columns_bf16;
+    k->tile_columns_bf16 = tile_columns_bf16;
     k->scale_tile_bf16 = scale_tile_bf16;
     kernels_use_planes(k);
     k->quant_planes = quant_planes;

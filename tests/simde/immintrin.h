@@ -1,4 +1,4 @@
-/* immintrin - stands before the compiler's own header when tests/simde.sh builds the AVX-512 and AVX-VNNI levels for a CPU without: the 512-bit
+/* immintrin - stands before the compiler's own header when tests/simde.sh builds the AVX-512, AVX-VNNI and AMX levels for a CPU without: the 512-bit
  * intrinsics become those of SIMDe, and those that SIMDe 0.8.2 lacks or gets wrong (masked loads and stores touch all lanes) are loops. */
 #pragma once
 #include_next <immintrin.h>
@@ -159,6 +159,51 @@ static inline __m512 shim_round_to_zero(__m512 v)
     return v;
 }
 
+static inline void shim_i32scatter_epi32(void *p, __m512i at, __m512i v, int scale)
+{
+    int32_t lane[16], from[16];
+    memcpy(lane, &at, sizeof lane), memcpy(from, &v, sizeof from);
+    for (int i = 0; i < 16; i++) memcpy((char *)p + (int64_t)lane[i] * scale, &from[i], sizeof from[i]);
+}
+
+/* ---- AMX: registers of a thread, 16 rows of 64 bytes whatever the shapes ---- */
+
+static _Thread_local unsigned char shim_tmm[8][16][64], shim_shapes[64];
+
+static inline void shim_tile_loadd(int t, const void *p, int64_t stride)
+{
+    for (int i = 0; i < 16; i++) memcpy(shim_tmm[t][i], (const char *)p + i * stride, 64);
+}
+
+static inline void shim_tile_stored(int t, void *p, int64_t stride)
+{
+    for (int i = 0; i < 16; i++) memcpy((char *)p + i * stride, shim_tmm[t][i], 64);
+}
+
+static inline void shim_tile_dpbf16ps(int sum, int a, int b)
+{
+    float s[16][16];
+    uint16_t x[16][32], y[16][32];
+    memcpy(s, shim_tmm[sum], sizeof s), memcpy(x, shim_tmm[a], sizeof x), memcpy(y, shim_tmm[b], sizeof y);
+    for (int m = 0; m < 16; m++)
+        for (int k = 0; k < 32; k++)
+            for (int n = 0; n < 16; n++) s[m][n] = shim_no_denormal(s[m][n] + shim_of_bf16(x[m][k]) * shim_of_bf16(y[k / 2][2 * n + k % 2]));
+    memcpy(shim_tmm[sum], s, sizeof s);
+}
+
+#undef _tile_loadd
+#define _tile_loadd shim_tile_loadd
+#undef _tile_stored
+#define _tile_stored shim_tile_stored
+#undef _tile_zero
+#define _tile_zero(t) memset(shim_tmm[t], 0, sizeof shim_tmm[t])
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps shim_tile_dpbf16ps
+#define _tile_loadconfig(p) memcpy(shim_shapes, p, sizeof shim_shapes)
+#define _tile_storeconfig(p) memcpy(p, shim_shapes, sizeof shim_shapes)
+
+#undef _mm512_i32scatter_epi32
+#define _mm512_i32scatter_epi32 shim_i32scatter_epi32
 #define __m512bh __m512i
 #undef _mm512_dpbf16_ps
 #define _mm512_dpbf16_ps shim_dpbf16_ps

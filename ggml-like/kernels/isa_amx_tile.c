@@ -1,0 +1,144 @@
+/* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 */
+/* isa_amx_tile - 16 or 32 rows x 1..32 tokens in tile registers: 0 to 3 hold the sums of two panels and two halves of the tokens (2 * half + panel), 4 and
+ * 5 the tokens, 6 and 7 the panels. With all four, each register that is loaded, 8 cycles, meets two others, 16 cycles each. Denormals count as zeros.
+ * Source: Intel, Architecture Instruction Set Extensions Programming Reference, chapter on AMX. */
+#include "ggml-like/kernels/amx_chunks.h"
+
+#include "ggml-like/kernels/avx512_floats_tmpl.h"
+
+enum { SIDE_TOKENS = 16, LINE = 64 /* bytes of a row of a register */ };
+
+/* Registers of 16 rows of 64 bytes. */
+struct shapes { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; };
+static const _Alignas(64) struct shapes whole = {
+    .palette = 1, .bytes = { LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE }, .rows = { 16, 16, 16, 16, 16, 16, 16, 16 },
+};
+
+/* Before registers are filled from memory that was written just now: gcc's intrinsics of AMX do not say that they read it (12.2), nor how much is written. */
+INLINE void memory_is_read(void) { __asm__ volatile("" ::: "memory"); }
+
+/* A thread's registers keep their shapes from call to call: to see that they have them takes 14 ns, to give them 90, as long as 12 products. */
+INLINE void shape_registers(void)
+{
+    _Alignas(64) uint8_t now[sizeof whole];
+    _tile_storeconfig(now);
+    __asm__ volatile("" : "+m"(now));
+    if (_mm512_cmpeq_epi64_mask(load512(now), load512(&whole)) != 0xff) _tile_loadconfig(&whole);
+}
+
+INLINE void load_tokens(const uint16_t *x, bool halves)
+{
+    _tile_loadd(4, x, LINE);
+    if (halves) _tile_loadd(5, x + CHUNK_TOKENS / 2, LINE);
+}
+
+INLINE void load_rows(const uint16_t *const w[2], int64_t at, bool both)
+{
+    _tile_loadd(6, w[0] + at, LINE);
+    if (both) _tile_loadd(7, w[1] + at, LINE);
+}
+
+INLINE void multiply(bool both, bool halves)
+{
+    _tile_dpbf16ps(0, 4, 6);
+    if (both) _tile_dpbf16ps(1, 4, 7);
+    if (halves) _tile_dpbf16ps(2, 5, 6);
+    if (halves && both) _tile_dpbf16ps(3, 5, 7);
+}
+
+/* What is multiplied: one or two panels of nk columns and a tile, the distances to their second parts, and what is read meanwhile. */
+struct factors { const uint16_t *w[2], *x; int64_t nk, w_part, x_part; struct stream next; };
+
+/* The columns after the last whole chunk, beside zeros. */
+INLINE void multiply_rest(const struct factors *f, int64_t columns, bool both, bool halves)
+{
+    _Alignas(64) uint16_t w[2][CHUNK_ROWS] = { { 0 } }, x[CHUNK_TOKENS] = { 0 };
+    size_t rows = (size_t)(columns + 1) / 2 * 2 * PANEL_ROWS * sizeof **w;
+    memcpy(w[0], f->w[0], rows);
+    if (both) memcpy(w[1], f->w[1], rows);
+    for (int t = 0; t < NT; t++) memcpy(x + t * CHUNK_COLUMNS, f->x + t * CHUNK_COLUMNS, (size_t)columns * sizeof *x);
+    memory_is_read();
+    load_tokens(x, halves);
+    load_rows((const uint16_t *const[2]){ w[0], w[1] }, 0, both);
+    multiply(both, halves);
+}
+
+INLINE void sums_of(struct factors f, bool both, bool halves, bool two)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (; f.nk >= CHUNK_COLUMNS; f.nk -= CHUNK_COLUMNS) {
+        stream_ask(&f.next, CHUNK_COLUMNS);
+        if (two) {
+            load_tokens(f.x + f.x_part, halves);
+            load_rows(f.w, 0, both);
+            multiply(both, halves);
+        }
+        load_tokens(f.x, halves);
+        if (!two) load_rows(f.w, 0, both);
+        multiply(both, halves);
+        if (two) {
+            load_rows(f.w, f.w_part, both);
+            multiply(both, halves);
+        }
+        f.x += CHUNK_TOKENS, f.w[0] += CHUNK_ROWS, f.w[1] += CHUNK_ROWS;
+    }
+    if (f.nk) multiply_rest(&f, f.nk, both, halves);
+}
+
+INLINE void put_sums(float *y, int64_t y_stride, int n, bool both, bool add)
+{
+    _Alignas(64) float sum[4][SIDE_TOKENS][PANEL_ROWS];
+    _tile_stored(0, sum[0], LINE);
+    if (both) _tile_stored(1, sum[1], LINE);
+    if (n > SIDE_TOKENS) _tile_stored(2, sum[2], LINE);
+    if (n > SIDE_TOKENS && both) _tile_stored(3, sum[3], LINE);
+    for (int t = 0; t < n; t++, y += y_stride)
+        for (int i = 0; i <= both; i++) {
+            __m512 v = _mm512_load_ps(sum[t / SIDE_TOKENS * 2 + i][t % SIDE_TOKENS]);
+            float *to = y + i * PANEL_ROWS;
+            _mm512_storeu_ps(to, add ? _mm512_add_ps(load_ps(to), v) : v);
+        }
+}
+
+INLINE void tiles(const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0, int n, float *y, int64_t y_stride, bool add)
+{
+    struct factors f = { .w = { p->bf16, q ? q->bf16 : NULL }, .x = act_chunks_at(x, at, k0), .nk = p->nk, .w_part = panel_part(p->nk), .x_part = act_part(x),
+                         .next = panel_stream(p, true) };
+    bool two = p->form == ACT_15, halves = n > SIDE_TOKENS;
+    assert(k0 % CHUNK_COLUMNS == 0 && n >= 1 && n <= NT);
+    shape_registers();
+    memory_is_read();
+    if (two && halves) sums_of(f, q, true, true);
+    else if (two) sums_of(f, q, false, true);
+    else if (halves) sums_of(f, q, true, false);
+    else sums_of(f, q, false, false);
+    put_sums(y, y_stride, n, q, add);
+}
+
+static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
+                 int64_t y_stride, bool add)
+{
+    assert(k->tile_tokens == NT);
+    tiles(p, NULL, x, at, k0, n_tokens, y, y_stride, add);
+}
+
+static void pair(const struct kernels *k, const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens,
+                 float *y, int64_t y_stride, bool add)
+{
+    assert(k->tile_tokens == NT && p->nk == q->nk && p->form == q->form);
+    tiles(p, q, x, at, k0, n_tokens, y, y_stride, add);
+}
+
+void kernels_init_amx_tile(struct kernels *k)
+{
+    k->tile = k->tile_bf16 = tile;
+    k->pair = k->pair_bf16 = pair;
+    k->tile_planes = NULL;
+    k->tile_wide = NULL;
+    k->pack_tile_f32 = pack_tile_f32;
+    k->tile_f32 = tile_f32;
+    k->pair_f32 = pair_f32;
+}
