@@ -79,6 +79,13 @@ static inline enum act_form op_act_form(const struct plan *p, const struct dtype
 {
     return p->precise ? act_form_precise(t) : act_form_fast(p->k, t);
 }
+/* Low-rank parts in BF16 where a level multiplies it: they add little to what bytes have rounded as much. Of their time two thirds were making and
+ * multiplying F32. */
+static inline enum act_form op_form_of(const struct plan *p, val w)
+{
+    const struct value *v = &p->val[w];
+    return v->rough && v->t.ne[0] % TILE_COLUMNS == 0 && p->k->has_bf16 && op_is_float(v->t.type) ? ACT_BF16 : op_act_form(p, v->t.type);
+}
 val op_quantized(struct plan *p, val x, enum act_form form);
 
 /* op_grad_form - the form of floats in which gradients are multiplied. op_packed - x in tiles of such a form, one row too. */

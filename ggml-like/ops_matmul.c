@@ -16,6 +16,8 @@ val op_quantized(struct plan *p, val x, enum act_form form)
     if (row && act_is_float(form)) return x;
     if (row) form = ACT_8; /* one form for all */
     if (p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
+    if (act_forms_agree(p->k, t->ne[0], form) && !row) form = ACT_BF16;
+    if (p->val[x].quant[form] != VAL_NONE) return p->val[x].quant[form];
     int64_t room = plan_room(p, t->ne[1]);
     val q = plan_temp_bytes(p, row ? act_row_bytes(t->ne[0]) * (size_t)room : act_panel_bytes(p->k, t->ne[0], room, form));
     plan_op(p, OP_QUANT, q, x, VAL_NONE, VAL_NONE)->arg.acts.form = form;
@@ -38,8 +40,8 @@ val op_packed(struct plan *p, val x, enum act_form form)
 static val matmul(struct plan *p, val w, val x, int64_t n, bool observe, val up, val low)
 {
     assert(op_shape(p, w)->ne[0] == op_shape(p, x)->ne[0] && n <= op_shape(p, w)->ne[1]);
-    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type)), more[] = { up, low };
-    if (up != VAL_NONE) more[1] = op_quantized(p, low, op_act_form(p, op_shape(p, up)->type));
+    val q = op_quantized(p, x, op_form_of(p, w)), more[] = { up, low };
+    if (up != VAL_NONE) more[1] = op_quantized(p, low, op_form_of(p, up));
     val y = plan_temp(p, n, op_shape(p, x)->ne[1]);
     struct op *op = plan_op(p, OP_MATMUL, y, w, q, observe ? x : VAL_NONE);
     for (int i = 0; i < 2 && up != VAL_NONE; i++) {
@@ -55,7 +57,7 @@ static val product(struct plan *p, val w, val x, int64_t n) { return matmul(p, w
 static val matmul_add(struct plan *p, val w, val x, int64_t n, val y)
 {
     if (op_by_rows(p, op_shape(p, x)->ne[1])) return op_add(p, y, product(p, w, x, n));
-    val q = op_quantized(p, x, op_act_form(p, op_shape(p, w)->type));
+    val q = op_quantized(p, x, op_form_of(p, w));
     plan_op(p, OP_MATMUL, y, w, q, VAL_NONE)->arg.part.add = true;
     return y;
 }
@@ -267,7 +269,7 @@ static struct op_soon next_matmul(const struct op_run *r)
         if (p->op[i].kind != OP_MATMUL) continue;
         const struct tensor *w = op_shape(p, p->op[i].src[0]);
         int64_t begin, end;
-        int64_t n = op_shape(p, p->op[i].dst)->ne[1], unit = op_panel_rows(r->k, op_act_form(p, w->type), n);
+        int64_t n = op_shape(p, p->op[i].dst)->ne[1], unit = op_panel_rows(r->k, op_form_of(p, p->op[i].src[0]), n);
         pool_range(op_shape(p, p->op[i].dst)->ne[0], unit, r->ith, r->nth, &begin, &end);
         return op_rows_soon(w, w->data, end, begin, unit);
     }
@@ -289,10 +291,10 @@ void op_run_matmul(const struct op_run *r, const struct op *op)
         matmul_rows(r, op, w, t->ne[0], n, y);
         return;
     }
-    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_act_form(r->x->plan, w->type));
+    struct act_panel x = op_acts(r, op->src[1], w->ne[0], n, op_form_of(r->x->plan, op->src[0]));
     struct op_soon after = next_matmul(r), none = { NULL, 0 };
     struct low low = { .w = op->src[4] == VAL_NONE ? NULL : op_shape(r->x->plan, op->src[4]) };
-    if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_act_form(r->x->plan, low.w->type));
+    if (low.w) low.x = op_acts(r, op->src[5], low.w->ne[0], n, op_form_of(r->x->plan, op->src[4]));
     /* Few blocks are shared out by tokens, too. */
     int64_t unit = op_panel_rows(r->k, x.form, n), blocks = (t->ne[0] + unit - 1) / unit, nt = r->k->tile_tokens, tiles = (n + nt - 1) / nt, first, last;
     int64_t parts = r->nth == 1 ? 1 : max_i64(1, min_i64(tiles, (ITEMS * r->nth + blocks - 1) / blocks)), each = (tiles + parts - 1) / parts;

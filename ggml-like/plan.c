@@ -151,6 +151,8 @@ void plan_low_rank(struct plan *p, val w, const struct tensor *up, const struct 
 {
     val x = plan_weight(p, up), d = plan_weight(p, down);
     p->val[x].down = d;
+    enum act_form form = p->precise ? act_form_precise(p->val[w].t.type) : act_form_fast(p->k, p->val[w].t.type);
+    p->val[x].rough = p->val[d].rough = form == ACT_8 || form == ACT_BF16;
     p->val[x].scale = scale;
     p->val[x].extra = p->val[w].extra;
     p->val[w].extra = x;

@@ -101,6 +101,7 @@ struct value {
     bool temp, keep;       /* keep: not reused before the next plan_reset (results) */
     bool live;             /* plan_prune: somebody needs it */
     bool held;             /* lives across the split: offset counts from plan_exec.held */
+    bool rough;            /* a matrix of a low-rank part of one that reads 8 bits of its input */
     bool sorted;           /* rows stand in the order of a route: by expert */
     val quant[4];          /* the forms of this value that matmuls read, by enum act_form (kernels.h), once some matmul asked for them */
     val extra;             /* weights: the first of the matrices [rows][n] whose products op_matmul adds; an extra's extra is the next one */

@@ -330,6 +330,9 @@ static inline enum act_form act_form_fast(const struct kernels *k, const struct 
 }
 static inline enum act_form act_form_precise(const struct dtype *t) { return t->group_len == 0 ? ACT_F32 : ACT_15; }
 
+/* Whether activations of this form are, byte for byte, those of ACT_BF16. */
+static inline bool act_forms_agree(const struct kernels *k, int64_t cols, enum act_form form) { return k->has_chunks && form == ACT_8 && cols % 32 == 0; }
+
 /* The slots of a form. */
 static inline kernels_panel_fn *kernels_panel(const struct kernels *k, enum act_form form) { return form == ACT_BF16 ? k->panel_bf16 : k->panel_build; }
 static inline kernels_fill_fn *kernels_fill(const struct kernels *k, enum act_form form)
