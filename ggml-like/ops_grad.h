@@ -7,9 +7,10 @@
 static inline size_t op_form_bytes(enum act_form form) { return form == ACT_BF16 ? sizeof(uint16_t) : sizeof(float); }
 
 /* op_columns - rows a and b (NULL: zeros, or none) of n floats become columns i and i + 1 of panels, `step` bytes from one to the next; i even. The last
- * panel is filled up with zeros. op_tile_columns - of tiles. */
+ * panel is filled up with zeros. op_tile_columns - rows of n floats, `stride` apart, become columns of tiles from i on. */
 void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *a, const float *b, int64_t n);
-void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *a, const float *b, int64_t n);
+void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *x, int64_t stride, int64_t rows,
+                     int64_t n);
 
 size_t op_attn_grad_bytes(int64_t head_dim_max); /* scratch */
 size_t op_score_grad_bytes(void);

@@ -141,12 +141,6 @@ static void fill_columns(const struct kernels *k, enum act_form form, uint8_t *t
     for (int64_t i = 0; i < rows; i += 2) op_columns(k, form, to, step, i, x.x + i * x.stride, i + 1 < rows ? x.x + (i + 1) * x.stride : NULL, n);
 }
 
-static void fill_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t at, struct rows x, int64_t rows, int64_t n)
-{
-    for (int64_t i = 0; i < rows; i += 2)
-        op_tile_columns(k, form, to, step, at + i, x.x + i * x.stride, i + 1 < rows ? x.x + (i + 1) * x.stride : NULL, n);
-}
-
 void op_run_attn_pack(const struct op_run *r, const struct op *op)
 {
     const struct plan *p = r->x->plan;
@@ -158,7 +152,7 @@ void op_run_attn_pack(const struct op_run *r, const struct op *op)
         struct packed to = packed_of(r->k, op_data(r, op->dst), kv, hd, vd, plan_room(p, n));
         int64_t width = op->src[1] == VAL_NONE ? hd : vd;
         fill_tokens(r->k, &to.key, begin / nt, (struct rows){ key + (begin * n_kv + kv) * hd, n_kv * hd }, end - begin);
-        fill_tile_columns(r->k, ACT_F32, to.v.data, to.v.tile_bytes, begin, (struct rows){ v + (begin * n_kv + kv) * width, n_kv * width }, end - begin, vd);
+        op_tile_columns(r->k, ACT_F32, to.v.data, to.v.tile_bytes, begin, v + (begin * n_kv + kv) * width, n_kv * width, end - begin, vd);
     }
 }
 
@@ -403,7 +397,7 @@ static void add_to_queries(const struct head *h, const struct block *b, bool add
 {
     struct act_panel a = { .k = b->n, .n_tokens = b->m, .form = h->form, .data = h->acts };
     a.tile_bytes = (size_t)h->nt * KEYS * op_form_bytes(h->form);
-    fill_tile_columns(h->k, h->form, h->acts, a.tile_bytes, 0, (struct rows){ h->dp, STRIDE }, b->n, b->m);
+    op_tile_columns(h->k, h->form, h->acts, a.tile_bytes, 0, h->dp, STRIDE, b->n, b->m);
     for (int64_t t = 0; t < b->m; t += h->nt) {
         int tokens = (int)min_i64(h->nt, b->m - t);
         int64_t seen = min_i64(b->n, b->i0 + t + tokens - b->j0);

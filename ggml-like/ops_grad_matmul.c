@@ -42,12 +42,17 @@ void op_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t
     else k->columns_bf16((uint16_t *)(void *)to + i * PANEL_ROWS, (int64_t)(step / sizeof(uint16_t)), PANEL_ROWS, a, b, n);
 }
 
-void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *a, const float *b, int64_t n)
+void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, int64_t i, const float *x, int64_t stride, int64_t rows, int64_t n)
 {
-    if (form == ACT_BF16) k->tile_columns_bf16(k, (uint16_t *)(void *)to, (int64_t)(step / sizeof(uint16_t)), i, a, b, n);
-    else if (k->tile_tokens == 12) copy_rows(to, step, 12, i, a, b, n);
-    else if (k->tile_tokens == 4) copy_rows(to, step, 4, i, a, b, n);
-    else copy_rows(to, step, k->tile_tokens, i, a, b, n);
+    if (form == ACT_BF16) {
+        k->tile_columns_bf16(k, (uint16_t *)(void *)to, (int64_t)(step / sizeof(uint16_t)), i, x, stride, rows, n);
+        return;
+    }
+    for (; rows > 0; rows--, i++, x += stride) {
+        if (k->tile_tokens == 12) copy_rows(to, step, 12, i, x, NULL, n);
+        else if (k->tile_tokens == 4) copy_rows(to, step, 4, i, x, NULL, n);
+        else copy_rows(to, step, k->tile_tokens, i, x, NULL, n);
+    }
 }
 
 static struct panel panel_at(struct op_panels p, int i)
@@ -178,8 +183,23 @@ void op_outer(struct plan *p, val dy, val x, val to)
     plan_op(p, OP_OUTER, VAL_NONE, dy, x, to);
 }
 
-/* Those of dy become tiles whose tokens are its columns, once for a block of them; those of x become panels. */
-static void outer_block(const struct op_run *r, const struct op_outer_args *o, enum act_form form, int64_t n0, int64_t n1, int64_t c0, int64_t c1)
+/* Tokens first .. end of a tile times n_rows rows of panels, added where these are the columns of a matrix of k: or turned, rows of that. */
+static void add_outer(const struct op_run *r, const struct op_outer_args *o, bool turned, struct op_panels p, const struct act_panel *a, int64_t tile,
+                      int64_t first, int tokens, int64_t c, int64_t n_rows, float *edge)
+{
+    float sum[TILE_TOKENS_MAX * PAIR_ROWS];
+    if (!turned) {
+        op_tile(r->k, p, a, tile, 0, tokens, n_rows, o->to + first * o->k + c, o->k, true, edge);
+        return;
+    }
+    op_tile(r->k, p, a, tile, 0, tokens, n_rows, sum, PAIR_ROWS, false, edge);
+    for (int64_t i = 0; i < n_rows; i++)
+        for (int t = 0; t < tokens; t++) o->to[(c + i) * o->n + first + t] += sum[t * PAIR_ROWS + i];
+}
+
+/* Those of dy become tiles whose tokens are its columns, once for a block of them; those of x become panels. turned: they have changed places. */
+static void outer_block(const struct op_run *r, const struct op_outer_args *o, enum act_form form, bool turned, int64_t n0, int64_t n1, int64_t c0,
+                        int64_t c1)
 {
     int nt = r->k->tile_tokens;
     size_t tile_bytes = (size_t)depth_of(form) * (size_t)nt * op_form_bytes(form) + T_PAD;
@@ -188,10 +208,7 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
     for (int64_t row = 0; row < o->rows; row += depth_of(form)) {
         int64_t nk = min_i64(depth_of(form), o->rows - row);
         struct act_panel a = { .k = nk, .n_tokens = n1 - n0, .form = form, .tile_bytes = tile_bytes, .data = tiles };
-        for (int64_t i = 0; i < nk; i += 2) {
-            const float *dy = o->dy + (row + i) * o->dy_stride + n0;
-            op_tile_columns(r->k, form, tiles, tile_bytes, i, dy, i + 1 < nk ? dy + o->dy_stride : NULL, n1 - n0);
-        }
+        op_tile_columns(r->k, form, tiles, tile_bytes, 0, o->dy + row * o->dy_stride + n0, o->dy_stride, nk, n1 - n0);
         for (int64_t c = c0; c < c1; c += OUTER_PANELS * PANEL_ROWS) {
             int64_t wide = min_i64(OUTER_PANELS * PANEL_ROWS, c1 - c);
             for (int64_t i = 0; i < nk; i += 2) {
@@ -201,21 +218,26 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
             for (int64_t at = 0; at < wide; at += PAIR_ROWS) {
                 struct op_panels p = { panels + (size_t)(at / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
                 for (int64_t t = n0; t < n1; t += nt)
-                    op_tile(r->k, p, &a, (t - n0) / nt, 0, (int)min_i64(nt, n1 - t), min_i64(PAIR_ROWS, wide - at), o->to + t * o->k + c + at, o->k, true,
-                            edge);
+                    add_outer(r, o, turned, p, &a, (t - n0) / nt, t, (int)min_i64(nt, n1 - t), c + at, min_i64(PAIR_ROWS, wide - at), edge);
             }
         }
     }
 }
 
-struct outer_cut { int64_t tokens, down, wide, across; };
+/* turned: few columns of x, as of a part of low rank, become the tiles, which cost twice as much as panels to make. */
+struct outer_cut { int64_t tokens, down, wide, across; bool turned; };
 
 static struct outer_cut outer_cut(const struct op_run *r, int64_t n, int64_t k)
 {
-    enum { ITEMS = 4 }; /* a thread: fewer, and the last one waits */
+    enum { ITEMS = 4 /* a thread: fewer, and the last one waits */, FEW = 64 };
+    bool turned = k <= FEW && n >= 4 * k;
+    if (turned) {
+        int64_t keep = n;
+        n = k, k = keep;
+    }
     int64_t tokens = OUTER_TOKENS / r->k->tile_tokens * r->k->tile_tokens, down = ceil_div(n, tokens), panels = ceil_div(k, PANEL_ROWS);
     int64_t across = r->nth == 1 ? 1 : min_i64(panels, ceil_div((int64_t)ITEMS * r->nth, down)), wide = ceil_div(panels, across) * PANEL_ROWS;
-    return (struct outer_cut){ tokens, down, wide, ceil_div(k, wide) };
+    return (struct outer_cut){ tokens, down, wide, ceil_div(k, wide), turned };
 }
 
 int64_t op_outer_items(const struct op_run *r, int64_t n, int64_t k)
@@ -228,7 +250,9 @@ void op_outer_item(const struct op_run *r, const struct op_outer_args *o, int64_
 {
     struct outer_cut c = outer_cut(r, o->n, o->k);
     int64_t n0 = item / c.across * c.tokens, c0 = item % c.across * c.wide;
-    outer_block(r, o, op_grad_form(r->x->plan), n0, min_i64(n0 + c.tokens, o->n), c0, min_i64(c0 + c.wide, o->k));
+    struct op_outer_args turned = { o->x, o->dy, o->k, o->n, o->rows, o->x_stride, o->dy_stride, o->to };
+    if (c.turned) o = &turned;
+    outer_block(r, o, op_grad_form(r->x->plan), c.turned, n0, min_i64(n0 + c.tokens, o->n), c0, min_i64(c0 + c.wide, o->k));
 }
 
 void op_run_outer(const struct op_run *r, const struct op *op)

@@ -145,7 +145,8 @@ static void check_tile_columns(struct bench *b)
     for (int n = 1; n <= ROWS; n++) {
         int columns = COLUMNS - n % 3, nt = b->k.tile_tokens;
         memset(got, 0x5a, sizeof got);
-        for (int i = 0; i < columns; i += 2) b->k.tile_columns_bf16(&b->k, got, STEP, i, x[i], i + 1 < columns ? x[i + 1] : NULL, n);
+        for (int from = 0, end = 2 * (n % 18); from < columns; from = end, end = columns)
+            if (end > from) b->k.tile_columns_bf16(&b->k, got, STEP, from, x[from], ROWS, end - from, n);
         for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
             for (int i = 0; i < (columns + 1) / 2 * 2; i++) {
                 uint16_t want = t < n && i < columns ? f32_to_bf16(x[i][t]) : 0;

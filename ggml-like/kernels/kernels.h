@@ -289,8 +289,9 @@ struct kernels {
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
      * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
     void (*columns_bf16)(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n);
-    /* a and b become columns i and i + 1 (i even) of tiles of ACT_BF16 that are `step` apart: token t of the first has a[t] and b[t] */
-    void (*tile_columns_bf16)(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *a, const float *b, int64_t n);
+    /* rows of n floats, `stride` apart, become columns i .. i + rows - 1 (i even) of tiles of ACT_BF16 that are `step` apart: token t of the first has
+     * x[j * stride + t]. An odd number is followed by zeros, as is the last token */
+    void (*tile_columns_bf16)(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *x, int64_t stride, int64_t rows, int64_t n);
     /* n columns of all tokens of a tile of ACT_BF16, from a multiple of TILE_COLUMNS on: to = x * f[t], rounded to BF16. Up to the next multiple may be
      * written. to may be x */
     void (*scale_tile_bf16)(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n);

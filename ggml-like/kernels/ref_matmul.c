@@ -174,9 +174,10 @@ static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, 
     }
 }
 
-static void tile_columns_bf16(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *a, const float *b, int64_t n)
+static void tile_columns_bf16(const struct kernels *k, uint16_t *to, int64_t step, int64_t i, const float *x, int64_t stride, int64_t rows, int64_t n)
 {
-    k->columns_bf16(to + i * k->tile_tokens, step, k->tile_tokens, a, b, n);
+    for (int64_t j = 0; j < rows; j += 2, x += 2 * stride)
+        k->columns_bf16(to + (i + j) * k->tile_tokens, step, k->tile_tokens, x, j + 1 < rows ? x + stride : NULL, n);
 }
 
 static void scale_tile_bf16(const struct kernels *k, uint16_t *to, const uint16_t *x, const float *f, int64_t n)
