@@ -29,26 +29,38 @@ static int64_t part_keys(int64_t n) { return (chunks_of(n) + parts_of(n) - 1) / 
 /* What stands behind the result: ln sum exp(S) [rows][n_head] */
 static size_t sums_bytes(int32_t n_head, int64_t room) { return ((size_t)n_head * (size_t)room * sizeof(float) + 63) & ~(size_t)63; }
 
+/* What q k^T is multiplied as: F32, or where BF16 has tiles of its own (has_chunks) in three products of it, of numbers cut into their first 8 bits and the
+ * next 8: hi hi + lo hi + hi lo, side by side as columns. Those are five times as fast, and off by 2^-16 of each term. */
+enum { CUTS = 3 };
+struct exact { enum act_form form; int64_t dim; };
+static struct exact exact_of(const struct plan *p, int64_t dim)
+{
+    bool cut = p->k->has_chunks && !p->precise;
+    return (struct exact){ cut ? ACT_BF16 : ACT_F32, cut ? CUTS * dim : dim };
+}
+
 /* Of a head: K as tiles of all rows, then V as tiles whose tokens are its columns. */
 struct packed { struct act_panel key, v; };
 
-static size_t packed_bytes(const struct kernels *k, int64_t hd, int64_t vd, int64_t room)
+static size_t packed_bytes(const struct plan *p, int64_t hd, int64_t vd, int64_t room)
 {
-    return act_panel_bytes(k, hd, room, ACT_F32) + act_panel_bytes(k, room, vd, ACT_F32);
+    struct exact s = exact_of(p, hd);
+    return act_panel_bytes(p->k, s.dim, room, s.form) + act_panel_bytes(p->k, room, vd, ACT_F32);
 }
 
-static struct packed packed_of(const struct kernels *k, uint8_t *data, int64_t kv, int64_t hd, int64_t vd, int64_t room)
+static struct packed packed_of(const struct plan *p, uint8_t *data, int64_t kv, int64_t hd, int64_t vd, int64_t room)
 {
-    struct packed p;
-    data += (size_t)kv * packed_bytes(k, hd, vd, room);
-    act_panel_place(k, &p.key, data, hd, room, ACT_F32);
-    act_panel_place(k, &p.v, data + act_panel_bytes(k, hd, room, ACT_F32), room, vd, ACT_F32);
-    return p;
+    struct exact s = exact_of(p, hd);
+    struct packed to;
+    data += (size_t)kv * packed_bytes(p, hd, vd, room);
+    act_panel_place(p->k, &to.key, data, s.dim, room, s.form);
+    act_panel_place(p->k, &to.v, data + act_panel_bytes(p->k, s.dim, room, s.form), room, vd, ACT_F32);
+    return to;
 }
 
 static val pack(struct plan *p, const struct attn_spec *s, int64_t rows)
 {
-    return plan_temp_bytes(p, (size_t)s->n_head_kv * packed_bytes(p->k, s->head_dim, s->head_dim_v, plan_room(p, rows)));
+    return plan_temp_bytes(p, (size_t)s->n_head_kv * packed_bytes(p, s->head_dim, s->head_dim_v, plan_room(p, rows)));
 }
 
 /* OP_KV_STORE becomes OP_ATTN_PACK. */
@@ -135,6 +147,39 @@ static void fill_tokens(const struct kernels *k, struct act_panel *to, int64_t t
     }
 }
 
+/* n rows of dim floats, cut: as keys or as queries have it. */
+static struct rows cut_rows(const struct kernels *k, float *to, struct rows x, int64_t n, int64_t dim, bool keys)
+{
+    const struct dtype *bf16 = dtype_by_id(GGUF_BF16);
+    uint16_t half[BLOCK_MAX];
+    for (int64_t i = 0; i < n; i++) {
+        const float *from = x.x + i * x.stride;
+        float *hi = to + i * CUTS * dim, *lo = hi + (keys ? 2 : 1) * dim;
+        for (int64_t c = 0; c < dim; c += BLOCK_MAX) {
+            int64_t m = min_i64(BLOCK_MAX, dim - c);
+            k->from_f32(bf16, from + c, half, m);
+            k->to_f32(bf16, half, hi + c, m);
+        }
+        memcpy(lo, from, (size_t)dim * sizeof *lo);
+        k->axpy(lo, hi, -1, dim);
+        memcpy(hi + (keys ? 1 : 2) * dim, hi, (size_t)dim * sizeof *hi);
+    }
+    return (struct rows){ to, CUTS * dim };
+}
+
+/* fill_tokens of keys, through `room` for a tile of cut rows. */
+static void fill_keys(const struct kernels *k, struct act_panel *to, int64_t tile, struct rows x, int64_t n, int64_t dim, float *room)
+{
+    if (to->form == ACT_F32) {
+        fill_tokens(k, to, tile, x, n);
+        return;
+    }
+    for (int64_t t = 0; t < n; t += k->tile_tokens, tile++) {
+        int64_t m = min_i64(k->tile_tokens, n - t);
+        fill_tokens(k, to, tile, cut_rows(k, room, (struct rows){ x.x + t * x.stride, x.stride }, m, dim, true), m);
+    }
+}
+
 /* Rows of n floats become columns of panels; of tiles, from column `at` on. */
 static void fill_columns(const struct kernels *k, enum act_form form, uint8_t *to, size_t step, struct rows x, int64_t rows, int64_t n)
 {
@@ -149,9 +194,9 @@ void op_run_attn_pack(const struct op_run *r, const struct op *op)
     int nt = r->k->tile_tokens;
     pool_range(n, nt, r->ith, r->nth, &begin, &end);
     for (int64_t kv = 0; kv < n_kv; kv++) {
-        struct packed to = packed_of(r->k, op_data(r, op->dst), kv, hd, vd, plan_room(p, n));
+        struct packed to = packed_of(p, op_data(r, op->dst), kv, hd, vd, plan_room(p, n));
         int64_t width = op->src[1] == VAL_NONE ? hd : vd;
-        fill_tokens(r->k, &to.key, begin / nt, (struct rows){ key + (begin * n_kv + kv) * hd, n_kv * hd }, end - begin);
+        fill_keys(r->k, &to.key, begin / nt, (struct rows){ key + (begin * n_kv + kv) * hd, n_kv * hd }, end - begin, hd, r->scratch);
         op_tile_columns(r->k, ACT_F32, to.v.data, to.v.tile_bytes, begin, v + (begin * n_kv + kv) * width, n_kv * width, end - begin, vd);
     }
 }
@@ -161,6 +206,7 @@ void op_run_attn_pack(const struct op_run *r, const struct op *op)
 struct head {
     const struct kernels *k;
     enum act_form form;
+    struct exact exact;
     int64_t row, n, window; /* of the segment: its first row, its rows; 0: none */
     int hd, vd, nt;
     float scale, cap, slope, sink;
@@ -172,6 +218,7 @@ struct head {
     /* in the thread's scratch */
     float *s, *dp, *edge;  /* S, a row of each key, then P; dP, then dS */
     float *sq, *sum;       /* queries times scale; P v so far, a row of each column */
+    float *room;           /* rows of queries or of a tile of keys, cut */
     uint8_t *q_rows, *dy_rows;     /* panels of queries */
     uint8_t *q_cols, *dy_cols;     /* their columns as panels */
     uint8_t *p_cols;               /* P as panels of queries */
@@ -185,6 +232,11 @@ static size_t whole(int64_t columns) { return ((size_t)columns + TILE_COLUMNS - 
 static size_t queries_step(enum act_form form) { return (size_t)QUERIES * PANEL_ROWS * op_form_bytes(form) + 64; }
 static size_t keys_step(enum act_form form) { return (size_t)KEYS * PANEL_ROWS * op_form_bytes(form) + 64; }
 static size_t rows_step(enum act_form form, int64_t dim) { return whole(dim) * PANEL_ROWS * op_form_bytes(form) + 64; }
+static size_t exact_step(int64_t dim) /* of either form */
+{
+    size_t cut = rows_step(ACT_BF16, CUTS * dim), f32 = rows_step(ACT_F32, dim);
+    return cut > f32 ? cut : f32;
+}
 static size_t run_step(void) { return RUN * PANEL_ROWS * sizeof(float) + 64; }
 static size_t panels_of(int64_t n) { return ((size_t)n + PANEL_ROWS - 1) / PANEL_ROWS; }
 
@@ -194,9 +246,10 @@ static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
     size_t block = (KEYS + TILE_TOKENS_MAX) * STRIDE * sizeof(float), tokens = KEYS + TILE_TOKENS_MAX;
     size_t acts = (QUERIES + TILE_TOKENS_MAX) * KEYS * sizeof(float);
     size_t bytes[] = { block, block, PANEL_ROWS * TILE_TOKENS_MAX * sizeof(float), QUERIES * (size_t)hd * sizeof(float),
-                       PAIR_ROWS * (size_t)vd * sizeof(float), panels_of(QUERIES) * rows_step(ACT_F32, hd), panels_of(QUERIES) * rows_step(ACT_F32, vd),
+                       PAIR_ROWS * (size_t)vd * sizeof(float), panels_of(QUERIES) * exact_step(hd), panels_of(QUERIES) * rows_step(ACT_F32, vd),
                        panels_of(hd) * queries_step(ACT_F32), panels_of(vd) * queries_step(ACT_F32), 2 * run_step(),
-                       tokens * whole(hd) * sizeof(float), tokens * whole(vd) * sizeof(float), panels_of(hd) * keys_step(ACT_F32), acts };
+                       tokens / PANEL_ROWS * exact_step(hd), tokens * whole(vd) * sizeof(float), panels_of(hd) * keys_step(ACT_F32), acts,
+                       QUERIES * CUTS * (size_t)hd * sizeof(float) };
     uint8_t *at[ARRAY_LEN(bytes)];
     size_t n = 0;
     for (int i = 0; i < ARRAY_LEN(bytes); i++) {
@@ -207,7 +260,7 @@ static size_t place(struct head *h, uint8_t *base, int64_t hd, int64_t vd)
     h->s = (float *)(void *)at[0], h->dp = (float *)(void *)at[1], h->edge = (float *)(void *)at[2], h->sq = (float *)(void *)at[3];
     h->sum = (float *)(void *)at[4];
     h->q_rows = at[5], h->dy_rows = at[6], h->q_cols = at[7], h->dy_cols = at[8], h->p_cols = at[9], h->key_acts = at[10], h->v_acts = at[11];
-    h->key_cols = at[12], h->acts = at[13];
+    h->key_cols = at[12], h->acts = at[13], h->room = (float *)(void *)at[14];
     return n;
 }
 
@@ -247,7 +300,9 @@ static struct op_panels open_queries(struct head *h, int64_t i0, int64_t m)
         ask(h->q, i0 + i, h->hd);
         h->k->scale(h->sq + i * h->hd, h->q.x + (i0 + i) * h->q.stride, h->scale, h->hd);
     }
-    return fill_rows(h, ACT_F32, h->q_rows, h->hd, (struct rows){ h->sq, h->hd }, m);
+    struct rows q = { h->sq, h->hd };
+    if (h->exact.form != ACT_F32) q = cut_rows(h->k, h->room, q, m, h->hd, false);
+    return fill_rows(h, h->exact.form, h->q_rows, h->exact.dim, q, m);
 }
 
 /* A row: logits of key j and queries i0 + from .. i0 + wide - 1, but for a cap as the softmax takes them: -inf where a query does not see the key. */
@@ -413,11 +468,9 @@ static void clear_rows(struct sums x, int64_t first, int64_t end, int64_t n)
     for (int64_t i = first; i < end; i++) memset(x.x + i * x.stride, 0, (size_t)n * sizeof *x.x);
 }
 
-static struct act_panel tiles_of(const struct head *h, enum act_form form, uint8_t *to, int64_t dim, struct rows x, int64_t n)
+static struct act_panel tiles_of(const struct head *h, enum act_form form, uint8_t *to, int64_t dim, int64_t n)
 {
-    struct act_panel a = { .k = dim, .n_tokens = n, .form = form, .tile_bytes = kernels_tile_bytes(h->k, dim, form), .data = to };
-    fill_tokens(h->k, &a, 0, x, n);
-    return a;
+    return (struct act_panel){ .k = dim, .n_tokens = n, .form = form, .tile_bytes = kernels_tile_bytes(h->k, dim, form), .data = to };
 }
 
 /* Keys from .. to - 1 and the queries that see them: `from` and those behind it. */
@@ -427,8 +480,9 @@ static void part_back(struct head *h, int64_t from, int64_t to)
     if (h->window > 0) clear_rows(h->dq, from, h->n, h->hd); /* else the first KEYS reach all rows */
     for (int64_t j0 = from; j0 < to; j0 += KEYS) {
         int64_t j1 = min_i64(to, j0 + KEYS), end = h->window > 0 ? min_i64(h->n, j1 + h->window - 1) : h->n;
-        struct act_panel key = tiles_of(h, ACT_F32, h->key_acts, h->hd, rows_at(h->key, j0), j1 - j0);
-        struct act_panel v = tiles_of(h, h->form, h->v_acts, h->vd, rows_at(h->v, j0), j1 - j0);
+        struct act_panel key = tiles_of(h, h->exact.form, h->key_acts, h->exact.dim, j1 - j0), v = tiles_of(h, h->form, h->v_acts, h->vd, j1 - j0);
+        fill_keys(h->k, &key, 0, rows_at(h->key, j0), j1 - j0, h->hd, h->room);
+        fill_tokens(h->k, &v, 0, rows_at(h->v, j0), j1 - j0);
         fill_columns(h->k, h->form, h->key_cols, keys_step(h->form), rows_at(h->key, j0), j1 - j0, h->hd);
         for (int64_t i0 = j0 / QUERIES * QUERIES; i0 < end; i0 += QUERIES) {
             struct block b = { .i0 = i0, .m = min_i64(QUERIES, h->n - i0), .j0 = j0 };
@@ -456,7 +510,8 @@ static void head_open(const struct op_run *r, const struct op *op, const struct 
     uint8_t *sums = (uint8_t *)op_data(r, y) + result->bytes - sums_bytes((int32_t)n_head, plan_room(r->x->plan, result->t.ne[1]));
     assert(seg->pos == 0);
     *h = (struct head){
-        .k = r->k, .form = form, .row = row, .n = seg->n, .window = op->arg.attn.window, .hd = hd, .vd = vd, .nt = r->k->tile_tokens,
+        .k = r->k, .form = form, .exact = exact_of(r->x->plan, hd), .row = row, .n = seg->n, .window = op->arg.attn.window,
+        .hd = hd, .vd = vd, .nt = r->k->tile_tokens,
         .scale = op->arg.attn.scale, .cap = op->arg.attn.cap, .has_sink = sinks != NULL, .sink = sinks ? sinks[head] : 0,
         .slope = op->arg.attn.alibi > 0 ? op_alibi_slope(op->arg.attn.alibi, (int32_t)n_head, head) : 0,
         .q = { q + (row * n_head + head) * hd, n_head * hd },
@@ -481,7 +536,7 @@ void op_run_attn_whole(const struct op_run *r, const struct op *op)
         int64_t head = i % n_head;
         head_open(r, op, seg, (int32_t)head, op->dst, ACT_F32, &h);
         h.out = (struct sums){ (float *)op_data(r, op->dst) + (seg->row * n_head + head) * vd, n_head * vd };
-        h.packed = packed_of(r->k, op_data(r, op->src[4]), head / (n_head / op->arg.attn.n_head_kv), h.hd, vd, room);
+        h.packed = packed_of(r->x->plan, op_data(r, op->src[4]), head / (n_head / op->arg.attn.n_head_kv), h.hd, vd, room);
         block_run(&h, i / n_head * PAIR_ROWS);
     }
 }
