@@ -17,10 +17,11 @@ size_t op_score_grad_bytes(void);
 size_t op_transposed_bytes(void); /* of op_transposed: the beginning; a multiple of 64 */
 
 /* Panels side by side, `step` bytes apart. op_tile - y[t * stride + i] (+)= the tile's tokens times the first n_rows (1..32) rows of two of them; edge:
- * room for PANEL_ROWS floats of each token */
+ * room for PANEL_ROWS floats of each token. A copy of `p`, just written in words and read in pairs of them, waited until all stores before were through: a
+ * twentieth of attention's way back */
 enum { PAIR_ROWS = 2 * PANEL_ROWS };
 struct op_panels { void *data; size_t step; enum act_form form; int64_t nk; };
-void op_tile(const struct kernels *k, struct op_panels p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
+void op_tile(const struct kernels *k, const struct op_panels *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
              int64_t stride, bool add, float *edge);
 
 /* How a matrix of k columns and a number of tokens is cut: `width` columns, `tiles` tiles of tokens. A result depends on neither.

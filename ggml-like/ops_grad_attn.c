@@ -321,7 +321,7 @@ static float *keys_run(const struct head *h, struct op_panels q, int64_t i0, int
     int64_t first = (h->row + j0) / h->nt, lead = (h->row + j0) % h->nt;
     float *s = h->s + lead * PAIR_ROWS;
     for (int64_t t = first; t * h->nt < h->row + j1; t++)
-        op_tile(h->k, q, &h->packed.key, t, 0, (int)min_i64(h->nt, h->row + j1 - t * h->nt), wide, h->s + (t - first) * h->nt * PAIR_ROWS, PAIR_ROWS, false,
+        op_tile(h->k, &q, &h->packed.key, t, 0, (int)min_i64(h->nt, h->row + j1 - t * h->nt), wide, h->s + (t - first) * h->nt * PAIR_ROWS, PAIR_ROWS, false,
                 h->edge);
     bool bent = h->cap > 0 || h->slope != 0 || h->window > 0;
     for (int64_t j = bent ? j0 : max_i64(j0, i0 + 1); j < j1; j++) {
@@ -347,7 +347,7 @@ static void sum_run(struct head *h, const float *s, int64_t i0, int64_t wide, in
         memset(to + n * PANEL_ROWS, 0, (size_t)((p.nk - n) * PANEL_ROWS) * sizeof *to);
     }
     for (int64_t c = 0; c < h->vd; c += h->nt)
-        op_tile(h->k, p, &v, c / h->nt, 0, (int)min_i64(h->nt, h->vd - c), wide, h->sum + c * PAIR_ROWS, PAIR_ROWS, true, h->edge);
+        op_tile(h->k, &p, &v, c / h->nt, 0, (int)min_i64(h->nt, h->vd - c), wide, h->sum + c * PAIR_ROWS, PAIR_ROWS, true, h->edge);
 }
 
 /* Of queries i0 .. i0 + PAIR_ROWS - 1; those beyond the last are zeros. */
@@ -392,9 +392,11 @@ static void open_grads(struct head *h, const struct block *b)
 static void multiply_queries(const struct head *h, struct op_panels q, const struct act_panel *keys, const struct block *b, float *to)
 {
     for (int64_t j = 0; j < b->n; j += h->nt)
-        for (int64_t c = first_query(b, j); c < b->wide; c += PAIR_ROWS)
-            op_tile(h->k, panel_from(q, c), keys, j / h->nt, 0, (int)min_i64(h->nt, b->n - j), min_i64(PAIR_ROWS, b->wide - c), to + j * STRIDE + c, STRIDE,
-                    false, h->edge);
+        for (int64_t c = first_query(b, j); c < b->wide; c += PAIR_ROWS) {
+            struct op_panels part = panel_from(q, c);
+            op_tile(h->k, &part, keys, j / h->nt, 0, (int)min_i64(h->nt, b->n - j), min_i64(PAIR_ROWS, b->wide - c), to + j * STRIDE + c, STRIDE, false,
+                    h->edge);
+        }
 }
 
 /* With a cap, what dP - D is multiplied by besides P: 1 - (S / cap)^2, S as capped. Leaves no mean to take off. */
@@ -442,7 +444,7 @@ static void add_to_keys(const struct head *h, const float *x, const struct block
         fill_tokens(h->k, &a, 0, (struct rows){ x + j * STRIDE + from, STRIDE }, tokens);
         for (int64_t c = 0; c < dim; c += PAIR_ROWS) {
             struct op_panels p = { cols + (size_t)(c / PANEL_ROWS) * step + (size_t)from * PANEL_ROWS * row, step, h->form, b->m - from };
-            op_tile(h->k, p, &a, 0, 0, tokens, min_i64(PAIR_ROWS, dim - c), to.x + (b->j0 + j) * to.stride + c, to.stride, true, h->edge);
+            op_tile(h->k, &p, &a, 0, 0, tokens, min_i64(PAIR_ROWS, dim - c), to.x + (b->j0 + j) * to.stride + c, to.stride, true, h->edge);
         }
     }
 }
@@ -458,7 +460,7 @@ static void add_to_queries(const struct head *h, const struct block *b, bool add
         int64_t seen = min_i64(b->n, b->i0 + t + tokens - b->j0);
         for (int64_t c = 0; c < h->hd && seen > 0; c += PAIR_ROWS) {
             struct op_panels p = { h->key_cols + (size_t)(c / PANEL_ROWS) * keys_step(h->form), keys_step(h->form), h->form, seen };
-            op_tile(h->k, p, &a, t / h->nt, 0, tokens, min_i64(PAIR_ROWS, h->hd - c), h->dq.x + (b->i0 + t) * h->dq.stride + c, h->dq.stride, add, h->edge);
+            op_tile(h->k, &p, &a, t / h->nt, 0, tokens, min_i64(PAIR_ROWS, h->hd - c), h->dq.x + (b->i0 + t) * h->dq.stride + c, h->dq.stride, add, h->edge);
         }
     }
 }

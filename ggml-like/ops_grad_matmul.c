@@ -55,13 +55,13 @@ void op_tile_columns(const struct kernels *k, enum act_form form, uint8_t *to, s
     }
 }
 
-static struct panel panel_at(struct op_panels p, int i)
+static struct panel panel_at(const struct op_panels *p, int i)
 {
-    uint8_t *data = (uint8_t *)p.data + (size_t)i * p.step;
-    return (struct panel){ .nk = p.nk, .form = p.form, .code = (int8_t *)data, .f32 = (float *)(void *)data, .bf16 = (uint16_t *)(void *)data };
+    uint8_t *data = (uint8_t *)p->data + (size_t)i * p->step;
+    return (struct panel){ .nk = p->nk, .form = p->form, .code = (int8_t *)data, .f32 = (float *)(void *)data, .bf16 = (uint16_t *)(void *)data };
 }
 
-void op_tile(const struct kernels *k, struct op_panels p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
+void op_tile(const struct kernels *k, const struct op_panels *p, const struct act_panel *x, int64_t tile, int64_t k0, int n_tokens, int64_t n_rows, float *y,
              int64_t stride, bool add, float *edge)
 {
     struct panel one = panel_at(p, 0), two = panel_at(p, 1);
@@ -70,11 +70,11 @@ void op_tile(const struct kernels *k, struct op_panels p, const struct act_panel
         return;
     }
     if (n_rows >= PANEL_ROWS) {
-        kernels_tile(k, p.form)(k, &one, x, tile, k0, n_tokens, y, stride, add);
+        kernels_tile(k, p->form)(k, &one, x, tile, k0, n_tokens, y, stride, add);
         n_rows -= PANEL_ROWS, y += PANEL_ROWS, one = two;
     }
     if (n_rows == 0) return;
-    kernels_tile(k, p.form)(k, &one, x, tile, k0, n_tokens, edge, PANEL_ROWS, false);
+    kernels_tile(k, p->form)(k, &one, x, tile, k0, n_tokens, edge, PANEL_ROWS, false);
     for (int t = 0; t < n_tokens; t++)
         for (int i = 0; i < n_rows; i++) y[t * stride + i] = edge[t * PANEL_ROWS + i] + (add ? y[t * stride + i] : 0.0f);
 }
@@ -152,7 +152,7 @@ void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t
             for (int64_t c0 = 0; c0 < cols; c0 += PAIR_ROWS) {
                 struct op_panels p = { (uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
                 for (int64_t i = i0; i < min_i64(i0 + group, rows); i += nt)
-                    op_tile(r->k, p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), min_i64(PAIR_ROWS, cols - c0), y + i * stride + col + c0, stride,
+                    op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), min_i64(PAIR_ROWS, cols - c0), y + i * stride + col + c0, stride,
                             add || n0 > 0, edge);
             }
     }
@@ -184,7 +184,7 @@ void op_outer(struct plan *p, val dy, val x, val to)
 }
 
 /* Tokens first .. end of a tile times n_rows rows of panels, added where these are the columns of a matrix of k: or turned, rows of that. */
-static void add_outer(const struct op_run *r, const struct op_outer_args *o, bool turned, struct op_panels p, const struct act_panel *a, int64_t tile,
+static void add_outer(const struct op_run *r, const struct op_outer_args *o, bool turned, const struct op_panels *p, const struct act_panel *a, int64_t tile,
                       int64_t first, int tokens, int64_t c, int64_t n_rows, float *edge)
 {
     float sum[TILE_TOKENS_MAX * PAIR_ROWS];
@@ -213,12 +213,13 @@ static void outer_block(const struct op_run *r, const struct op_outer_args *o, e
             int64_t wide = min_i64(OUTER_PANELS * PANEL_ROWS, c1 - c);
             for (int64_t i = 0; i < nk; i += 2) {
                 const float *x = o->x + (row + i) * o->x_stride + c;
+                for (int64_t at = 0; at < 2 * wide; at += 16) __builtin_prefetch(x + (AHEAD + (at >= wide)) * o->x_stride + at % wide, 0, 2);
                 op_columns(r->k, form, panels, panel_step(form), i, x, i + 1 < nk ? x + o->x_stride : NULL, wide);
             }
             for (int64_t at = 0; at < wide; at += PAIR_ROWS) {
                 struct op_panels p = { panels + (size_t)(at / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
                 for (int64_t t = n0; t < n1; t += nt)
-                    add_outer(r, o, turned, p, &a, (t - n0) / nt, t, (int)min_i64(nt, n1 - t), c + at, min_i64(PAIR_ROWS, wide - at), edge);
+                    add_outer(r, o, turned, &p, &a, (t - n0) / nt, t, (int)min_i64(nt, n1 - t), c + at, min_i64(PAIR_ROWS, wide - at), edge);
             }
         }
     }
