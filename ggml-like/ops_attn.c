@@ -148,6 +148,8 @@ float op_alibi_slope(float max_bias, int32_t n_head, int32_t h)
     return h < n ? powf(2, -max_bias * (float)(h + 1) / (float)n) : powf(2, -max_bias * (float)(2 * (h - n) + 1) / (float)(2 * n));
 }
 
+enum { MANY_ROWS = 32 }; /* of a segment: the same for all stacks of them, whoever computes them, whatever else is in the pass */
+
 /* The query rows of a unit and what they see, gathered in the scratch block; `rest` of it is the kernel's. */
 struct attn_rows {
     float *q, *out, sink[ATTN_ROWS], slope[ATTN_ROWS];
@@ -192,6 +194,7 @@ static struct attn_args attn_gather(const struct op_run *r, const struct op *op,
         .hi = x->hi,
         .scale = op->arg.attn.scale,
         .cap = op->arg.attn.cap,
+        .many = u->seg->n >= MANY_ROWS && !r->x->plan->precise,
         .sink = sinks ? x->sink : NULL,
         .slope = op->arg.attn.alibi > 0 ? x->slope : NULL,
     };

@@ -143,7 +143,7 @@ TEST(latent_attention_unfolded_equals_absorbed)
                   OK,
               "%s", e.text);
     unfold_model(absorbed, unfolded);
-    size_t one = logits_of(absorbed, TOKENS, 2, false, dtype_by_name("f32"), a), all = logits_of(unfolded, TOKENS, 2, false, dtype_by_name("f32"), b);
+    size_t one = logits_of(absorbed, TOKENS, 2, true, dtype_by_name("f32"), a), all = logits_of(unfolded, TOKENS, 2, true, dtype_by_name("f32"), b);
     CHECK_NEAR(gap(a, b), 0, 1e-5);
     /* a row of 16 + 16 elements against 4 heads of 32 and of 16, in both layers */
     CHECK_MSG(all == 6 * one, "%zu bytes unfolded, %zu absorbed", all, one);

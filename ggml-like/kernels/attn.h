@@ -47,5 +47,14 @@ void attn_keep(const struct attn_scratch *x, const struct attn_args *a, int r);
 const struct attn_part *attn_part_at(const struct attn_args *a, int r, int64_t i);
 int64_t attn_parts(const struct attn_args *a, int r);
 
+static inline bool attn_is_float(const struct dtype *t) { return t->gguf_id == GGUF_F32 || t->gguf_id == GGUF_F16; }
+
+/* How the sides of the product are read: a query made ready; logits and values of one block. */
+struct attn_side {
+    void (*query)(const struct attn_args *a, const struct attn_scratch *x, int r);
+    void (*logits)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
+    void (*values)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
+};
+
 void attn_merge_ref(const struct attn_args *a, void *scratch);
 void attn_ref(const struct kernels *k, const struct attn_args *a, void *scratch);

@@ -289,5 +289,6 @@ static void attn_any(const struct kernels *k, const struct attn_args *a, void *s
 {
     bool keys = has_codes(a->k_type), values = has_codes(a->v_type);
     struct attn_side s = { keys ? quant_query : scale_query, keys ? logits_codes : logits, values ? values_codes : values_floats };
-    attn_over(k, a, scratch, &s);
+    bool floats = attn_is_float(a->k_type) && attn_is_float(a->v_type);
+    attn_over(k, a, scratch, a->many && k->attn_many && floats ? k->attn_many : &s);
 }

@@ -433,13 +433,6 @@ static void values_tiled(const struct attn_scratch *x, const struct attn_block *
     }
 }
 
-/* How the sides of the product are read: a query made ready; logits and values of one block */
-struct attn_side {
-    void (*query)(const struct attn_args *a, const struct attn_scratch *x, int r);
-    void (*logits)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
-    void (*values)(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b);
-};
-
 static void scale_query(const struct attn_args *a, const struct attn_scratch *x, int r)
 {
     float *q = x->q + (ptrdiff_t)r * x->q_len;

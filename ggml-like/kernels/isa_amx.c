@@ -8,6 +8,7 @@
 void kernels_init_amx(struct kernels *k)
 {
     kernels_init_amx_act(k);
+    kernels_init_amx_attn(k);
     kernels_init_amx_panel(k);
     kernels_init_amx_tile(k);
 }

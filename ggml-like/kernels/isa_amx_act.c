@@ -3,9 +3,6 @@
 #include "ggml-like/kernels/amx_chunks.h"
 
 INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
-INLINE __m512 floats_of(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
-INLINE __m512 low_floats(__m512i v) { return floats_of(_mm512_castsi512_si256(v)); }
-INLINE __m512 high_floats(__m512i v) { return floats_of(_mm512_extracti64x4_epi64(v, 1)); }
 
 /* One chunk of a token, the first n columns of it; and its second part if two. */
 INLINE void put_chunk(uint16_t *to, int64_t part, const float *x, int64_t n, bool two)
@@ -57,33 +54,8 @@ static void act_read(const struct kernels *k, const struct act_panel *p, int64_t
 /* Values of two rows side by side, for 16 tokens of which `in` are there; b NULL: zeros. */
 INLINE __m512i pairs_of(const float *a, const float *b, __mmask16 in)
 {
-    const __m512i order = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a,
-                                            0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
     __m512 low = _mm512_maskz_loadu_ps(in, a), high = b ? _mm512_maskz_loadu_ps(in, b) : _mm512_setzero_ps();
-    return _mm512_permutexvar_epi16(order, rounded(high, low));
-}
-
-/* 16 x 16 dwords change sides. */
-INLINE void turn(__m512i x[16])
-{
-    __m512i t[16], u[16];
-UNROLL
-    for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]), t[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-UNROLL
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            u[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + 2 + j]);
-            u[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + 2 + j]);
-        }
-UNROLL
-    for (int c = 0; c < 4; c++) { /* u[4 i + c]: column c of each 128 bits, rows 4 i .. 4 i + 3 */
-        __m512i a = _mm512_shuffle_i32x4(u[c], u[c + 4], 0x88), b = _mm512_shuffle_i32x4(u[c + 8], u[c + 12], 0x88);
-        __m512i d = _mm512_shuffle_i32x4(u[c], u[c + 4], 0xdd), e = _mm512_shuffle_i32x4(u[c + 8], u[c + 12], 0xdd);
-        x[c] = _mm512_shuffle_i32x4(a, b, 0x88);
-        x[c + 4] = _mm512_shuffle_i32x4(d, e, 0x88);
-        x[c + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
-        x[c + 12] = _mm512_shuffle_i32x4(d, e, 0xdd);
-    }
+    return paired(rounded(high, low));
 }
 
 /* 16 tokens at a time, their lines of 32 columns at once: scattered, a pair of rows after the other, they took three times as long. Rows that fill no line

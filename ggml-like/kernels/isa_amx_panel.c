@@ -10,14 +10,6 @@ INLINE void put_scale(struct to to, int g, F v) { put_ps(to.scale, g, v); }
 INLINE F get_scale(struct to to, int g) { return _mm512_load_ps(to.scale + g * PANEL_ROWS); }
 INLINE void put_min(struct to to, int g, F v) { put_ps(to.min, g, v); }
 
-/* low and high halves side by side, of the same lane */
-INLINE V pair_of(F high, F low)
-{
-    V order = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008, 0x190009, 0x1a000a,
-                                0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
-    return _mm512_permutexvar_epi16(order, rounded(high, low));
-}
-
 INLINE void put16(struct to to, int column, const V x[4], F scale)
 {
     F min = to.has_min ? _mm512_load_ps(to.min + column / to.group * PANEL_ROWS) : f_set(0);
@@ -27,12 +19,12 @@ UNROLL
         F w[2] = { sbyte_to_ps(c, i % 2 * 2), i % 2 ? f_int(_mm512_srai_epi32(c, 24)) : sbyte_to_ps(c, 1) };
 UNROLL
         for (int j = 0; j < 2; j++) w[j] = to.has_min ? f_fmadd(w[j], scale, min) : f_mul(w[j], scale);
-        V pair = pair_of(w[1], w[0]);
+        V pair = paired(rounded(w[1], w[0]));
         uint16_t *at = to.bf16 + (column + 2 * i) * PANEL_ROWS;
         _mm512_storeu_si512(at, pair);
         if (!to.two) continue;
         F rest[2] = { f_sub(w[0], f_bits(v_sll32(pair, 16))), f_sub(w[1], f_bits(v_and(pair, v_set32(-65536)))) };
-        _mm512_storeu_si512(at + to.part, pair_of(rest[1], rest[0]));
+        _mm512_storeu_si512(at + to.part, paired(rounded(rest[1], rest[0])));
     }
 }
 

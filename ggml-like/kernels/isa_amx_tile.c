@@ -6,25 +6,7 @@
 
 #include "ggml-like/kernels/avx512_floats_tmpl.h"
 
-enum { SIDE_TOKENS = 16, LINE = 64 /* bytes of a row of a register */ };
-
-/* Registers of 16 rows of 64 bytes. */
-struct shapes { uint8_t palette, start, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; };
-static const _Alignas(64) struct shapes whole = {
-    .palette = 1, .bytes = { LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE }, .rows = { 16, 16, 16, 16, 16, 16, 16, 16 },
-};
-
-/* Before registers are filled from memory that was written just now: gcc's intrinsics of AMX do not say that they read it (12.2), nor how much is written. */
-INLINE void memory_is_read(void) { __asm__ volatile("" ::: "memory"); }
-
-/* A thread's registers keep their shapes from call to call: to see that they have them takes 14 ns, to give them 90, as long as 12 products. */
-INLINE void shape_registers(void)
-{
-    _Alignas(64) uint8_t now[sizeof whole];
-    _tile_storeconfig(now);
-    __asm__ volatile("" : "+m"(now));
-    if (_mm512_cmpeq_epi64_mask(load512(now), load512(&whole)) != 0xff) _tile_loadconfig(&whole);
-}
+enum { SIDE_TOKENS = 16 };
 
 INLINE void load_tokens(const uint16_t *x, bool halves)
 {

@@ -126,6 +126,7 @@ struct attn_args {
     size_t k_row_bytes, v_row_bytes;
     const int32_t *lo, *hi; /* [n_q] */
     float scale, cap;
+    bool many;              /* the row is one of many of its sequence: then a level may round what it multiplies to 16 bits */
     const float *sink;      /* [n_q] one extra logit per row in the denominator, or NULL */
     const float *slope;     /* [n_q] ALiBi: added per key of distance to the last one seen, or NULL */
     float *part;            /* attn: not NULL: instead of out, the state of row r after keys first .. last - 1 of its range, which lie in one of its
@@ -171,6 +172,7 @@ struct softmax_grad_args {
 
 struct act_tile; /* levels.h */
 struct act_wide;
+struct attn_side; /* attn.h */
 struct kernels;
 
 typedef void kernels_panel_fn(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
@@ -276,6 +278,7 @@ struct kernels {
     /* softmax(scale q k^T) v, online over blocks of ATTN_KEYS keys aligned to multiples of ATTN_KEYS; a row's result does not depend on the
      * other rows of the stack. scratch: attn_scratch_bytes, 64-byte aligned. Source: Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022 */
     void (*attn)(const struct kernels *k, const struct attn_args *a, void *scratch);
+    const struct attn_side *attn_many; /* how it reads rows of F32 and F16 for `many` queries; NULL: as for few */
     /* out of each row from its parts as attn left them, the same bits as one attn over all keys; reads n_q, head_dim_v, lo, hi, sink, part, part_step */
     void (*attn_merge)(const struct attn_args *a, void *scratch);
 

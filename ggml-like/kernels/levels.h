@@ -31,6 +31,7 @@ void kernels_init_dotprod_tile(struct kernels *k);
 void kernels_init_i8mm_tile(struct kernels *k);
 void kernels_init_avx512_vec(struct kernels *k);
 void kernels_init_amx_act(struct kernels *k);
+void kernels_init_amx_attn(struct kernels *k);
 void kernels_init_amx_panel(struct kernels *k);
 void kernels_init_amx_tile(struct kernels *k);
 
