@@ -50,13 +50,14 @@ status forward_score(const struct build *b, val *x, bool *whole, struct err *e)
     return OK;
 }
 
-status forward_machine(struct kernels *k, struct pool **pool, int n_threads, const char *isa, struct err *e)
+status forward_machine(struct kernels *k, struct kernels *few, struct pool **pool, int n_threads, const char *isa, struct err *e)
 {
     if (n_threads < 0 || n_threads > 512) return err_set(e, ERR_USAGE, "threads is %d, expected 1 to 512", n_threads);
     struct cpu_info cpu;
     cpu_detect(&cpu);
     if (isa) TRY(isa_features(isa, &cpu, &cpu.features, e));
     kernels_init(k, cpu.features);
+    if (few) kernels_init(few, cpu.features & ~(uint64_t)CPU_AMX);
     return pool_open(pool, n_threads ? n_threads : cpu.n_threads_default, e);
 }
 

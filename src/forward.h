@@ -13,8 +13,9 @@ status forward_norm(const struct build *b, val *x, struct err *e) MUST_USE;
 status forward_logits(const struct build *b, val *x, struct err *e) MUST_USE;
 status forward_score(const struct build *b, val *x, bool *whole, struct err *e) MUST_USE;
 
-/* forward_machine - kernels of this machine up to level isa (NULL: all), and a pool of n_threads (0: as many as there are cores). */
-status forward_machine(struct kernels *k, struct pool **pool, int n_threads, const char *isa, struct err *e) MUST_USE;
+/* forward_machine - kernels of this machine up to level isa (NULL: all), those for passes of few rows (may be NULL), and a pool of n_threads (0: as many as
+ * there are cores). */
+status forward_machine(struct kernels *k, struct kernels *few, struct pool **pool, int n_threads, const char *isa, struct err *e) MUST_USE;
 /* forward_thread_bytes - plan_thread_bytes for the heads of this model. */
 size_t forward_thread_bytes(const struct model *m);
 size_t forward_grad_bytes(const struct model *m); /* plan_grad_bytes */

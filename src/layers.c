@@ -74,7 +74,7 @@ static status own_weights(struct layers *l, struct err *e)
 
 static status open_threads(struct layers *l, const struct layers_options *o, struct err *e)
 {
-    TRY(forward_machine(&l->k, &l->pool, o->n_threads, o->isa, e));
+    TRY(forward_machine(&l->k, NULL, &l->pool, o->n_threads, o->isa, e));
     size_t n = (size_t)pool_threads(l->pool);
     l->thread_bytes = forward_thread_bytes(l->m);
     if (!mul_size(n, l->thread_bytes, &l->threads_bytes)) return err_oom(e, "scratch", SIZE_MAX);

@@ -586,7 +586,7 @@ static status open_buffers(struct trainer *t, struct err *e)
 
 static status open_all(struct trainer *t, const struct trainer_options *o, struct err *e)
 {
-    TRY(forward_machine(&t->k, &t->pool, o->n_threads, o->isa, e));
+    TRY(forward_machine(&t->k, NULL, &t->pool, o->n_threads, o->isa, e));
     plan_init(&t->embed.plan, &t->k);
     plan_init(&t->head.plan, &t->k);
     plan_init(&t->tail.plan, &t->k);

@@ -249,7 +249,7 @@ static status open_chain(struct chain *c, const char *arch, void (*more)(struct 
     struct tiny_options o = { .arch = arch, .n_layer = MAX_LAYERS, .n_expert = 0, .head_dim = 16, .optional = true, .more = more };
     TRY(tiny_model(path, &o, e));
     TRY(model_open(&c->m, path, &(struct model_options){ 0 }, e));
-    TRY(forward_machine(&c->k, &c->pool, 1, NULL, e));
+    TRY(forward_machine(&c->k, NULL, &c->pool, 1, NULL, e));
     c->n_layer = (int)c->m->hp.n_layer;
     c->n_embd = c->m->hp.n_embd;
     c->n_vocab = c->m->hp.n_vocab;
