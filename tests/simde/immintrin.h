@@ -180,14 +180,18 @@ static inline void shim_tile_stored(int t, void *p, int64_t stride)
     for (int i = 0; i < 16; i++) memcpy((char *)p + i * stride, shim_tmm[t][i], 64);
 }
 
+/* As the CPU does it: even and odd columns of this product have sums of their own from 0 on, which are added to what is there. */
 static inline void shim_tile_dpbf16ps(int sum, int a, int b)
 {
     float s[16][16];
     uint16_t x[16][32], y[16][32];
     memcpy(s, shim_tmm[sum], sizeof s), memcpy(x, shim_tmm[a], sizeof x), memcpy(y, shim_tmm[b], sizeof y);
-    for (int m = 0; m < 16; m++)
-        for (int k = 0; k < 32; k++)
-            for (int n = 0; n < 16; n++) s[m][n] = shim_no_denormal(s[m][n] + shim_of_bf16(x[m][k]) * shim_of_bf16(y[k / 2][2 * n + k % 2]));
+    for (int m = 0; m < 16; m++) {
+        float part[32] = { 0 };
+        for (int k = 0; k < 16; k++)
+            for (int n = 0; n < 32; n++) part[n] = shim_no_denormal(__builtin_fmaf(shim_of_bf16(x[m][2 * k + n % 2]), shim_of_bf16(y[k][n]), part[n]));
+        for (int n = 0; n < 16; n++) s[m][n] = shim_no_denormal(s[m][n] + (part[2 * n] + part[2 * n + 1]));
+    }
     memcpy(shim_tmm[sum], s, sizeof s);
 }
 
