@@ -74,3 +74,12 @@ INLINE void shape_registers(void)
     __asm__ volatile("" : "+m"(now));
     if (_mm512_cmpeq_epi64_mask(load512(now), load512(&whole_registers)) != 0xff) _tile_loadconfig(&whole_registers);
 }
+
+/* Registers 0 to 3 hold sums. */
+INLINE void zero_sums(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}

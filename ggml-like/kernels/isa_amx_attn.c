@@ -85,14 +85,6 @@ static struct part_rows rows_of_pair(const struct attn_block *b, int pair)
     return p;
 }
 
-INLINE void zero_sums(void)
-{
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
 /* Two times 16 rows of a row-major side, `step` values apart; two chunks of the other. */
 INLINE void load_left(const uint16_t *x, int step)
 {

@@ -47,10 +47,7 @@ INLINE void multiply_rest(const struct factors *f, int64_t columns, bool both, b
 
 INLINE void sums_of(struct factors f, bool both, bool halves, bool two)
 {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_sums();
     for (; f.nk >= CHUNK_COLUMNS; f.nk -= CHUNK_COLUMNS) {
         stream_ask(&f.next, CHUNK_COLUMNS);
         if (two) {

@@ -32,20 +32,7 @@ INLINE struct to panel_at(const struct panel *p, struct shape s, enum act_form f
 #define FORMS(X, ...) X(ACT_8, __VA_ARGS__)
 #include "ggml-like/kernels/panel_tmpl.h"
 
+INLINE enum act_form built_for(enum act_form form) { return ACT_8; }
 #include "ggml-like/kernels/avx512_unpacked_tmpl.h"
-
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
-                        int n_rows, int64_t k0, int64_t nk)
-{
-    struct rows r = { (const uint8_t *)w + dtype_row_bytes(t, k0), row_bytes };
-    panel_shape(p, t, form, nk);
-    if (p->group == 0) {
-        panel_floats(k, p, t, r, n_rows);
-        return;
-    }
-    int64_t direct = n_rows == PANEL_ROWS && panels[ACT_8][t->gguf_id] ? nk / t->block_len * t->block_len : 0;
-    if (direct) panels[ACT_8][t->gguf_id](p, r, direct);
-    if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
-}
 
 void kernels_init_avx512_panel(struct kernels *k) { k->panel_build = panel_build; }
