@@ -228,9 +228,9 @@ static void panel_matmul(const struct op_run *r, const struct tensor *w, const u
     float *edge = r->scratch;
     uint8_t *room = (uint8_t *)(edge + PANEL_ROWS * TILE_TOKENS_MAX), *low_room = room + BLOCK_PANELS * panel_bytes(PANEL_K);
     int64_t rows = min_i64(unit, n_w - row), nt = k->tile_tokens;
-    for (int i = 0; i < BLOCK_PANELS; i++) {
+    for (int64_t i = 0; i * PANEL_ROWS < rows; i++) {
         panel_place(&p[i], room + (size_t)i * panel_bytes(PANEL_K), PANEL_K);
-        panel_place(&q[i], low_room + (size_t)i * panel_bytes(LOW_RANK), LOW_RANK);
+        if (low) panel_place(&q[i], low_room + (size_t)i * panel_bytes(LOW_RANK), LOW_RANK);
     }
     if (low) build_panels(k, q, low->w, low->x.form, low->w->data, row, rows, (struct op_soon){ NULL, 0 }, 0, low->w->ne[0]);
     for (int64_t k0 = 0; k0 < w->ne[0]; k0 += PANEL_K) {
@@ -244,7 +244,7 @@ static void panel_matmul(const struct op_run *r, const struct tensor *w, const u
                 put_tile(k, p + i / PANEL_ROWS, rows - i, x, tile + t / nt, k0, m, out, stride, add || k0 > 0, edge);
                 if (low && k0 + nk == w->ne[0]) put_tile(k, q + i / PANEL_ROWS, rows - i, &low->x, tile + t / nt, 0, m, out, stride, true, edge);
             }
-            for (int i = 0; i < BLOCK_PANELS && t == 0; i++) p[i].next_bytes = 0; /* the first tile has asked for it */
+            for (int64_t i = 0; i * PANEL_ROWS < rows && t == 0; i++) p[i].next_bytes = 0; /* the first tile has asked for it */
         }
     }
 }
