@@ -310,11 +310,11 @@ TEST(rowdot_error_beside_a_spike)
 
 /* ---- activations of a tile ---- */
 
-/* The number of tokens after n of a walk up to `most`: all of them up to 12, then around the halves of a tile. */
-static int next_tokens(int n, int most)
+/* The number of tokens after n of a walk up to `most`: all where levels have a loop for each number, up to 12; around the halves of a tile of 32. */
+static int next_tokens(const struct kernels *k, int n, int most)
 {
-    static const int more[] = { 16, 17, 31, 32, 33, 47, 64, 65 };
-    if (n < 12) return n + 1;
+    static const int more[] = { 5, 16, 17, 32, 33, 65 };
+    if (!k->has_chunks && n < 12) return n + 1;
     for (int i = 0; i < ARRAY_LEN(more); i++)
         if (more[i] > n && more[i] <= most) return more[i];
     return most + 1;
@@ -381,7 +381,7 @@ TEST(quant_tile_keeps_its_contract)
     EACH_LEVEL(l) {
         if (!NEW(l, quant_tile) && !NEW(l, quant_planes)) continue;
         test_begin("quant_tile_keeps_its_contract %s", l.name);
-        for (int n = 1; n <= 2 * l.k.tile_tokens + 1; n = next_tokens(n, 2 * l.k.tile_tokens + 1))
+        for (int n = 1; n <= 2 * l.k.tile_tokens + 1; n = next_tokens(&l.k, n, 2 * l.k.tile_tokens + 1))
             for (int shape = 0; shape < 2 * SHAPES; shape++) {
                 struct acts a = acts_new(&l.k, 32 * (1 + 5 * n % 19), n, shape % 2 ? ACT_15 : ACT_8, shape / 2, &seed);
                 acts_fill(&a, &l.k);
@@ -476,7 +476,7 @@ TEST(pack_tile_f32_interleaves_tokens)
         if (!NEW(l, pack_tile_f32)) continue;
         test_begin("pack_tile_f32_interleaves_tokens %s", l.name);
         int nt = l.k.tile_tokens;
-        for (int n = 1; n <= 2 * nt + 1; n = next_tokens(n, 2 * nt + 1)) {
+        for (int n = 1; n <= 2 * nt + 1; n = next_tokens(&l.k, n, 2 * nt + 1)) {
             int64_t cols = 1 + 5 * n;
             struct acts a = acts_new(&l.k, cols, n, ACT_F32, GAUSS, &seed);
             acts_fill(&a, &l.k);
@@ -816,7 +816,7 @@ static void check_tiles(const struct level *l, const struct dtype *t, uint64_t *
     static const struct { int64_t nk, k0, cols; } shapes[] = {
         { 32, 0, 32 }, { 96, 256, 384 }, { 96, 256, 512 }, { 320, 256, 640 }, { MAX_K, 0, MAX_K },
     };
-    for (int n = 1; n <= l->k.tile_tokens; n = next_tokens(n, l->k.tile_tokens))
+    for (int n = 1; n <= l->k.tile_tokens; n = next_tokens(&l->k, n, l->k.tile_tokens))
         for (int i = 0; i < ARRAY_LEN(shapes); i++) {
             struct tile_case c = { shapes[i].nk, shapes[i].k0, shapes[i].cols, n, (n + i) % 2 };
             if (c.k0 % t->block_len || (c.nk == MAX_K && n != l->k.tile_tokens)) continue;
@@ -936,7 +936,7 @@ TEST(a_pair_of_panels_is_two_tiles)
         for (enum act_form form = 0; form < ACT_FORMS; form++) {
             if (form == ACT_F32 ? !NEW(l, pair_f32) : form == ACT_BF16 ? !NEW(l, pair_bf16) : !NEW(l, pair)) continue;
             test_begin("a_pair_of_panels_is_two_tiles %s form %d", l.name, form);
-            for (int n = 1; n <= l.k.tile_tokens; n = next_tokens(n, l.k.tile_tokens))
+            for (int n = 1; n <= l.k.tile_tokens; n = next_tokens(&l.k, n, l.k.tile_tokens))
                 for (int64_t nk = 1; nk < 80; nk += 1 + nk / 4) check_pair(&l, form, act_is_float(form) ? nk : nk * 32, n, (n + nk) % 3 == 0, &seed);
         }
 }
