@@ -2,8 +2,6 @@
 /* isa_amx_act - activations for the tiles of AMX: rows of BF16, in chunks of 32 columns. */
 #include "ggml-like/kernels/amx_chunks.h"
 
-INLINE __m512 load_ps(const float *p) { return _mm512_loadu_ps(p); }
-
 /* One chunk of a token, the first n columns of it; and its second part if two. */
 INLINE void put_chunk(uint16_t *to, int64_t part, const float *x, int64_t n, bool two)
 {
