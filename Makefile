@@ -67,6 +67,9 @@ $(COMMON)/%.o: %.c Makefile
 	$(call show,CC) $(call compile,$(CFLAGS_release))
 endif
 
+# Checks that the address sanitizer makes as well, left out where they double the time of the compiler.
+$(B)/ggml-like/kernels/isa_%.o $(B)/quant/isa_%.o: CFLAGS_asan += -fno-sanitize=null,object-size,pointer-overflow
+
 # The assembler includes it: no .d file knows.
 $(COMMON)/tools/dataset_text.o: models/calibration.jsonl
 

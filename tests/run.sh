@@ -29,23 +29,18 @@ tell() {
     fi
 }
 
-# The command line's models are copied before the unit tests, which write them too, begin: both lanes take about as long.
+# The models that the command line's cases use.
 ${RUN:-} "$build/test" cli_models_are_written >/dev/null 2>&1
-for m in tiny bare recurrent mixture adapter; do cp "$build/tmp/cli_$m.gguf" "$build/tmp/copy_$m.gguf"; done
 rm -f "$build"/tmp/*.log.rc
 # What an emulator leaves out (README.md says why). It takes 8 times as long for integers, 30 for floats; none of these multiplies in a way of its own.
 walks='archs layers model_hostile grad_archs engine_precise_passes engine_threads_do_not_change_a_bit_of_a engine_scores_are solver_gives_the_same_bytes
     sampler_draws_the_exact compat_files_hold a_model_with_outlier_columns train_gradients train_all train_bits train_survives'
 # Of the command line: whole solves and searches of budgets, four minutes each; the suites solve, solver and quantize do the same with one format.
 cases='model_quantize model_allocate'
-# Suites without files are a third lane there: three on two processors end sooner than two of different length.
-rest='kernels_matmul kernels_vec solve'
-if [ -z "${RUN:-}" ]; then start unit "$build/test" & else
-    start unit $RUN "$build/test" $(printf ' -x %s' $walks $rest) &
-    start rest $RUN "$build/test" $rest $(printf ' -x %s' $walks) &
-fi
-CUANTO="${RUN:+$RUN }$build/cuanto" TINY_MODEL="$build/tmp/copy_tiny.gguf" BARE_MODEL="$build/tmp/copy_bare.gguf" \
-    RECURRENT_MODEL="$build/tmp/copy_recurrent.gguf" MIXTURE_MODEL="$build/tmp/copy_mixture.gguf" ADAPTER="$build/tmp/copy_adapter.gguf" start cli sh tests/cli/run.sh ${RUN:+$(printf ' -x %s' $cases)}
+start unit ${RUN:-} "$build/test" -j "$(getconf _NPROCESSORS_ONLN)" ${RUN:+$(printf ' -x %s' $walks)} &
+CUANTO="${RUN:+$RUN }$build/cuanto" TINY_MODEL="$build/tmp/cli_tiny.gguf" BARE_MODEL="$build/tmp/cli_bare.gguf" \
+    RECURRENT_MODEL="$build/tmp/cli_recurrent.gguf" MIXTURE_MODEL="$build/tmp/cli_mixture.gguf" ADAPTER="$build/tmp/cli_adapter.gguf" \
+    start cli sh tests/cli/run.sh ${RUN:+$(printf ' -x %s' $cases)}
 mutations=${MUTATIONS:-500}
 [ -z "${RUN:-}" ] || mutations=50 # what differs there is read by the corpus itself
 for f in "$build"/fuzz_*; do

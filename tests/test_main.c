@@ -1,10 +1,20 @@
-/* test_main - runs every suite, or the claims whose names contain one of the arguments. */
+/* test_main - runs every suite, or the claims whose names contain one of the arguments; suites side by side with -j. */
 #include "tests/test.h"
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
+/* The longest ones first, so that side by side none of them is left alone at the end. */
 #define SUITES(X) \
+    X(kernels_matmul) \
+    X(engine) \
+    X(train) \
+    X(layers) \
+    X(solve) \
+    X(quant_compat) \
     X(allocate) \
     X(archs) \
     X(arena) \
@@ -21,7 +31,6 @@
     X(data) \
     X(dataset) \
     X(dtype) \
-    X(engine) \
     X(experts) \
     X(export) \
     X(file) \
@@ -35,11 +44,8 @@
     X(importance) \
     X(json) \
     X(json_schema) \
-    X(kernels_matmul) \
     X(kernels_vec) \
     X(latent) \
-    X(layers) \
-    X(train) \
     X(lookup) \
     X(lora) \
     X(peft) \
@@ -48,7 +54,6 @@
     X(model_hostile) \
     X(pool) \
     X(quant_basic) \
-    X(quant_compat) \
     X(quant_iq) \
     X(quant_search) \
     X(quant_level) \
@@ -57,7 +62,6 @@
     X(rotate) \
     X(sampler) \
     X(session) \
-    X(solve) \
     X(solver) \
     X(template) \
     X(tok_models) \
@@ -138,15 +142,16 @@ const char *test_tmp(const char *name)
     return buf;
 }
 
-/* NAME: claims whose name contains it, or a suite; -x NAME: not these; -t: says what takes a second or more. Without any NAME all. */
-static bool chosen(const struct test_suite *s, const struct test *t, int argc, char **argv)
+struct options { char **words; int n, jobs; bool times; };
+
+/* NAME: claims whose name contains it, or a suite; -x NAME: not these. Without any NAME all. */
+static bool chosen(const struct test_suite *s, const struct test *t, const struct options *o)
 {
     bool all = true, wanted = false;
-    for (int a = 1; a < argc; a++) {
-        bool out = !strcmp(argv[a], "-x") && a + 1 < argc;
-        if (!strcmp(argv[a], "-t")) continue;
+    for (int a = 0; a < o->n; a++) {
+        bool out = !strcmp(o->words[a], "-x") && a + 1 < o->n;
         a += out;
-        bool is = strstr(t->name, argv[a]) || !strcmp(s->name, argv[a]);
+        bool is = strstr(t->name, o->words[a]) || !strcmp(s->name, o->words[a]);
         if (out && is) return false;
         if (!out) all = false, wanted |= is;
     }
@@ -155,31 +160,94 @@ static bool chosen(const struct test_suite *s, const struct test *t, int argc, c
 
 static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; }
 
-/* Seconds of all threads that the claims of a suite took, each of a second or more by itself. */
-static void run_suite(const struct test_suite *s, int argc, char **argv, bool times)
+/* With -t the seconds of all threads that the claims of a suite took, each of a second or more by itself. */
+static void run_suite(const struct test_suite *s, const struct options *o)
 {
     double begun = cpu_seconds();
     for (int j = 0; j < s->n; j++) {
         const struct test *t = &s->tests[j];
-        if (!chosen(s, t, argc, argv)) continue;
+        if (!chosen(s, t, o)) continue;
         double start = cpu_seconds();
         test_begin("%s", t->name);
         t->run();
         double spent = cpu_seconds() - start;
-        if (times && spent >= 1.0) printf("%8.2f s  %s: %s\n", spent, s->name, t->name);
+        if (o->times && spent >= 1.0) printf("%8.2f s  %s: %s\n", spent, s->name, t->name);
     }
+    finish();
     double all = cpu_seconds() - begun;
-    if (times && all >= 1.0) printf("%8.2f s  %s\n", all, s->name);
+    if (o->times && all >= 1.0) printf("%8.2f s  %s\n", all, s->name);
 }
 
+/* ---- suites side by side: a process, a scratch folder and a file of output each ---- */
+
+struct job { pid_t pid; const struct test_suite *suite; FILE *out; };
+struct counts { int passed, failed; }; /* of a suite, written by its process */
+
+static void job_start(struct job *job, struct counts *counts, const struct options *o)
+{
+    *job = (struct job){ .suite = job->suite, .out = tmpfile() };
+    fflush(stdout);
+    if (!job->out || (job->pid = fork()) < 0) abort();
+    if (job->pid) return;
+    dup2(fileno(job->out), STDOUT_FILENO), dup2(fileno(job->out), STDERR_FILENO);
+    passed = failed = 0;
+    size_t at = strlen(tmp_folder);
+    mkdir(tmp_folder, 0777);
+    snprintf(tmp_folder + at, sizeof tmp_folder - at, "/%s", job->suite->name);
+    run_suite(job->suite, o);
+    *counts = (struct counts){ passed, failed };
+    exit(0); /* not _exit: a sanitizer tells of leaks there */
+}
+
+/* What the process printed and counted; one that did not end by itself is a failure. */
+static void job_end(struct job *job, const struct counts *counts, int ended)
+{
+    char line[4096];
+    rewind(job->out);
+    while (fgets(line, sizeof line, job->out)) fputs(line, stdout);
+    fclose(job->out);
+    passed += counts->passed, failed += counts->failed;
+    if (WIFEXITED(ended) && WEXITSTATUS(ended) == 0) return;
+    failed++;
+    if (WIFSIGNALED(ended)) printf("FAIL %s: ended by signal %d\n", job->suite->name, WTERMSIG(ended));
+    else printf("FAIL %s: ended with status %d\n", job->suite->name, WEXITSTATUS(ended));
+}
+
+static void run_side_by_side(const struct options *o)
+{
+    struct job jobs[ARRAY_LEN(suites)];
+    struct counts *counts = mmap(NULL, sizeof *counts * ARRAY_LEN(suites), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (counts == MAP_FAILED) abort();
+    for (int next = 0, running = 0; next < ARRAY_LEN(suites) || running > 0;) {
+        if (next < ARRAY_LEN(suites) && running < o->jobs) {
+            jobs[next].suite = suites[next];
+            job_start(&jobs[next], &counts[next], o);
+            next++, running++;
+            continue;
+        }
+        int ended = 0, i = 0;
+        pid_t pid = wait(&ended);
+        if (pid < 0) abort();
+        while (jobs[i].pid != pid) i++;
+        job_end(&jobs[i], &counts[i], ended);
+        jobs[i].pid = 0, running--;
+    }
+    munmap(counts, sizeof *counts * ARRAY_LEN(suites));
+}
+
+/* test [-j PROCESSES] [-t] [NAME | -x NAME]... */
 int main(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/');
     snprintf(tmp_folder, sizeof tmp_folder, "%.*stmp", slash ? (int)(slash - argv[0]) + 1 : 0, argv[0]);
-    bool times = false;
-    for (int a = 1; a < argc; a++) times |= !strcmp(argv[a], "-t");
-    for (int i = 0; i < ARRAY_LEN(suites); i++) run_suite(suites[i], argc, argv, times);
-    finish();
+    struct options o = { .words = argv, .jobs = 1 };
+    for (int a = 1; a < argc; a++) {
+        if (!strcmp(argv[a], "-t")) o.times = true;
+        else if (!strcmp(argv[a], "-j") && a + 1 < argc) o.jobs = atoi(argv[++a]);
+        else o.words[o.n++] = argv[a];
+    }
+    if (o.jobs > 1) run_side_by_side(&o);
+    for (int i = 0; o.jobs <= 1 && i < ARRAY_LEN(suites); i++) run_suite(suites[i], &o);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
