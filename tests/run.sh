@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs every kind of check of one build and adds up their "N passed, N failed" lines.   run.sh BUILD_FOLDER   ($RUN: emulator)
+# Runs every kind of check of one build and adds up their "N passed, N failed" lines.   run.sh BUILD_FOLDER   ($RUN: emulator, $WITHOUT: names of claims
+# to leave out)
 set -u
 build=$1
 passed=0 failed=0
@@ -33,11 +34,12 @@ tell() {
 ${RUN:-} "$build/test" cli_models_are_written >/dev/null 2>&1
 rm -f "$build"/tmp/*.log.rc
 # What an emulator leaves out (README.md says why). It takes 8 times as long for integers, 30 for floats; none of these multiplies in a way of its own.
-walks='archs layers model_hostile grad_archs engine_precise_passes engine_threads_do_not_change_a_bit_of_a engine_scores_are solver_gives_the_same_bytes
-    sampler_draws_the_exact compat_files_hold a_model_with_outlier_columns train_gradients train_all train_bits train_survives'
+walks='archs layers model_hostile grad_archs engine_precise_passes engine_threads_do_not_change_a_bit_of_a engine_scores_are
+    engine_quantized_matmuls engine_bears_an_outlier attention_gradients_are losses_are_e_h_et solver_gives_the_same_bytes sampler_draws_the_exact
+    compat_files_hold a_model_with_outlier_columns train_gradients train_all train_bits train_survives'
 # Of the command line: whole solves and searches of budgets, four minutes each; the suites solve, solver and quantize do the same with one format.
 cases='model_quantize model_allocate'
-start unit ${RUN:-} "$build/test" -j "$(getconf _NPROCESSORS_ONLN)" ${RUN:+$(printf ' -x %s' $walks)} &
+start unit ${RUN:-} "$build/test" -j "$(getconf _NPROCESSORS_ONLN)" ${RUN:+$(printf ' -x %s' $walks)} ${WITHOUT:+$(printf ' -x %s' $WITHOUT)} &
 CUANTO="${RUN:+$RUN }$build/cuanto" TINY_MODEL="$build/tmp/cli_tiny.gguf" BARE_MODEL="$build/tmp/cli_bare.gguf" \
     RECURRENT_MODEL="$build/tmp/cli_recurrent.gguf" MIXTURE_MODEL="$build/tmp/cli_mixture.gguf" ADAPTER="$build/tmp/cli_adapter.gguf" \
     start cli sh tests/cli/run.sh ${RUN:+$(printf ' -x %s' $cases)}
@@ -54,5 +56,6 @@ for rc in "$build"/tmp/*.log.rc; do
     tell "${name%.log.rc}"
 done
 [ -z "${RUN:-}" ] || echo "left out under $RUN:" $walks $cases
+[ -z "${WITHOUT:-}" ] || echo "left out:" $WITHOUT
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -181,7 +181,7 @@ static void run_suite(const struct test_suite *s, const struct options *o)
 /* ---- suites side by side: a process, a scratch folder and a file of output each ---- */
 
 struct job { pid_t pid; const struct test_suite *suite; FILE *out; };
-struct counts { int passed, failed; }; /* of a suite, written by its process */
+struct counts { int passed, failed; bool ended; }; /* of a suite, written by its process */
 
 static void job_start(struct job *job, struct counts *counts, const struct options *o)
 {
@@ -195,11 +195,11 @@ static void job_start(struct job *job, struct counts *counts, const struct optio
     mkdir(tmp_folder, 0777);
     snprintf(tmp_folder + at, sizeof tmp_folder - at, "/%s", job->suite->name);
     run_suite(job->suite, o);
-    *counts = (struct counts){ passed, failed };
+    *counts = (struct counts){ passed, failed, true };
     exit(0); /* not _exit: a sanitizer tells of leaks there */
 }
 
-/* What the process printed and counted; one that did not end by itself is a failure. */
+/* What the process printed and counted; one that did not come to its end is a failure, also if something called exit(0). */
 static void job_end(struct job *job, const struct counts *counts, int ended)
 {
     char line[4096];
@@ -207,7 +207,7 @@ static void job_end(struct job *job, const struct counts *counts, int ended)
     while (fgets(line, sizeof line, job->out)) fputs(line, stdout);
     fclose(job->out);
     passed += counts->passed, failed += counts->failed;
-    if (WIFEXITED(ended) && WEXITSTATUS(ended) == 0) return;
+    if (counts->ended && WIFEXITED(ended) && WEXITSTATUS(ended) == 0) return;
     failed++;
     if (WIFSIGNALED(ended)) printf("FAIL %s: ended by signal %d\n", job->suite->name, WTERMSIG(ended));
     else printf("FAIL %s: ended with status %d\n", job->suite->name, WEXITSTATUS(ended));
