@@ -151,9 +151,12 @@ void op_transposed(const struct op_run *r, const struct tensor *w, const uint8_t
         for (int64_t i0 = 0; i0 < rows; i0 += group)
             for (int64_t c0 = 0; c0 < cols; c0 += PAIR_ROWS) {
                 struct op_panels p = { (uint8_t *)r->scratch + (size_t)(c0 / PANEL_ROWS) * panel_step(form), panel_step(form), form, nk };
-                for (int64_t i = i0; i < min_i64(i0 + group, rows); i += nt)
-                    op_tile(r->k, &p, x, tile + i / nt, n0, (int)min_i64(nt, rows - i), min_i64(PAIR_ROWS, cols - c0), y + i * stride + col + c0, stride,
-                            add || n0 > 0, edge);
+                for (int64_t i = i0; i < min_i64(i0 + group, rows); i += nt) {
+                    float *out = y + i * stride + col + c0;
+                    int m = (int)min_i64(nt, rows - i);
+                    for (int j = 0; j < m; j++) __builtin_prefetch(out + j * stride, 1, 3), __builtin_prefetch(out + j * stride + PANEL_ROWS, 1, 3);
+                    op_tile(r->k, &p, x, tile + i / nt, n0, m, min_i64(PAIR_ROWS, cols - c0), out, stride, add || n0 > 0, edge);
+                }
             }
     }
 }
