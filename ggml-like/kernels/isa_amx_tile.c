@@ -47,7 +47,6 @@ INLINE void multiply_rest(const struct factors *f, int64_t columns, bool both, b
 
 INLINE void sums_of(struct factors f, bool both, bool halves, bool two)
 {
-    zero_sums();
     for (; f.nk >= CHUNK_COLUMNS; f.nk -= CHUNK_COLUMNS) {
         stream_ask(&f.next, CHUNK_COLUMNS);
         if (two) {
@@ -67,19 +66,44 @@ INLINE void sums_of(struct factors f, bool both, bool halves, bool two)
     if (f.nk) multiply_rest(&f, f.nk, both, halves);
 }
 
-INLINE void put_sums(float *y, int64_t y_stride, int n, bool both, bool add)
+/* Half of the tokens of one panel, register `at`: in y itself where all 16 are there. sum: a buffer for fewer. */
+#define WITH_SUMS(at, fn, y, y_stride, n, sum)                                    \
+    do {                                                                          \
+        if ((n) >= SIDE_TOKENS) fn(at, y, (size_t)(y_stride) * sizeof *(y));      \
+        else fn(at, sum, LINE);                                                   \
+    } while (0)
+
+/* Sums begin with what is in y. */
+INLINE void take_sums(const float *y, int64_t y_stride, int n, bool both)
 {
-    _Alignas(64) float sum[4][SIDE_TOKENS][PANEL_ROWS];
-    _tile_stored(0, sum[0], LINE);
-    if (both) _tile_stored(1, sum[1], LINE);
-    if (n > SIDE_TOKENS) _tile_stored(2, sum[2], LINE);
-    if (n > SIDE_TOKENS && both) _tile_stored(3, sum[3], LINE);
-    for (int t = 0; t < n; t++, y += y_stride)
-        for (int i = 0; i <= both; i++) {
-            __m512 v = _mm512_load_ps(sum[t / SIDE_TOKENS * 2 + i][t % SIDE_TOKENS]);
-            float *to = y + i * PANEL_ROWS;
-            _mm512_storeu_ps(to, add ? _mm512_add_ps(load_ps(to), v) : v);
-        }
+    _Alignas(64) float sum[2][SIDE_TOKENS][PANEL_ROWS];
+    int from = n > SIDE_TOKENS ? SIDE_TOKENS : 0, left = n - from;
+    if (left < SIDE_TOKENS) {
+        for (int t = 0; t < left; t++)
+            for (int i = 0; i <= both; i++) _mm512_store_ps(sum[i][t], _mm512_loadu_ps(y + (from + t) * y_stride + i * PANEL_ROWS));
+        for (int t = left; t < SIDE_TOKENS; t++)
+            for (int i = 0; i <= both; i++) _mm512_store_ps(sum[i][t], _mm512_setzero_ps());
+    }
+    memory_is_read();
+    WITH_SUMS(0, _tile_loadd, y, y_stride, n, sum[0]);
+    if (both) WITH_SUMS(1, _tile_loadd, y + PANEL_ROWS, y_stride, n, sum[1]);
+    if (n <= SIDE_TOKENS) return;
+    y += SIDE_TOKENS * y_stride;
+    WITH_SUMS(2, _tile_loadd, y, y_stride, left, sum[0]);
+    if (both) WITH_SUMS(3, _tile_loadd, y + PANEL_ROWS, y_stride, left, sum[1]);
+}
+
+INLINE void put_sums(float *y, int64_t y_stride, int n, bool both)
+{
+    _Alignas(64) float sum[2][SIDE_TOKENS][PANEL_ROWS];
+    int from = n > SIDE_TOKENS ? SIDE_TOKENS : 0, left = n - from;
+    WITH_SUMS(0, _tile_stored, y, y_stride, n, sum[0]);
+    if (both) WITH_SUMS(1, _tile_stored, y + PANEL_ROWS, y_stride, n, sum[1]);
+    y += from * y_stride;
+    if (from) WITH_SUMS(2, _tile_stored, y, y_stride, left, sum[0]);
+    if (from && both) WITH_SUMS(3, _tile_stored, y + PANEL_ROWS, y_stride, left, sum[1]);
+    for (int t = 0; t < left && left < SIDE_TOKENS; t++, y += y_stride)
+        for (int i = 0; i <= both; i++) _mm512_storeu_ps(y + i * PANEL_ROWS, _mm512_load_ps(sum[i][t]));
 }
 
 INLINE void tiles(const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0, int n, float *y, int64_t y_stride, bool add)
@@ -89,12 +113,14 @@ INLINE void tiles(const struct panel *p, const struct panel *q, const struct act
     bool two = p->form == ACT_15, halves = n > SIDE_TOKENS;
     assert(k0 % CHUNK_COLUMNS == 0 && n >= 1 && n <= NT);
     shape_registers();
+    if (add) take_sums(y, y_stride, n, q);
+    else zero_sums();
     memory_is_read();
     if (two && halves) sums_of(f, q, true, true);
     else if (two) sums_of(f, q, false, true);
     else if (halves) sums_of(f, q, true, false);
     else sums_of(f, q, false, false);
-    put_sums(y, y_stride, n, q, add);
+    put_sums(y, y_stride, n, q);
 }
 
 static void tile(const struct kernels *k, const struct panel *p, const struct act_panel *x, int64_t at, int64_t k0, int n_tokens, float *y,
