@@ -3,6 +3,7 @@
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
 #include "tests/test.h"
+#include <float.h>
 
 enum { MAX_N = 4099, GUARD = 16 };
 #define CANARY 0x7fc5a5a5u
@@ -787,13 +788,15 @@ LEVEL_TEST(attn_ranges_may_be_empty_single_or_far_apart)
     }
 }
 
-/* A cache is never cleared: rows outside a row's range may hold NaN or infinity, needed by a neighbour or not. */
+/* A cache is never cleared: rows outside a row's range may hold NaN, infinity, or what rounding makes infinity, needed by a neighbour or not. */
 static void check_outside(const struct kernels *k, int n, int type, bool many, uint64_t *seed)
 {
     struct attn_case c = { 64, 64, n, 256, 1, 0, type, type, 0, false, 1, .many = many };
     struct attn_data d;
     attn_data_init(&d, &c, seed);
     size_t row_bytes = d.a.k_row_bytes, block = (size_t)d.a.v_type->block_bytes;
+    float large = 3.4e38f;
+    const void *value = type == GGUF_F32 ? (const void *)&large : "\0\x7c"; /* infinity: of a number or a scale */
     float before[64], *row0 = d.out;
     for (int r = 0; r < n; r++) d.lo[r] = 71, d.hi[r] = 149;
     attn_run(k, &d, &d.a);
@@ -801,8 +804,8 @@ static void check_outside(const struct kernels *k, int n, int type, bool many, u
     for (int r = 1; r < n; r++) d.lo[r] = 70, d.hi[r] = 150;
     for (size_t j = 0; j < 256; j++) {
         if (j >= 71 && j < 149) continue;
-        memset(d.k + j * row_bytes, 0xff, row_bytes);                                                         /* NaN */
-        for (size_t i = 0; i < row_bytes; i += block) memcpy(d.v + j * row_bytes + i, "\0\x7c", 2); /* infinity: of a number or a scale */
+        memset(d.k + j * row_bytes, 0xff, row_bytes); /* NaN */
+        for (size_t i = 0; i < row_bytes; i += block) memcpy(d.v + j * row_bytes + i, value, type == GGUF_F32 ? 4 : 2);
     }
     attn_run(k, &d, &d.a);
     CHECK(!memcmp(before, row0, sizeof before));
@@ -812,10 +815,32 @@ static void check_outside(const struct kernels *k, int n, int type, bool many, u
 
 LEVEL_TEST(attn_keys_outside_a_row_cannot_reach_it)
 {
-    static const int types[] = { GGUF_F16, GGUF_Q8_0, GGUF_Q4_0 };
+    static const int types[] = { GGUF_F32, GGUF_F16, GGUF_Q8_0, GGUF_Q4_0 };
     uint64_t seed = 11;
     for (int t = 0; t < ARRAY_LEN(types); t++)
         for (int n = 2; n <= 32; n *= 4) check_outside(k, n, types[t], false, &seed), check_outside(k, n, types[t], true, &seed);
+}
+
+/* The last that BF16 holds, one that it rounds down, one that it rounds to infinity: for those who see it a value like others. */
+LEVEL_TEST(attn_weighs_values_up_to_the_largest_float)
+{
+    static const float large[] = { 0x1.fep127f, 0x1.fefffep127f, -FLT_MAX };
+    enum { N = 16, KEYS = 130, AT = 120, DIM = 64, COLUMN = 5 };
+    uint64_t seed = 14;
+    for (int i = 0; i < 2 * ARRAY_LEN(large); i++) {
+        struct attn_case c = { DIM, DIM, N, KEYS, 1, 0, GGUF_F32, GGUF_F32, 0, false, 1, .many = i % 2 };
+        struct attn_data d;
+        attn_data_init(&d, &c, &seed);
+        d.vf[AT * DIM + COLUMN] = large[i / 2];
+        memcpy(d.v + AT * d.a.v_row_bytes, d.vf + AT * DIM, d.a.v_row_bytes);
+        attn_run(k, &d, &d.a);
+        for (int r = 0; r < N; r++) {
+            double want[DIM];
+            attn_exact(&d, r, 0, want);
+            for (int j = 0; j < DIM; j++) CHECK_NEAR((double)d.out[r * d.a.out_stride + j], want[j], 8e-5 * fmax(1.0, fabs(want[j])));
+        }
+        attn_data_free(&d);
+    }
 }
 
 /* Queries that are not numbers, and infinite values, where rows are quantized: seen by those alone whom they concern. */
@@ -915,4 +940,5 @@ SUITE(kernels_vec, T(recur_matches_double_and_stays_in_its_columns), T(vec_eleme
       T(vec_conversions_of_all_lengths_stay_inside), T(vec_q8_0_packs_ties_and_extremes_as_the_format_does), T(attn_matches_double_softmax),
       T(attn_row_is_bit_equal_alone_and_in_any_stack), T(attn_merged_from_parts_has_the_same_bits),
       T(attn_ranges_may_be_empty_single_or_far_apart),
-      T(attn_keys_outside_a_row_cannot_reach_it), T(attn_codes_pass_on_what_is_not_finite), T(attn_extreme_logits_stay_defined));
+      T(attn_keys_outside_a_row_cannot_reach_it), T(attn_weighs_values_up_to_the_largest_float),
+      T(attn_codes_pass_on_what_is_not_finite), T(attn_extreme_logits_stay_defined));

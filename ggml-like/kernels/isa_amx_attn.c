@@ -143,7 +143,10 @@ static void logits(const struct kernels *k, const struct attn_args *a, const str
 
 /* ---- values ---- */
 
-/* What is not finite becomes 0: in a product it would reach rows which do not see it. Returns its keys, a bit each. */
+/* From here to the largest float BF16 rounds to infinity. */
+static const float TOO_LARGE = 0x1.ffp127f;
+
+/* What BF16 cannot hold becomes 0: infinity or NaN in a product would reach rows which do not see it. Returns its keys, a bit each. */
 static uint64_t put_values(const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b)
 {
     int groups = x->v_len / SIDE, part = ATTN_KEYS * x->v_len;
@@ -158,7 +161,7 @@ static uint64_t put_values(const struct attn_args *a, const struct attn_scratch 
                 if (in) load32(v[i], key_at(a->v, a->v_row_bytes, b, j + i), half, g * SIDE, a->head_dim_v);
                 else v[i][0] = v[i][1] = _mm512_setzero_ps();
                 for (int h = 0; h < 2; h++) {
-                    __mmask16 fine = _mm512_cmp_ps_mask(_mm512_abs_ps(v[i][h]), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+                    __mmask16 fine = _mm512_cmp_ps_mask(_mm512_abs_ps(v[i][h]), _mm512_set1_ps(TOO_LARGE), _CMP_LT_OQ);
                     if (fine == 0xffff) continue;
                     v[i][h] = _mm512_maskz_mov_ps(fine, v[i][h]);
                     bad |= (uint64_t)1 << (j + i);
@@ -173,15 +176,18 @@ static uint64_t put_values(const struct attn_args *a, const struct attn_scratch 
     return bad;
 }
 
-/* To those who see it. */
-static void add_not_finite(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b, uint64_t bad)
+/* To those who see it: in floats, by the weight as put_weights left it. */
+static void add_too_large(const struct kernels *k, const struct attn_args *a, const struct attn_scratch *x, const struct attn_block *b, uint64_t bad)
 {
     for (int j = 0; j < ATTN_KEYS; j++) {
         if (!(bad >> j & 1)) continue;
         k->to_f32(a->v_type, key_at(a->v, a->v_row_bytes, b, j), x->rows, a->head_dim_v);
-        for (int i = 0; i < b->n; i++)
+        for (int i = 0; i < b->n; i++) {
+            const uint16_t *part = row_of(x->s, b->row[i], ATTN_KEYS) + j;
+            float p = bf16_to_f32(part[0]) + bf16_to_f32(part[ATTN_KEYS]), *acc = x->acc + (ptrdiff_t)b->row[i] * x->v_len;
             for (int d = 0; d < a->head_dim_v && j >= b->lo[i] && j < b->hi[i]; d++)
-                if (!isfinite(x->rows[d])) x->acc[(ptrdiff_t)b->row[i] * x->v_len + d] += x->rows[d];
+                if (!(fabsf(x->rows[d]) < TOO_LARGE)) acc[d] += isfinite(x->rows[d]) ? p * x->rows[d] : x->rows[d];
+        }
     }
 }
 
@@ -235,7 +241,7 @@ static void values(const struct kernels *k, const struct attn_args *a, const str
             add_sums(x, b, rows, g * SIDE);
         }
     }
-    if (bad) add_not_finite(k, a, x, b, bad);
+    if (bad) add_too_large(k, a, x, b, bad);
 }
 
 void kernels_init_amx_attn(struct kernels *k)
