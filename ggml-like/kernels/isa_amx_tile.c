@@ -29,7 +29,7 @@ INLINE void multiply(bool both, bool halves)
 }
 
 /* What is multiplied: one or two panels of nk columns and a tile, the distances to their second parts, and what is read meanwhile. */
-struct factors { const uint16_t *w[2], *x; int64_t nk, w_part, x_part; struct stream next; };
+struct factors { const uint16_t *w[2], *x; int64_t nk, w_part, x_part; struct stream next[2]; };
 
 /* The columns after the last whole chunk, beside zeros. */
 INLINE void multiply_rest(const struct factors *f, int64_t columns, bool both, bool halves)
@@ -48,7 +48,8 @@ INLINE void multiply_rest(const struct factors *f, int64_t columns, bool both, b
 INLINE void sums_of(struct factors f, bool both, bool halves, bool two)
 {
     for (; f.nk >= CHUNK_COLUMNS; f.nk -= CHUNK_COLUMNS) {
-        stream_ask(&f.next, CHUNK_COLUMNS);
+        stream_ask(&f.next[0], CHUNK_COLUMNS);
+        if (both) stream_ask(&f.next[1], CHUNK_COLUMNS);
         if (two) {
             load_tokens(f.x + f.x_part, halves);
             load_rows(f.w, 0, both);
@@ -109,9 +110,10 @@ INLINE void put_sums(float *y, int64_t y_stride, int n, bool both)
 INLINE void tiles(const struct panel *p, const struct panel *q, const struct act_panel *x, int64_t at, int64_t k0, int n, float *y, int64_t y_stride, bool add)
 {
     struct factors f = { .w = { p->bf16, q ? q->bf16 : NULL }, .x = act_chunks_at(x, at, k0), .nk = p->nk, .w_part = panel_part(p->nk), .x_part = act_part(x),
-                         .next = panel_stream(p, true) };
+                         .next = { panel_stream(p, true) } };
     bool two = p->form == ACT_15, halves = n > SIDE_TOKENS;
     assert(k0 % CHUNK_COLUMNS == 0 && n >= 1 && n <= NT);
+    if (q) f.next[1] = panel_stream(q, true);
     shape_registers();
     if (add) take_sums(y, y_stride, n, q);
     else zero_sums();

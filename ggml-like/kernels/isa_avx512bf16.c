@@ -224,11 +224,13 @@ INLINE void pair_body(const struct panel *p, const struct panel *q, const uint16
     __m512 acc[2][2][NT]; /* [odd][panel] */
 UNROLL
     for (int t = 0; t < nt; t++) acc[0][0][t] = acc[0][1][t] = acc[1][0][t] = acc[1][1][t] = _mm512_setzero_ps();
-    struct stream next = ask ? panel_stream(p, true) : (struct stream){ NULL, NULL, 0 };
+    struct stream next[2] = { { NULL, NULL, 0 } };
+    if (ask) next[0] = panel_stream(p, true), next[1] = panel_stream(q, true);
     const uint16_t *rows[2] = { p->bf16, q->bf16 };
     int64_t pairs = (p->nk + 1) / 2;
     for (int64_t i = 0; i < pairs;) {
-        stream_ask(&next, COLS);
+        stream_ask(&next[0], COLS);
+        stream_ask(&next[1], COLS);
         int64_t end = min_i64(i + COLS / 2, pairs);
         for (; i + 1 < end; i += 2, rows[0] += 2 * PAIR * PANEL_ROWS, rows[1] += 2 * PAIR * PANEL_ROWS, x += 2 * PAIR * NT) {
             multiply_two(acc[0], rows, x, nt);

@@ -71,7 +71,7 @@ struct panel {
     float *f32;
     uint16_t *bf16;
     const uint8_t *next; /* set by the caller: bytes that will be read soon, in one piece: panel_build asks memory for the first half of them as it */
-    size_t next_bytes;   /* goes, tile for the second (0: nothing). In step with the work: a burst waits, since few lines can be under way */
+    size_t next_bytes;   /* goes, tile or pair for the second (0: nothing). In step with the work: a burst waits, since few lines can be under way */
 };
 
 /* Activations of n_tokens x k (k % 32 == 0 unless a form of floats) in one form, in tiles of NT = kernels.tile_tokens; tokens past n_tokens in the last
