@@ -56,12 +56,15 @@ static const struct cpuid_bit cpuid_bits[] = {
     { 7, 0, EDX, 22, STATE_AMX, CPU_AMX },           { 7, 0, EDX, 24, STATE_AMX, CPU_AMX },
 };
 
-/* The 8 KiB of tiles are saved for processes that have asked: here, for all threads to come. Source: Linux, Documentation/arch/x86/xstate.rst. */
-static bool may_use_tiles(void)
+/* The 8 KiB of tiles are saved for processes that ask, which cannot be taken back: signal stacks below 12 KiB are refused from then on. So whether they may
+ * ask is one question, and asking, for all threads, another. Source: Linux, Documentation/arch/x86/xstate.rst. */
+enum { ARCH_GET_XCOMP_SUPP = 0x1021, ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+
+static bool saves_tiles(void)
 {
 #if defined(__linux__)
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    uint64_t supported = 0;
+    return syscall(SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &supported) == 0 && (supported >> XFEATURE_XTILEDATA & 1);
 #else
     return false;
 #endif
@@ -88,8 +91,19 @@ static uint64_t detect_features(void)
         if (!has) missing |= b->feature;
     }
     uint64_t has = named & ~missing;
-    if ((has & CPU_AMX) && !may_use_tiles()) has &= ~(uint64_t)CPU_AMX;
+    if ((has & CPU_AMX) && !saves_tiles()) has &= ~(uint64_t)CPU_AMX;
     return has | EMULATED;
+}
+
+/* What a level of these features needs of the system. Refused where a thread has a signal stack too small for tiles. */
+static bool ask_system(uint64_t features)
+{
+    if (!(features & CPU_AMX & ~(uint64_t)EMULATED)) return true;
+#if defined(__linux__)
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
 }
 #elif defined(__aarch64__) && defined(__linux__)
 /* Source: Linux, Documentation/arch/arm64/elf_hwcaps.rst. */
@@ -106,6 +120,9 @@ static uint64_t detect_features(void)
 static uint64_t detect_features(void) { return CPU_NEON; } /* part of the base architecture */
 #else
 static uint64_t detect_features(void) { return 0; }
+#endif
+#if !defined(__x86_64__)
+static bool ask_system(uint64_t features) { return true; }
 #endif
 
 static const struct {
@@ -150,7 +167,7 @@ void kernels_init(struct kernels *k, uint64_t features)
     uint64_t usable = features & detect_features();
     *k = (struct kernels){ 0 };
     for (int i = 0; i < isa_count; i++) {
-        if ((usable & isa_table[i].need) != isa_table[i].need) continue;
+        if ((usable & isa_table[i].need) != isa_table[i].need || !ask_system(isa_table[i].need)) continue;
         isa_table[i].init(k);
         k->name = isa_table[i].name;
     }

@@ -37,7 +37,8 @@ extern const struct isa isa_table[];
 extern const int isa_count;
 
 /* kernels_init - fills every slot: plain C, then each usable level of isa_table upward. mask limits the features
- * (UINT64_MAX = all). k->name = the strongest level used. Cannot fail. */
+ * (UINT64_MAX = all). k->name = the strongest level used. Cannot fail. The first level of AMX asks the system for its registers, for all threads of the
+ * process and for good: from then on no signal stack may be smaller than AT_MINSIGSTKSZ, and where one is, kernels stay at the level below. */
 void kernels_init(struct kernels *k, uint64_t features);
 
 /* isa_features - the features that level `name` ("scalar", "avx2", ...) needs: with them it is the strongest usable one, on the levels that need a part

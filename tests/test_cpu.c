@@ -2,7 +2,9 @@
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
 #include "tests/test.h"
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -196,6 +198,66 @@ TEST(cpu_describes_this_machine)
     CHECK(access("/proc/meminfo", R_OK) != 0 || c.ram_total > 0);
 }
 
+static int set_signal_stack(void *at, size_t bytes)
+{
+    stack_t stack = { .ss_sp = at, .ss_size = bytes, .ss_flags = at ? 0 : SS_DISABLE };
+    return sigaltstack(&stack, NULL);
+}
+
+struct waiting { pthread_mutex_t until; const struct kernels *k; float y[PANEL_ROWS]; };
+
+/* Ones times ones. */
+static void *multiply_later(void *arg)
+{
+    enum { COLS = 64 };
+    struct waiting *w = arg;
+    float ones[COLS];
+    for (int i = 0; i < COLS; i++) ones[i] = 1;
+    pthread_mutex_lock(&w->until);
+    pthread_mutex_unlock(&w->until);
+    const struct dtype *t = dtype_by_id(GGUF_Q8_0);
+    uint8_t weights[COLS / 32 * 34], *buf = aligned_alloc(64, panel_bytes(COLS) + act_panel_bytes(w->k, COLS, 1, ACT_8));
+    if (!buf) abort();
+    struct panel p;
+    struct act_panel x;
+    panel_place(&p, buf, COLS);
+    act_panel_place(w->k, &x, buf + panel_bytes(COLS), COLS, 1, ACT_8);
+    dtype_from_f32(t, ones, weights, COLS);
+    kernels_panel(w->k, ACT_8)(w->k, &p, t, ACT_8, weights, sizeof weights, 1, 0, COLS);
+    kernels_fill(w->k, ACT_8)(w->k, &x, 0, (const float *const[]){ ones }, 1);
+    kernels_tile(w->k, ACT_8)(w->k, &p, &x, 0, 0, 1, w->y, PANEL_ROWS, false);
+    free(buf);
+    return NULL;
+}
+
+/* First in the suite: what AMX asks the system for stays granted. */
+TEST(a_small_signal_stack_and_tiles_exclude_each_other)
+{
+    static uint8_t small[8192];
+    struct cpu_info c;
+    struct kernels k, below;
+    stack_t before;
+    CHECK(sigaltstack(NULL, &before) == 0);
+    bool may = set_signal_stack(small, sizeof small) == 0;
+    CHECK(set_signal_stack(NULL, 0) == 0);
+    cpu_detect(&c);
+    kernels_init(&below, c.features & ~(uint64_t)CPU_AMX);
+    CHECK(!may || set_signal_stack(small, sizeof small) == 0); /* neither the question nor the other levels forbid it */
+    kernels_init(&k, c.features);
+    if (may && (c.features & CPU_AMX)) CHECK_STR(k.name, below.name);
+    CHECK(set_signal_stack(NULL, 0) == 0);
+    struct waiting w = { .until = PTHREAD_MUTEX_INITIALIZER, .k = &k };
+    pthread_t thread;
+    pthread_mutex_lock(&w.until);
+    if (pthread_create(&thread, NULL, multiply_later, &w)) abort();
+    kernels_init(&k, c.features);
+    if (c.features & CPU_AMX) CHECK_STR(k.name, "amx");
+    pthread_mutex_unlock(&w.until);
+    pthread_join(thread, NULL);
+    CHECK_NEAR((double)w.y[0], 64.0, 0.5); /* by a thread that was there before */
+    CHECK(sigaltstack(&before, NULL) == 0);
+}
+
 TEST(isa_table_is_ordered)
 {
     CHECK(isa_count >= 1 && !strcmp(isa_table[0].name, "scalar") && isa_table[0].need == 0);
@@ -281,7 +343,8 @@ TEST(kernels_init_never_exceeds_the_mask_or_the_machine)
         }
 }
 
-SUITE(cpu, T(cpu_without_information_has_safe_defaults), T(cpu_reads_model_and_memory), T(cpu_counts_distinct_cores),
+SUITE(cpu, T(a_small_signal_stack_and_tiles_exclude_each_other), T(cpu_without_information_has_safe_defaults),
+      T(cpu_reads_model_and_memory), T(cpu_counts_distinct_cores),
       T(cpu_obeys_the_tightest_group_of_version_2), T(cpu_obeys_groups_of_version_1), T(cpu_survives_garbage_in_proc),
       T(cpu_describes_this_machine), T(isa_table_is_ordered), T(isa_features_select_exactly_one_level),
       T(a_level_does_not_depend_on_what_it_does_not_need), T(isa_unknown_name_lists_the_known_ones), T(kernels_init_never_exceeds_the_mask_or_the_machine));
