@@ -112,7 +112,7 @@ static void check_columns(struct bench *b)
     static float a[N], c[N];
     fill(a, N, 1), fill(c, N, 2);
     a[3] = NAN, c[4] = INFINITY, a[5] = -0.0f;
-    for (int width = b->k.has_chunks ? PANEL_ROWS : b->k.tile_tokens;; width = PANEL_ROWS) {
+    for (int width = b->k.tile_tokens <= PANEL_ROWS ? b->k.tile_tokens : PANEL_ROWS;; width = PANEL_ROWS) {
         for (int n = 1; n <= N; n++)
             for (int two = 0; two < 2; two++) {
                 static uint16_t got[ROOM], want[ROOM];
@@ -138,8 +138,9 @@ static int64_t half_at(const struct kernels *k, int64_t step, int64_t t, int64_t
 static void check_tile_columns(struct bench *b)
 {
     enum { ROWS = 2 * TILE_TOKENS_MAX + 1, COLUMNS = 70, STEP = 96 * TILE_TOKENS_MAX + 32, ROOM = (ROWS + 1) * STEP };
-    static uint16_t got[ROOM];
+    static uint16_t got[ROOM], none[ROOM];
     static float x[COLUMNS][ROWS];
+    memset(none, 0x5a, sizeof none);
     for (int i = 0; i < COLUMNS; i++) fill(x[i], ROWS, (uint64_t)i);
     x[3][4] = NAN, x[4][5] = INFINITY, x[5][6] = -0.0f;
     for (int n = 1; n <= ROWS; n++) {
@@ -149,9 +150,11 @@ static void check_tile_columns(struct bench *b)
             if (end > from) b->k.tile_columns_bf16(&b->k, got, STEP, from, x[from], ROWS, end - from, n);
         for (int t = 0; t < (n + nt - 1) / nt * nt; t++)
             for (int i = 0; i < (columns + 1) / 2 * 2; i++) {
-                uint16_t want = t < n && i < columns ? f32_to_bf16(x[i][t]) : 0;
-                CHECK_MSG(got[half_at(&b->k, STEP, t, i)] == want, "%s: %d tokens: token %d column %d", b->level, n, t, i);
+                uint16_t want = t < n && i < columns ? f32_to_bf16(x[i][t]) : 0, *at = &got[half_at(&b->k, STEP, t, i)];
+                CHECK_MSG(*at == want, "%s: %d tokens: token %d column %d", b->level, n, t, i);
+                *at = none[0];
             }
+        CHECK_MSG(!memcmp(got, none, sizeof got), "%s: %d tokens: written outside of their columns", b->level, n);
     }
 }
 TEST(columns_become_tiles) { each_level(check_tile_columns); }

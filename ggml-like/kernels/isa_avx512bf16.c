@@ -88,6 +88,7 @@ INLINE __m512i pairs_of(__m512 high, __m512 low)
 
 static void columns_bf16(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n)
 {
+    assert(width <= PANEL_ROWS);
     __mmask16 all = (__mmask16)((1u << width) - 1);
     for (; n > 0; n -= width, a += width, to += step) {
         __mmask16 in = n < width ? (__mmask16)((1u << n) - 1) : all;

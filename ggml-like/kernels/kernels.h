@@ -290,7 +290,7 @@ struct kernels {
     void (*softmax_grad)(const struct softmax_grad_args *a);
     /* Panels whose rows, and tiles whose tokens, are the columns of a matrix: two of its rows become one row of pairs in each of them.
      *   to[i / width * step + i % width * 2] = a[i], .. + 1] = b[i], both rounded to BF16 as by panel_bf16; b NULL: zeros
-     * width: PANEL_ROWS or tile_tokens, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
+     * width: at most PANEL_ROWS, to which the last group is filled up with zeros. step: from a group to the next, a multiple of 2 */
     void (*columns_bf16)(uint16_t *to, int64_t step, int width, const float *a, const float *b, int64_t n);
     /* rows of n floats, `stride` apart, become columns i .. i + rows - 1 (i even) of tiles of ACT_BF16 that are `step` apart: token t of the first has
      * x[j * stride + t]. An odd number is followed by zeros, as is the last token */
