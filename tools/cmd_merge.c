@@ -320,7 +320,7 @@ static void print_hint(const struct job *j)
     out_printf("KL divergence from base + adapter beside it, %lld tokens of cuanto's own text: merged file %.4g, base without adapter %.4g\n",
                (long long)(j->w.n_chunks * j->w.n_scored), j->kl_merged, j->kl_adapter);
     if (share > 0.1)
-        out_printf("rounding undoes %s of the adapter (%.0f %% of its KL divergence): --lora beside the base is exact; merging into the F16 or BF16 model and "
+        out_printf("rounding undoes %s of the adapter (%.0f %% of its KL divergence): --lora beside the base does not; merging into the F16 or BF16 model and "
                    "quantizing once, or a larger --type, loses less\n", share > 0.5 ? "most" : "a part", 100 * fmin(share, 9.99));
 }
 
