@@ -4,8 +4,9 @@
  * S is kept by keys, a row of each with all queries side by side: maxima and sums are those of columns, 16 at once, and P is a panel, for y^T = v^T P^T.
  * There, PAIR_ROWS queries of a head meet their keys RUN at a time; what is summed follows the largest S so far, and ln sum exp(S) of each query stays for
  * the way back. There a part of a head's keys meets, KEYS at a time, the queries that see them: P = exp(S - that). Memory does not grow with the square of
- * the length. S in f32 always: of BF16, gradients are off by 6e-3 of their size instead of 2e-3. P v in f32 too: of BF16, losses are 1e-3 off those of
- * engines. The gradients' other products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4; Dao 2023, section 3.
+ * the length. S in f32, or in BF16 of two parts (exact_of): of one, gradients are off by 6e-3 of their size instead of 2e-3. P v in f32: of BF16,
+ * losses are 1e-3 off those of engines. The gradients' other products in BF16 where matmuls of gradients are. Dao et al. 2022, algorithm 4; Dao 2023,
+ * section 3.
  * A head's keys have their gradients beside the result, from where those of a group are summed in order, and so have queries those of each part: no bit
  * depends on who did what. */
 #include "ggml-like/ops_grad.h"

@@ -1,6 +1,6 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni */
 /* isa_avx512_panel - panel_build for AVX-512: panel_tmpl.h with 16 rows in a register. Formats that it does not know, the last 1..15 rows of a
- * matrix and the rest of a superblock go through the unpack slots. */
+ * matrix and the rest of a superblock go through the unpack slots (avx512_unpacked_tmpl.h). */
 #include "ggml-like/kernels/avx512_panel.h"
 
 struct to { int8_t *code; float *scale, *csum, *min; };

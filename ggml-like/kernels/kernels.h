@@ -20,7 +20,7 @@
  *   with X[g][t] = exact float sum of x over the group.
  *   The panel decouples the tile from the file format: one tile body serves all quantized formats. How a level lays out panels and tiles is
  *   its own affair: only its own slots read them. Three layouts exist: planes (levels.h), the blocks of AVX2 (avx2_tiles.h), and the chunks of AMX
- *   (isa_amx.c), whose panels hold w itself as BF16, in precise passes as two of them, and whose activations are rounded to that.
+ *   (amx_chunks.h), whose panels hold w itself as BF16, in precise passes as two of them, and whose activations are rounded to that.
  *
  * Float weights: the same walk with f32 panels and tile_f32; or, where a level multiplies pairs of BF16 (has_bf16), weights and activations rounded
  *   to BF16, summed in f32. BF16 weights are that already, and rounding the activations is what such files are made for (and what llama.cpp does).
@@ -242,7 +242,7 @@ struct kernels {
     size_t (*act_tile_bytes)(const struct kernels *k, enum act_form form, int64_t cols);
     /* fills `p` from n_rows (1..16) file rows: row i at w + i * row_bytes, columns k0 .. k0 + nk of it (k0 multiple of the block length,
      * nk % 32 == 0 for quantized, nk <= PANEL_K), to be multiplied by activations of `form` (code_max <= code_max_8 for ACT_8; any but ACT_BF16 for
-     * floats). Sets nk, form, group, code_max, has_min. panel_bf16: the same of float formats for ACT_BF16. Call kernels_panel. */
+     * floats). Sets nk, form, group, code_max, has_min. panel_bf16: the same of float formats for ACT_BF16, of any nk. Call kernels_panel. */
     kernels_panel_fn *panel_build, *panel_bf16;
     /* writes tile `tile` of p, of ACT_8 or ACT_15, from its tokens: x[i] for i < n (n <= NT) are rows of p->k floats; tokens i >= n become zeros.
      * The error of a value is at most half a step:
