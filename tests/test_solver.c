@@ -63,18 +63,33 @@ TEST(solver_refuses_damaged_weights_that_no_input_shows)
     }
 }
 
-struct seen { int64_t n_embd, n_cols; _Atomic int64_t rows, same, weighed; };
+struct seen { int64_t n_embd, n_cols, n_ctx; _Atomic int64_t rows, same, weighed, raised; };
+
+static double mean_square(const struct seen *s, const struct twin_rows *r, int64_t i)
+{
+    double sum = 0;
+    for (int64_t j = 0; j < s->n_embd; j++) sum += (double)r->sum_f[i * s->n_embd + j] * (double)r->sum_f[i * s->n_embd + j];
+    return sum / (double)s->n_embd + (double)TWIN_EPS;
+}
+
+/* The first of a window, row i: n_ctx times, but where it is not larger than the others no more than one of them. */
+static double first_weight(const struct seen *s, const struct twin_rows *r, int64_t i)
+{
+    double own = mean_square(s, r, i), others = 0;
+    for (int64_t j = 1; j < s->n_ctx; j++) others += mean_square(s, r, i + j);
+    return fmax(1 / own, fmin((double)s->n_ctx / own, (double)(s->n_ctx - 1) / others));
+}
 
 static void see(void *ctx, const struct twin_rows *r, int ith, int nth)
 {
     struct seen *s = ctx;
     for (int64_t i = ith; i < r->n; i += nth) {
-        double sum = 0;
-        for (int64_t j = 0; j < s->n_embd; j++) sum += (double)r->sum_f[i * s->n_embd + j] * (double)r->sum_f[i * s->n_embd + j];
+        double own = 1 / mean_square(s, r, i), want = i % s->n_ctx ? own : first_weight(s, r, i);
         s->rows++;
         s->same += !memcmp(r->f + i * s->n_cols, r->x + i * s->n_cols, (size_t)s->n_cols * sizeof *r->x) &&
                    !memcmp(r->sum_f + i * s->n_embd, r->sum + i * s->n_embd, (size_t)s->n_embd * sizeof *r->sum);
-        s->weighed += fabs((double)r->weight[i] * (sum / (double)s->n_embd + (double)TWIN_EPS) - 1) < 1e-5;
+        s->weighed += fabs((double)r->weight[i] / want - 1) < 1e-5;
+        s->raised += want > 1.01 * own;
     }
 }
 
@@ -92,9 +107,10 @@ TEST(twins_are_alike_and_rows_are_weighed)
     CHECK_MSG(tiny_model(in, &o, &e) == OK, "%s", e.text);
     CHECK(open_text(&k, &c, in, &e) == OK && calibration_start(&k, &e) == OK && twin_open(&t, &k, &c, &e) == OK && twin_start(&t, &e) == OK);
     for (int i = 0; i < ARRAY_LEN(shown); i++) {
-        struct seen s = { .n_embd = 256, .n_cols = shown[i].n_cols };
+        struct seen s = { .n_embd = 256, .n_cols = shown[i].n_cols, .n_ctx = k.n_ctx };
         CHECK_MSG(twin_show(&t, shown[i].name, s.n_cols, shown[i].sum, see, &s, &e) == OK, "%s", e.text);
         CHECK(s.rows == k.n_rows && s.same == s.rows && s.weighed == s.rows);
+        CHECK(s.raised > 0);
     }
     twin_close(&t);
     calibration_close(&k);

@@ -1,5 +1,6 @@
 /* twin - see twin.h */
 #include "tools/twin.h"
+#include <math.h>
 #include <string.h>
 #include "ggml-like/pool.h"
 
@@ -80,11 +81,25 @@ static void tell(void *ctx, int ith, int nth)
     a->fn(a->ctx, &a->rows, ith, nth);
 }
 
-static float by_size(const float *x, int64_t n)
+static float mean_square(const float *x, int64_t n)
 {
     float sum = 0.0f;
     for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
-    return 1.0f / (sum / (float)n + TWIN_EPS);
+    return sum / (float)n + TWIN_EPS;
+}
+
+/* w [n] of one window, f [n][n_embd] its sums. All other tokens attend to the first, so that it counts for all of them, but where it is not larger than
+ * they are for no more than one. Behind layer 2 of Qwen2.5-Coder 1.5B, where it is 190 times as large, noise of 2 % of its size in it alone makes a KL of
+ * .00032, in the 511 others .00014. */
+static void weigh(const float *f, int64_t n, int64_t n_embd, float *w)
+{
+    float others = 0.0f;
+    for (int64_t i = 0; i < n; i++) {
+        float size = mean_square(f + i * n_embd, n_embd);
+        if (i) others += size;
+        w[i] = 1.0f / size;
+    }
+    if (n > 1) w[0] = fmaxf(w[0], fminf((float)n * w[0], (float)(n - 1) / others));
 }
 
 /* Windows r.first .. + r.n */
@@ -101,7 +116,7 @@ static status show_some(struct twin *t, struct layers_run r, enum layers_sum sum
     a->rows = (struct twin_rows){ .first = t->first, .n = layers_row(t->layers, r.first + r.n) - t->first, .f = t->f.p, .x = t->g.p };
     if (sum != LAYERS_SUM_NONE) {
         a->rows.sum_f = f, a->rows.sum = sum == LAYERS_SUM_OUT ? t->y.p : x, a->rows.weight = t->w.p;
-        for (int64_t i = 0; i < a->rows.n; i++) t->w.p[i] = by_size(f + i * t->n_embd, t->n_embd);
+        for (int64_t i = 0, n = t->k->n_ctx; i < a->rows.n; i += n) weigh(f + i * t->n_embd, n, t->n_embd, t->w.p + i);
     }
     pool_run(layers_pool(t->k->layers), tell, a);
     return OK;

@@ -29,7 +29,8 @@ struct twin_rows {
     const float *sum_f, *sum; /* [n][n_embd] what the matrix's product is added to, and it with the weights that k has now (LAYERS_SUM_OUT), or without
                                * (LAYERS_SUM_IN); NULL for LAYERS_SUM_NONE */
     const float *weight;      /* [n] 1 / (mean square of the row of sum_f + TWIN_EPS): an error in that sum counts by the sum's own size, as the norm behind
-                               * it will see it; NULL without sum_f */
+                               * it will see it; of the first row of a window so many times that as it has rows, all of which attend to it, but no more than
+                               * another row has in the mean. NULL without sum_f */
 };
 typedef void (*twin_fn)(void *ctx, const struct twin_rows *r, int ith, int nth);
 /* twin_show - the inputs of one weight of n_cols columns of the part that k stands before: fn on the threads of k's pool. LAYERS_SUM_OUT: for the last
