@@ -559,6 +559,67 @@ TEST(engine_single_rows_have_the_bits_of_passes_of_their_own)
     }
 }
 
+/* A row of each of n sequences at depths of their own, the first `skip` unwanted: logits to out, and back where they were. */
+enum { BESIDE = 18 };
+static void step_beside(struct engine *en, struct session *const *s, const int32_t *t, int n, int skip, bool single, float *out)
+{
+    struct segment g[BESIDE];
+    struct err e = { 0 };
+    struct rows r = { .out = out, .stride = 1, .n_vocab = TINY_TOKENS };
+    for (int i = 0; i < n; i++) g[i] = (struct segment){ s[i], t + i, 1, i < skip };
+    memset(out, 0xff, (size_t)n * TINY_TOKENS * sizeof *out);
+    CHECK_MSG((single ? engine_forward_single : engine_forward)(en, g, n, take_row, &r, &e) == OK, "%s", e.text);
+    CHECK(r.n == n - skip);
+    for (int i = 0; i < n; i++) CHECK(session_truncate(s[i], session_pos(s[i]) - 1, NULL) == OK);
+}
+
+static void check_beside(const char *type, double bound)
+{
+    enum { FEW = 16, SIZE = BESIDE * TINY_TOKENS };
+    static float got[SIZE], alone[SIZE], beside[2][SIZE]; /* up to FEW sequences; more */
+    static double exact[SIZE];
+    struct model *m = open_tiny(&(struct tiny_options){ .type = type, .n_embd = 256, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .n_ff = 512 }, "beside.gguf");
+    int32_t t[BESIDE + 3];
+    pick_tokens(t, BESIDE + 3, 4);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        struct engine *en = open_engine(m, threads, 0);
+        struct session *s[BESIDE];
+        for (int i = 0; i < BESIDE; i++) {
+            s[i] = open_session(en, 64, "f32");
+            float ignored[TINY_TOKENS];
+            for (int j = 0; j < i % 4; j++) forward_all(s[i], en, t + i + j, 1, ignored);
+            forward_all(s[i], en, t + i, 1, got + i * TINY_TOKENS);
+            CHECK(session_truncate(s[i], i % 4, NULL) == OK);
+        }
+        if (threads == 1) memcpy(alone, got, sizeof alone);
+        CHECK_MSG(!memcmp(got, alone, sizeof got), "%d threads: sequences on their own differ", threads);
+        for (int i = 0; i < SIZE; i++) exact[i] = (double)alone[i];
+        for (int n = BESIDE; n > 1; n--)
+            for (int skip = 0; skip < n - 1; skip += n / 2) { /* the head of one row would have 15 bits */
+                size_t at = (size_t)skip * TINY_TOKENS, bytes = ((size_t)n * TINY_TOKENS - at) * sizeof *got;
+                float *want = beside[n > FEW];
+                step_beside(en, s, t, n, skip, true, got);
+                CHECK_MSG(!memcmp(got + at, alone + at, bytes), "%d threads, %d single rows from %d on: bits depend on company", threads, n, skip);
+                step_beside(en, s, t, n, skip, false, got);
+                if (threads == 1 && skip == 0 && (n == BESIDE || n == FEW)) memcpy(want, got, bytes);
+                CHECK_MSG(!memcmp(got + at, want + at, bytes), "%d threads, %d sequences from %d on: bits depend on company", threads, n, skip);
+            }
+        for (int i = 0; i < BESIDE; i++) session_close(s[i]);
+        engine_close(en);
+    }
+    for (int i = 0; i < 2; i++) {
+        double d = rms(beside[i], exact, (i ? BESIDE : FEW) * TINY_TOKENS);
+        CHECK_MSG(d < bound, "%s, %s: rms %g from each alone", type, i ? "many" : "few", d);
+    }
+    model_close(m);
+}
+
+TEST(engine_sequences_of_a_row_each_equal_each_alone)
+{
+    check_beside("f32", 1e-5);
+    check_beside("q4_0", tile_bound(dtype_by_name("q4_0")));
+}
+
 TEST(session_truncate_equals_a_fresh_session)
 {
     static float fresh[8 * TINY_TOKENS], again[8 * TINY_TOKENS], ignored[N * TINY_TOKENS];
@@ -781,6 +842,6 @@ SUITE(engine, T(engine_equals_double_reference), T(engine_quantized_matmuls_stay
       T(engine_threads_do_not_change_a_bit), T(engine_threads_do_not_change_a_bit_of_a_long_context),
       T(engine_isa_levels_agree), T(engine_segments_do_not_see_each_other),
       T(engine_wanted_rows_equal_all_rows), T(engine_runs_every_shape_up_to_the_batch), T(engine_single_rows_have_the_bits_of_passes_of_their_own),
-      T(session_truncate_equals_a_fresh_session),
+      T(engine_sequences_of_a_row_each_equal_each_alone), T(session_truncate_equals_a_fresh_session),
       T(session_kv_types_agree), T(engine_observer_sees_every_matmul_and_changes_nothing), T(engine_decoding_allocates_nothing),
       T(engine_refuses_before_it_changes_anything), T(session_feed_stops_when_asked), T(engine_survives_every_allocation_failure));
