@@ -3,6 +3,7 @@
 #include "ggml-like/cpu.h"
 #include "ggml-like/formats/formats.h"
 #include "ggml-like/kernels/levels.h"
+#include "tests/guard.h"
 #include "tests/test.h"
 #include <float.h>
 #include <setjmp.h>
@@ -42,9 +43,9 @@ struct buf { uint8_t *all, *data; size_t bytes; };
 
 static struct buf buf_new(size_t bytes)
 {
-    struct buf b = { .all = aligned_alloc(64, (bytes + 63) / 64 * 64 + 2 * GUARD), .bytes = bytes };
-    if (!b.all) abort();
-    memset(b.all, FILL, (bytes + 63) / 64 * 64 + 2 * GUARD);
+    size_t all = (bytes + 63) / 64 * 64 + GUARD;
+    struct buf b = { .all = guard_new(all, 64), .bytes = bytes };
+    memset(b.all, FILL, all);
     b.data = b.all + GUARD;
     return b;
 }
@@ -53,10 +54,10 @@ static struct buf buf_new(size_t bytes)
 static void buf_end(struct buf *b)
 {
     bool clean = true;
-    size_t tail = (b->bytes + 63) / 64 * 64 - b->bytes + GUARD;
+    size_t tail = (b->bytes + 63) / 64 * 64 - b->bytes;
     for (size_t i = 0; i < GUARD; i++) clean &= b->all[i] == FILL;
     for (size_t i = 0; i < tail; i++) clean &= b->data[b->bytes + i] == FILL;
-    free(b->all);
+    guard_free(b->all);
     CHECK(clean);
 }
 

@@ -2,6 +2,7 @@
  * Outputs start as canaries (a NaN pattern), so an element that is not written, or written outside, shows. */
 #include "ggml-like/cpu.h"
 #include "ggml-like/kernels/kernels.h"
+#include "tests/guard.h"
 #include "tests/test.h"
 #include <float.h>
 
@@ -511,7 +512,7 @@ static const struct attn_case attn_cases[] = {
     { 64, 64, 64, 64, 1, 1, GGUF_Q8_0, GGUF_Q8_0, 0, false, 1 },  { 64, 64, 24, 200, 8, 0, GGUF_Q4_0, GGUF_Q4_0, 0, true, 9, 0.02f },
 };
 
-/* Everything one case needs; K and V are heap blocks of exactly keys rows, so that a sanitizer sees any step outside. */
+/* Everything one case needs; K and V are exactly keys rows, what is read or written ends at pages that cannot be touched. */
 struct attn_data {
     struct attn_args a;
     float *q, *out, *kf, *vf, sink[ATTN_ROWS], slope[ATTN_ROWS];
@@ -520,21 +521,14 @@ struct attn_data {
     int32_t lo[ATTN_ROWS], hi[ATTN_ROWS];
 };
 
-static void *aligned(size_t bytes)
-{
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!p) abort();
-    return p;
-}
-
 /* rows of a cache in the given type (exactly sized), and what they mean as f32 */
 static uint8_t *cache_rows(const struct dtype *t, int keys, int dim, float **means, uint64_t *seed)
 {
     size_t row = dtype_row_bytes(t, dim);
-    uint8_t *p = malloc(row * (size_t)keys);
+    uint8_t *p = guard_new(row * (size_t)keys, 1);
     float x[512];
     *means = malloc(sizeof(float) * (size_t)(keys * dim));
-    if (!p || !*means) abort();
+    if (!*means) abort();
     for (int j = 0; j < keys; j++) {
         fill(x, dim, 0, seed);
         dtype_from_f32(t, x, p + (size_t)j * row, dim);
@@ -554,13 +548,13 @@ static struct attn_case attn_case_of(int number)
 
 static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint64_t *seed)
 {
-    *d = (struct attn_data){ .q = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim + 3))),
-                             .out = malloc(sizeof(float) * (size_t)(c->n_q * (c->head_dim_v + 5))) };
-    if (!d->q || !d->out) abort();
+    int n_queries = c->n_q * (c->head_dim + 3) - 3;
+    *d = (struct attn_data){ .q = guard_new(sizeof(float) * (size_t)n_queries, sizeof(float)),
+                             .out = guard_new(sizeof(float) * (size_t)(c->n_q * (c->head_dim_v + 5)), sizeof(float)) };
     const struct dtype *kt = dtype_by_id(c->k_type), *vt = dtype_by_id(c->v_type);
     d->k = cache_rows(kt, c->keys, c->head_dim, &d->kf, seed);
     d->v = cache_rows(vt, c->keys, c->head_dim_v, &d->vf, seed);
-    fill(d->q, c->n_q * (c->head_dim + 3), 0, seed);
+    fill(d->q, n_queries, 0, seed);
     int tokens = (c->n_q + c->heads - 1) / c->heads;
     for (int r = 0; r < c->n_q; r++) {
         int hi = c->keys - (tokens - 1) + r / c->heads;
@@ -570,7 +564,7 @@ static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint6
         d->slope[r] = c->slope * (float)(1 + r % c->heads);
     }
     d->scratch_bytes = attn_scratch_bytes(c->head_dim, c->head_dim_v);
-    d->scratch = aligned(d->scratch_bytes + 64);
+    d->scratch = guard_new(d->scratch_bytes, 64);
     d->a = (struct attn_args){
         .head_dim = c->head_dim,
         .head_dim_v = c->head_dim_v,
@@ -597,15 +591,14 @@ static void attn_data_init(struct attn_data *d, const struct attn_case *c, uint6
 
 static void attn_data_free(struct attn_data *d)
 {
-    free(d->q), free(d->out), free(d->k), free(d->v), free(d->kf), free(d->vf), free(d->scratch);
+    guard_free(d->q), guard_free(d->out), guard_free(d->k), guard_free(d->v), guard_free(d->scratch);
+    free(d->kf), free(d->vf);
 }
 
 static void attn_run(const struct kernels *k, struct attn_data *d, const struct attn_args *a)
 {
     memset(d->scratch, 0xff, d->scratch_bytes); /* NaN everywhere */
-    memset(d->scratch + d->scratch_bytes, 0x5a, 64);
     k->attn(k, a, d->scratch);
-    for (int i = 0; i < 64; i++) CHECK(d->scratch[d->scratch_bytes + (size_t)i] == 0x5a);
 }
 
 static bool has_codes(const struct dtype *t) { return t->gguf_id == GGUF_Q8_0 || t->gguf_id == GGUF_Q4_0; }
@@ -741,7 +734,7 @@ LEVEL_TEST(attn_merged_from_parts_has_the_same_bits)
         attn_data_init(&d, &one, &seed);
         attn_run(k, &d, &d.a);
         int64_t floats = attn_part_floats(one.head_dim_v);
-        float *part = aligned(sizeof *part * (size_t)(ATTN_PARTS * floats)), *out = malloc(sizeof *out * (size_t)one.head_dim_v);
+        float *part = guard_new(sizeof *part * (size_t)(ATTN_PARTS * floats), 64), *out = malloc(sizeof *out * (size_t)one.head_dim_v);
         if (!out) abort();
         for (int r = 0; r < one.n_q; r++) {
             struct attn_args a = d.a;
@@ -761,7 +754,7 @@ LEVEL_TEST(attn_merged_from_parts_has_the_same_bits)
             k->attn_merge(&a, d.scratch);
             CHECK_MSG(!memcmp(out, d.out + r * d.a.out_stride, sizeof *out * (size_t)one.head_dim_v), "case %d: row %d of %d parts differs", c, r, (int)n);
         }
-        free(part), free(out);
+        guard_free(part), free(out);
         attn_data_free(&d);
     }
 }
