@@ -234,18 +234,3 @@ static void panel_floats(const struct kernels *k, struct panel *p, const struct 
             }
     }
 }
-
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
-                        int n_rows, int64_t k0, int64_t nk)
-{
-    struct rows r = { (const uint8_t *)w + dtype_row_bytes(t, k0), row_bytes };
-    panel_shape(p, t, form, nk);
-    if (p->group == 0) {
-        panel_floats(k, p, t, r, n_rows);
-        return;
-    }
-    panel_fn *build = panels[form][t->gguf_id];
-    int64_t direct = n_rows == PANEL_ROWS && build ? nk / t->block_len * t->block_len : 0;
-    if (direct) build(p, r, direct);
-    if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
-}

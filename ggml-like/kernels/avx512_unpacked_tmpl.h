@@ -1,7 +1,5 @@
-/* avx512_unpacked_tmpl - panels of the formats that panel_tmpl.h, included before, does not know, of the last rows of a matrix, and of floats; and
- * panel_build of them all. The file that includes this has defined
- *   to_columns(p, k)    where columns k .. go, whatever the format
- *   built_for(form)     which panels of panel_tmpl.h serve a form */
+/* avx512_unpacked_tmpl - panels of the formats that panel_tmpl.h, included before, does not know, of the last rows of a matrix, and of floats.
+ * to_columns(p, k): where columns k .. go, whatever the format. */
 
 /* ---- any format, any number of rows, through the unpack slot ---- */
 
@@ -82,19 +80,4 @@ static void panel_floats(const struct kernels *k, struct panel *p, const struct 
             for (int j = 0; j < 4 && i + j < n; j++) _mm512_storeu_si512(p->f32 + (at + i + j) * PANEL_ROWS, x[j]);
         }
     }
-}
-
-static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes,
-                        int n_rows, int64_t k0, int64_t nk)
-{
-    struct rows r = { (const uint8_t *)w + dtype_row_bytes(t, k0), row_bytes };
-    panel_shape(p, t, form, nk);
-    if (p->group == 0) {
-        panel_floats(k, p, t, r, n_rows);
-        return;
-    }
-    panel_fn *build = panels[built_for(form)][t->gguf_id];
-    int64_t direct = n_rows == PANEL_ROWS && build ? nk / t->block_len * t->block_len : 0;
-    if (direct) build(p, r, direct);
-    if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
 }

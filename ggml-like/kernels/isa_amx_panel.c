@@ -42,8 +42,6 @@ INLINE struct to panel_at(const struct panel *p, struct shape s, enum act_form f
 
 #define FORMS(X, ...) X(ACT_8, __VA_ARGS__) X(ACT_15, __VA_ARGS__)
 #include "ggml-like/kernels/panel_tmpl.h"
-
-INLINE enum act_form built_for(enum act_form form) { return form; }
 #include "ggml-like/kernels/avx512_unpacked_tmpl.h"
 
 void kernels_init_amx_panel(struct kernels *k) { k->panel_build = panel_build; }

@@ -300,3 +300,23 @@ typedef void panel_fn(struct panel *p, struct rows r, int64_t nk);
 #define PANEL_ROW(form, id, name) [form][id] = name##_##form,
 #define PANEL_ROWS_OF(id, name) FORMS(PANEL_ROW, id, name)
 static panel_fn *const panels[][DTYPE_IDS] = { PANEL_FORMATS(PANEL_ROWS_OF) };
+
+/* Defined by the file that includes this, behind it: columns `from` .. of any format and any number of rows; floats. */
+static void panel_unpacked(const struct kernels *k, struct panel *p, const struct dtype *t, struct rows r, int n_rows, int64_t from);
+static void panel_floats(const struct kernels *k, struct panel *p, const struct dtype *t, struct rows r, int n_rows);
+
+/* A level with one layout for all forms has the panels of the first. */
+static void panel_build(const struct kernels *k, struct panel *p, const struct dtype *t, enum act_form form, const void *w, size_t row_bytes, int n_rows,
+                        int64_t k0, int64_t nk)
+{
+    struct rows r = { (const uint8_t *)w + dtype_row_bytes(t, k0), row_bytes };
+    panel_shape(p, t, form, nk);
+    if (p->group == 0) {
+        panel_floats(k, p, t, r, n_rows);
+        return;
+    }
+    panel_fn *build = panels[(int)form < ARRAY_LEN(panels) ? form : 0][t->gguf_id];
+    int64_t direct = n_rows == PANEL_ROWS && build ? nk / t->block_len * t->block_len : 0;
+    if (direct) build(p, r, direct);
+    if (direct < nk) panel_unpacked(k, p, t, r, n_rows, direct);
+}
