@@ -154,6 +154,7 @@ struct build {
     struct pool *p;
     const float *from;      /* H as given */
     float shrink;
+    float *live;            /* [n] 1; 0: no token drove the column */
     float *panel;           /* [n / 16][BLOCK][16] of the step at hand */
     float *tri, *scale;     /* [BLOCK][BLOCK], [BLOCK] its diagonal block and reciprocal diagonal */
     bool failed;
@@ -164,12 +165,12 @@ static void fill_thread(void *ctx, int ith, int nth)
     struct build *b = ctx;
     struct metric *m = b->m;
     int64_t begin, end, n = m->n;
-    pool_range(n, 1, ith, nth, &begin, &end);
-    for (int64_t i = begin; i < end; i++) {
-        float own = b->from[i * (n + 1)], keep = own > 0.0f ? (1.0f - b->shrink) * m->unit : 0.0f;
-        for (int64_t j = 0; j < n; j++) m->h[i * n + j] = b->from[j * (n + 1)] > 0.0f ? keep * b->from[i * n + j] : 0.0f;
-        m->h[i * (n + 1)] = (own > 0.0f ? own * m->unit : 1.0f) + m->damping;
-        m->inv[i] = 1.0f / m->h[i * (n + 1)];
+    pool_range(n, P, ith, nth, &begin, &end);
+    for (int64_t i = begin; i < end; i++) { /* row i as a column: H is symmetric */
+        float own = b->from[i * (n + 1)], keep = b->live[i] * (1.0f - b->shrink) * m->unit, *to = metric_at(m, 0, i);
+        for (int64_t j = 0; j < n; j++) to[j * P] = keep * b->live[j] * b->from[i * n + j];
+        to[i * P] = (own > 0.0f ? own * m->unit : 1.0f) + m->damping;
+        m->inv[i] = 1.0f / to[i * P];
     }
 }
 
@@ -178,10 +179,7 @@ static void start_thread(void *ctx, int ith, int nth)
 {
     struct build *b = ctx;
     struct metric *m = b->m;
-    for (int64_t i = ith; i < m->n / P; i += nth) {
-        float *to = metric_panel(m, i);
-        for (int64_t j = 0; j < P * (i + 1); j++) memcpy(to + j * P, m->h + j * m->n + i * P, P * sizeof *to); /* symmetric */
-    }
+    for (int64_t i = ith; i < m->n / P; i += nth) memcpy(metric_panel(m, i), metric_at(m, 0, i * P), (size_t)(P * (i + 1) * P) * sizeof *m->m);
 }
 
 static float *element(const struct metric *m, int64_t k, int64_t j) { return metric_panel(m, k / P) + j * P + k % P; }
@@ -257,7 +255,7 @@ static status build_all(struct build *b, const struct metric_options *o, struct 
     for (int64_t i = 0; i < n; i++) {
         float d = b->from[i * (n + 1)];
         if (!isfinite(d)) return err_set(e, ERR_RUNTIME, "Hessian: element %lld of the diagonal is %g", (long long)i, (double)d);
-        if (d > 0.0f) sum += (double)d, live++;
+        if (d > 0.0f) sum += (double)d, live++, b->live[i] = 1.0f;
     }
     double mean = live ? sum / (double)live : 1;
     b->m->unit = (float)(1 / (mean > 1e-30 ? mean : 1e-30));
@@ -284,10 +282,11 @@ status metric_open(struct metric *m, const float *h, int64_t n, const struct met
     m->m = arena_zalloc(&m->mem, half, sizeof *m->m);
     m->d = arena_zalloc(&m->mem, (size_t)n, sizeof *m->d);
     m->inv = arena_zalloc(&m->mem, (size_t)n, sizeof *m->inv);
+    b.live = arena_zalloc(&mem, (size_t)n, sizeof *b.live);
     b.panel = arena_zalloc(&mem, (size_t)n * BLOCK, sizeof *b.panel);
     b.tri = arena_zalloc(&mem, BLOCK * (BLOCK + 1), sizeof *b.tri);
     b.scale = b.tri + BLOCK * BLOCK;
-    status st = m->h && m->m && m->d && m->inv && b.panel && b.tri ? build_all(&b, o, e) : err_oom(e, "metric", (all + half) * sizeof(float));
+    status st = m->h && m->m && m->d && m->inv && b.live && b.panel && b.tri ? build_all(&b, o, e) : err_oom(e, "metric", (all + half) * sizeof(float));
     arena_free(&mem);
     if (st != OK) metric_close(m);
     return st;

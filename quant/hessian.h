@@ -3,7 +3,7 @@
  * Chee et al. 2023) and QuIP# (Tseng et al. 2024). Knows ggml-like/ and the lanes only.
  *
  * All sums are f32 in an order that depends on n and the number of rows only: the same bits for every number of threads, SIMD level and split of rows
- * over calls. Nothing is fused. */
+ * over calls. */
 #pragma once
 #include "ggml-like/arena.h"
 #include "ggml-like/pool.h"
@@ -65,7 +65,7 @@ struct metric_options {
 };
 struct metric {
     int64_t n;
-    float *h;            /* [n][n] H' */
+    float *h;            /* H' in panels of 16 columns: metric_at */
     float *m;            /* M: metric_panel(k / 16)[j][k % 16] = m[k][j] for j < k, else 0 */
     float *d, *inv;      /* [n] of the factor; 1 / h[p][p] */
     float unit;
@@ -79,6 +79,7 @@ enum { METRIC_TRIES = 6, METRIC_PANEL = 16 };
 static inline float metric_shrink(int64_t n, int64_t tokens) { return 1.5f * (float)n / (1.5f * (float)n + (float)tokens); }
 /* metric_panel - the factor's rows for positions 16 i .. 16 i + 15: [16 i + 16][16] floats */
 static inline float *metric_panel(const struct metric *m, int64_t i) { return m->m + i * (i + 1) / 2 * METRIC_PANEL * METRIC_PANEL; }
+static inline float *metric_at(const struct metric *m, int64_t i, int64_t j) { return m->h + (j / METRIC_PANEL * m->n + i) * METRIC_PANEL + j % METRIC_PANEL; }
 /* metric_open - h [n][n] symmetric, finite. Runs p (NULL: this thread alone). Memory: 1.5 n^2 floats. ERR_RUNTIME when no damping helps (H is not a
  * sum of squares). */
 status metric_open(struct metric *m, const float *h, int64_t n, const struct metric_options *o, const struct quant_kernels *k, struct pool *p,

@@ -1,12 +1,13 @@
 /* lanes - what the search templates are written in: LANES independent problems (groups, blocks or vectors of weights) side by side, one in
  * each lane of a vector. Include one of lanes_base.h, lanes_avx2.h, lanes_avx512.h, which define LANES and the primitives below, then templates.
  *
- * Same bytes on every level: every primitive acts on each lane alone and is exact IEEE arithmetic, there is no fused multiply-add and no sum
- * across lanes, so a problem's result depends neither on LANES nor on its neighbours. What cannot be said in lanes (super-scales of a
- * block, half-float rounding, packing) is plain scalar C. Threads run with denormals on.
+ * Same bytes on every level: every primitive acts on each lane alone and is exact IEEE arithmetic, multiplication and addition are fused where it is
+ * said and nowhere else (-ffp-contract=off), and there is no sum across lanes, so a problem's result depends neither on LANES nor on its neighbours.
+ * What cannot be said in lanes (super-scales of a block, half-float rounding, packing) is plain scalar C. Threads run with denormals on.
  *
  *   vf  LANES floats     vi  LANES int32     vm  LANES truths
  *   vf v_set(float) v_load(p) v_add v_sub v_mul v_div v_sqrt v_abs v_neg; v_min(a, b) v_max(a, b): b if either is NaN;   void v_store(p, x)
+ *      v_fma(a, b, c): a b + c, v_fnma(a, b, c): c - a b, rounded once
  *   vi vi_set(int32) vi_load(p) vi_add vi_sub vi_mul vi_and vi_or vi_xor vi_min vi_max vi_shl(x, n) vi_shr(x, n) (logical);  void vi_store(p, x)
  *   vm v_lt v_le v_eq (float; false for NaN)  vi_lt vi_eq   vm_and vm_or vm_not   bool vm_any(m)
  *   vf v_sel(m, a, b)  vi vi_sel(m, a, b): a where m, else b

@@ -26,6 +26,8 @@ LANE_PRIM vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 LANE_PRIM vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 LANE_PRIM vf v_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 LANE_PRIM vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+LANE_PRIM vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+LANE_PRIM vf v_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 LANE_PRIM vf v_sqrt(vf x) { return _mm256_sqrt_ps(x); }
 LANE_PRIM vf v_abs(vf x) { return _mm256_andnot_ps(v_set(-0.0f), x); }
 LANE_PRIM vf v_neg(vf x) { return _mm256_xor_ps(v_set(-0.0f), x); }

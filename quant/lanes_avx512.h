@@ -24,6 +24,8 @@ LANE_PRIM vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 LANE_PRIM vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 LANE_PRIM vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 LANE_PRIM vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+LANE_PRIM vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+LANE_PRIM vf v_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 LANE_PRIM vf v_sqrt(vf x) { return _mm512_sqrt_ps(x); }
 LANE_PRIM vf v_abs(vf x) { return _mm512_abs_ps(x); }
 LANE_PRIM vf v_neg(vf x) { return _mm512_xor_ps(_mm512_set1_ps(-0.0f), x); }

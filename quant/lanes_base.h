@@ -35,6 +35,12 @@ LANE_PRIM vf v_add(vf a, vf b) { return a + b; }
 LANE_PRIM vf v_sub(vf a, vf b) { return a - b; }
 LANE_PRIM vf v_mul(vf a, vf b) { return a * b; }
 LANE_PRIM vf v_div(vf a, vf b) { return a / b; }
+LANE_PRIM vf v_fma(vf a, vf b, vf c)
+{
+    for (int i = 0; i < LANES; i++) c[i] = fmaf(a[i], b[i], c[i]);
+    return c;
+}
+LANE_PRIM vf v_fnma(vf a, vf b, vf c) { return v_fma(-a, b, c); }
 LANE_PRIM vf v_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 LANE_PRIM vf v_neg(vf x) { return (vf)((vi)x ^ (int32_t)0x80000000); }
 LANE_PRIM vf v_sqrt(vf x)

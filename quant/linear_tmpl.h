@@ -15,7 +15,7 @@ static void product_16(float *c, int64_t stride, const float *a, const float *b,
         for (int64_t k = 0; k < depth; k++)
             EACH(v, PRODUCT_VECS) {
                 vf y = v_load(b + k * 16 + v * LANES);
-                EACH(i, PRODUCT_ROWS) acc[v][i] = v_add(acc[v][i], v_mul(v_set(a[k * 16 + i0 + i]), y));
+                EACH(i, PRODUCT_ROWS) acc[v][i] = v_fma(v_set(a[k * 16 + i0 + i]), y, acc[v][i]);
             }
         EACH(v, PRODUCT_VECS)
             EACH(i, PRODUCT_ROWS) {
@@ -35,7 +35,7 @@ static void eliminate_16(float *p, const float *tri, const float *scale, int64_t
             v_store(p + k * 16 + v * LANES, x);
             for (int64_t i = 0; i < k; i++) {
                 float *to = p + i * 16 + v * LANES;
-                v_store(to, v_sub(v_load(to), v_mul(v_set(tri[k * depth + i]), x)));
+                v_store(to, v_fnma(v_set(tri[k * depth + i]), x, v_load(to)));
             }
         }
 }

@@ -9,7 +9,7 @@ void quant_kernels_init(struct quant_kernels *k, uint64_t features)
     *k = (struct quant_kernels){ 0 };
     quant_init_base(k);
 #if defined(__x86_64__) && !defined(CUANTO_SCALAR)
-    const uint64_t avx2 = CPU_AVX2 | CPU_F16C, avx512 = avx2 | CPU_AVX512;
+    const uint64_t avx2 = CPU_AVX2 | CPU_FMA | CPU_F16C, avx512 = avx2 | CPU_AVX512;
     if ((features & avx2) == avx2) quant_init_avx2(k);
     if ((features & avx512) == avx512) quant_init_avx512(k);
 #endif

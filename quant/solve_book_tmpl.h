@@ -174,13 +174,12 @@ LANE_FN void feedback_book(struct solve_tile *t, int64_t k0, int vec)
 
 LANE_FN void attempt_book(struct solve_tile *t, int64_t p0, int n, struct attempt *a, int vec)
 {
-    const float *h = t->h + p0 * t->n + p0;
     struct unit u;
     for (int i = 0; i < n; i++) a->y[i] = t->y[p0 + i], a->g[i] = t->g[p0 + i];
     for (int i0 = 0; i0 < n; i0 += UNIT) {
         for (int i = 0; i < UNIT; i++) {
             vf b = a->g[i0 + i];
-            for (int j = 0; j < UNIT; j++) u.D[i][j] = h[(i0 + i) * t->n + i0 + j], b = v_add(b, v_mul(v_set(u.D[i][j]), a->y[i0 + j]));
+            for (int j = 0; j < UNIT; j++) u.D[i][j] = *element_of(&t->h, p0 + i0 + i, p0 + i0 + j), b = v_add(b, v_mul(v_set(u.D[i][j]), a->y[i0 + j]));
             u.b[i] = b, u.y[i] = a->y[i0 + i];
             u.sign[i] = v_sel(v_lt(t->code[p0 + i0 + i], v_set(0.0f)), v_set(-1.0f), v_set(1.0f));
         }
@@ -190,7 +189,7 @@ LANE_FN void attempt_book(struct solve_tile *t, int64_t p0, int n, struct attemp
             a->y[i0 + i] = u.y[i];
             a->code[i0 + i] = v_mul(u.sign[i], v_gather(t->s->book.level + i % vec, vi_mul(u.q[i / vec], vi_set(vec))));
             if (!vm_any(vm_not(v_eq(delta, v_set(0.0f))))) continue;
-            for (int j = 0; j < n; j++) a->g[j] = v_sub(a->g[j], v_mul(v_set(h[(i0 + i) * t->n + j]), delta));
+            for (int j = 0; j < n; j++) a->g[j] = v_fnma(v_set(*element_of(&t->h, p0 + i0 + i, p0 + j)), delta, a->g[j]);
         }
         for (int i = 0; i < UNIT / vec; i++) a->q[i0 / vec + i] = u.q[i];
     }

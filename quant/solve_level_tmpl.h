@@ -42,7 +42,6 @@ enum { PASSES = 2 }; /* over the group: the first brings codes onto new scales, 
 
 LANE_FN void attempt_levels(struct solve_tile *t, int64_t p0, int n, struct attempt *a, bool even)
 {
-    const float *h = t->h + p0 * t->n + p0;
     for (int i = 0; i < n; i++) a->y[i] = t->y[p0 + i], a->g[i] = t->g[p0 + i];
     for (int pass = 0; pass < PASSES; pass++)
         for (int i = 0; i < n; i++) {
@@ -50,7 +49,7 @@ LANE_FN void attempt_levels(struct solve_tile *t, int64_t p0, int n, struct atte
             vf code = level_near(t->s, even, v_mul(v_sub(free, a->min), a->inverse)), y = v_add(v_mul(a->scale, code), a->min), delta = v_sub(y, a->y[i]);
             a->code[i] = code, a->y[i] = y;
             if (!vm_any(vm_not(v_eq(delta, v_set(0.0f))))) continue;
-            for (int j = 0; j < n; j++) a->g[j] = v_sub(a->g[j], v_mul(v_set(h[i * t->n + j]), delta));
+            for (int j = 0; j < n; j++) a->g[j] = v_fnma(v_set(*element_of(&t->h, p0 + i, p0 + j)), delta, a->g[j]);
         }
     a->gain = v_set(0.0f);
     for (int i = 0; i < n; i++) a->gain = v_add(a->gain, v_mul(v_sub(a->y[i], t->y[p0 + i]), v_add(a->g[i], t->g[p0 + i])));

@@ -61,7 +61,7 @@ static void push_span(struct solve_tile *t, int64_t p0, int n, int64_t s0, int64
     for (int i = 0; i < n; i++)
         if (vm_any(vm_not(v_eq(t->delta[i], v_set(0.0f))))) t->delta[moved] = t->delta[i], t->moved[moved++] = (int32_t)(p0 + i);
     for (int64_t k = s0; k < end && moved; k += CHUNK)
-        if (inside || k < p0 || k >= p0 + n) push_16(t->g + k, t->h + k, t->n, t->delta, t->moved, moved);
+        if (inside || k < p0 || k >= p0 + n) push_16(t->g + k, &t->h, k, t->delta, t->moved, moved);
 }
 
 /* The best of the moves of one group, in the span from s0 to end; false when there is none. */
@@ -99,7 +99,7 @@ static bool sweep_group(struct solve_tile *t, int r, const struct move *move, in
 static void block_product(struct solve_tile *t, const vf *u, int64_t p0, int n, vf *out)
 {
     for (int j = 0; j < n; j++) out[j] = v_set(0.0f), t->moved[j] = (int32_t)(p0 + j);
-    for (int j = 0; j < n; j += CHUNK) push_16(out + j, t->h + p0 + j, t->n, u, t->moved, n);
+    for (int j = 0; j < n; j += CHUNK) push_16(out + j, &t->h, p0 + j, u, t->moved, n);
 }
 
 /* d and dmin of one block: how far their parts of y, u and w, should be stretched: least squares of both, or of one where the other is no use. */

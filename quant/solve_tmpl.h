@@ -11,10 +11,14 @@ enum { RUN_MAX = 32, CHUNK = METRIC_PANEL, DEPTH = 64, SPAN = 256 };
 enum { AT_ONCE = LANES == 16 ? 16 : 8 }; /* accumulators */
 enum { TILES = SOLVE_ROWS / LANES };     /* that read H together: alone, a tile of 16 rows waits for memory when H does not fit the cache */
 
+/* A symmetric matrix, in panels of 16 columns or not: element (i, 16 k + c) is at[k * panel + i * row + c]. */
+struct square { const float *at; int64_t row, panel; };
+LANE_FN const float *element_of(const struct square *h, int64_t i, int64_t j) { return h->at + j / CHUNK * h->panel + i * h->row + j % CHUNK; }
+
 struct solve_tile {
     const struct solver *s;
     const struct metric *m;
-    const float *h;            /* what gradients are of, [n][n] */
+    struct square h;           /* what gradients are of */
     int64_t n;
     int group, runs, lanes, per_block; /* runs in a block of the format */
     vf *x, *y, *e, *g, *code;  /* [n]; code: the level as it stands in struct codes */
@@ -34,19 +38,20 @@ struct solve_batch { struct solve_tile tile[TILES]; int n; };
 /* Else gcc 12 keeps an index for each of the columns, most of them not in registers: 2.2 times the instructions. */
 #define ONE_ADDRESS(p) __asm__("" : "+r"(p))
 
-/* g[0 .. 15] -= sum over i < n, in order, of a[i] h[at[i]][0 .. 15] */
-LANE_FN void push_16(vf *g, const float *h, int64_t stride, const vf *a, const int32_t *at, int n)
+/* g[0 .. 15] -= sum over i < n, in order, of a[i] H[at[i]][k .. k + 15] */
+LANE_FN void push_16(vf *g, const struct square *h, int64_t k, const vf *a, const int32_t *at, int n)
 {
+    const float *panel = element_of(h, 0, k);
     for (int c0 = 0; c0 < CHUNK; c0 += AT_ONCE) {
         vf acc[AT_ONCE];
         for (int c = 0; c < AT_ONCE; c++) acc[c] = g[c0 + c];
         for (int i = 0; i < n; i++) {
-            const float *row = h + at[i] * stride + c0;
+            const float *row = panel + at[i] * h->row + c0;
             ONE_ADDRESS(row);
-            __builtin_prefetch(row + CHUNK); /* rows lie far apart: no hardware sees this coming */
+            __builtin_prefetch(row + h->panel, 0, 2); /* the next 16 columns lie far away: no hardware sees this coming */
             vf x = a[i];
 #pragma GCC unroll 16
-            for (int c = 0; c < AT_ONCE; c++) acc[c] = v_sub(acc[c], v_mul(v_set(row[c]), x));
+            for (int c = 0; c < AT_ONCE; c++) acc[c] = v_fnma(v_set(row[c]), x, acc[c]);
         }
         for (int c = 0; c < AT_ONCE; c++) g[c0 + c] = acc[c];
     }
@@ -63,11 +68,13 @@ LANE_FN void pull_16(vf *out, const float *m, const vf *e, int64_t n)
             ONE_ADDRESS(row);
             vf x = e[j];
 #pragma GCC unroll 16
-            for (int c = 0; c < AT_ONCE; c++) acc[c] = v_add(acc[c], v_mul(v_set(row[c]), x));
+            for (int c = 0; c < AT_ONCE; c++) acc[c] = v_fma(v_set(row[c]), x, acc[c]);
         }
         for (int c = 0; c < AT_ONCE; c++) out[c0 + c] = acc[c];
     }
 }
+
+LANE_FN void push_tile(struct solve_tile *t, int64_t k) { push_16(t->g + k, &t->h, k, t->delta, t->moved, t->n_moved); }
 
 /* What moved, from the gradients of all positions but those from p0 to end. */
 static void push_all(struct solve_batch *b, int64_t p0, int64_t end)
@@ -75,7 +82,7 @@ static void push_all(struct solve_batch *b, int64_t p0, int64_t end)
     int64_t n = b->tile[0].n;
     for (int64_t k = 0; k < n; k += CHUNK)
         for (int i = 0; i < b->n && (k < p0 || k >= end); i++)
-            if (b->tile[i].n_moved) push_16(b->tile[i].g + k, b->tile[i].h + k, n, b->tile[i].delta, b->tile[i].moved, b->tile[i].n_moved);
+            if (b->tile[i].n_moved) push_tile(&b->tile[i], k);
 }
 
 /* Gradients and losses from y. */
@@ -114,7 +121,7 @@ LANE_FN vf scale_inverse(vf s) { return v_sel(v_lt(v_abs(s), v_set(0x1p-100f)), 
 static void *place_tile(struct solve_tile *t, const struct solver *s, uint8_t *at)
 {
     int64_t n = s->metric->n, runs = n / s->grid.type->group_len;
-    t->s = s, t->m = s->metric, t->h = s->metric->h, t->n = n, t->group = s->grid.type->group_len, t->runs = (int)runs;
+    t->s = s, t->m = s->metric, t->h = (struct square){ s->metric->h, CHUNK, n * CHUNK }, t->n = n, t->group = s->grid.type->group_len, t->runs = (int)runs;
     t->done = false;
     t->per_block = s->grid.type->block_len / t->group;
 #define PLACE(field, count) t->field = (void *)at, at += (size_t)(count) * sizeof *t->field
@@ -298,7 +305,10 @@ static double solve_error_all(const struct solver *s, const float *h, const floa
     size_t row = dtype_row_bytes(s->grid.type, s->metric->n);
     for (int64_t r = 0; r < n_rows; r += SOLVE_ROWS) {
         batch_open(b, s, x + r * s->metric->n, min_i64(SOLVE_ROWS, n_rows - r));
-        for (int i = 0; i < b->n; i++) b->tile[i].h = h, load_codes(&b->tile[i], (const uint8_t *)rows + (size_t)(r + i * LANES) * row);
+        for (int i = 0; i < b->n; i++) {
+            b->tile[i].h = (struct square){ h, s->metric->n, CHUNK };
+            load_codes(&b->tile[i], (const uint8_t *)rows + (size_t)(r + i * LANES) * row);
+        }
         solve_gradient(b);
         for (int i = 0; i < b->n; i++) {
             b->tile[i].first = b->tile[i].loss;
