@@ -1,5 +1,5 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c */
-/* isa_avx2 - the searches in AVX2, eight lanes: the bytes are those of the base level. */
+/* isa_avx2 - the searches and the solver in AVX2, eight lanes: the bytes are those of the base level. */
 #include "quant/lanes_avx2.h"
 #include "quant/search_tmpl.h"
 

@@ -1,5 +1,5 @@
 /* arch: x86_64  cflags: -mavx2 -mfma -mf16c -mavx512f -mavx512dq */
-/* isa_avx512 - the searches in AVX-512, sixteen lanes: the bytes are those of the base level. */
+/* isa_avx512 - the searches and the solver in AVX-512, sixteen lanes: the bytes are those of the base level. */
 #include "quant/lanes_avx512.h"
 #include "quant/search_tmpl.h"
 

@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 #include "quant/plan_int.h"
+#include "quant/solve.h"
 
 enum { HEAD_BYTES = 4096, TEXT_BYTES = HEAD_BYTES - 8 };
 static const char magic[] = "cuanto quantization journal 1\n";
@@ -34,7 +35,7 @@ static void options_text(const struct quant_plan *p, char *text, size_t cap)
     if (!p->recipe && !o->chosen)
         n += (size_t)snprintf(text + n, cap - n, " %d bits granularity %d:%lld", o->spec.bits, (int)o->spec.granularity, (long long)o->spec.group);
     else if (o->spec.method && o->spec.method != quantizers[0]) n += (size_t)snprintf(text + n, cap - n, " %s", o->spec.method->name);
-    if (o->solver) n += (size_t)snprintf(text + n, cap - n, " %.100s", o->solver);
+    if (o->solver) n += (size_t)snprintf(text + n, cap - n, " %.100s, solver %d", o->solver, SOLVE_REVISION);
     if (o->folded) n += (size_t)snprintf(text + n, cap - n, " folded");
     if (o->pure) n += (size_t)snprintf(text + n, cap - n, " pure");
     if (o->keep_outliers) n += (size_t)snprintf(text + n, cap - n, " outliers=%g", (double)o->outlier_threshold);

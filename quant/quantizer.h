@@ -17,9 +17,10 @@ enum { QUANT_SCRATCH = 2 << 20 }; /* bytes, 64-byte aligned: one per thread, for
 /* x [n_rows][n] -> dst, n_rows rows of dtype_row_bytes(n); n a multiple of the block length; w [n] or NULL. Cannot fail. */
 typedef void (*quant_rows_fn)(const struct quant_kernels *k, const float *x, const float *w, int64_t n_rows, int64_t n, void *dst, void *scratch);
 
-/* c [16] rows of 16, `stride` apart: += (sub: -=) the sum over k < depth, in order and from zero, of a[k][i] * b[k][j]; a, b [depth][16] */
+/* c [16] rows of 16, `stride` apart: += (sub: -=) the sum over k < depth, in order and from zero, fused, of a[k][i] * b[k][j]; a, b [depth][16] */
 typedef void (*quant_product_fn)(float *c, int64_t stride, const float *a, const float *b, int64_t depth, bool sub);
-/* rows p [depth][16] of the system that `tri` [depth][depth] factors from its end: for k = depth - 1 .. 0  p[k] *= scale[k], p[i] -= tri[k][i] p[k], i < k */
+/* rows p [depth][16] of the system that `tri` [depth][depth] factors from its end: for k = depth - 1 .. 0  p[k] *= scale[k], p[i] -= tri[k][i] p[k],
+ * i < k, fused */
 typedef void (*quant_eliminate_fn)(float *p, const float *tri, const float *scale, int64_t depth);
 
 /* One search per format, by GGUF id. NULL: the format cannot be made (Q8_1, Q8_K: activations only). Float formats: conversion. */
@@ -32,7 +33,7 @@ struct quant_kernels {
     void (*solve)(const struct solver *s, const struct quant_kernels *k, const float *x, int64_t n_rows, void *dst, double *loss, void *scratch);
     double (*solve_error)(const struct solver *s, const float *h, const float *x, const void *rows, int64_t n_rows, void *scratch);
 };
-/* quant_kernels_init - the plain level, then each level that `features` (enum cpu_feature bits, cpu.h) allows overwrites its slots. */
+/* quant_kernels_init - the plain level, then each level that `features` (enum cpu_feature bits, cpu.h) allows overwrites its slots: AVX2 wants FMA too. */
 void quant_kernels_init(struct quant_kernels *k, uint64_t features);
 
 /* Levels: each fills all slots it can. One file per level = a lanes_*.h and the templates. */

@@ -20,6 +20,8 @@ enum solve_stage { SOLVE_SEARCH, SOLVE_FEEDBACK, SOLVE_CODES, SOLVE_SCALES, SOLV
 /* Sweeps of CODES or SCALES; four leave 1 to 2 % of the error, twelve take another half. Feedback again from the scales they end with, and a second
  * descent from there: 1 % for twice the time, left out. */
 enum { SOLVE_SWEEPS = 8 };
+/* Of its arithmetic, and hessian.h's: another gives other bytes, so a run does not resume what one of another revision began. */
+enum { SOLVE_REVISION = 2 };
 enum { SOLVE_ROWS = 64 /* that read H together */, SOLVE_FIXED = 1 << 20 };
 
 /* The codebook of a grid cut in halves: entries with the same upper half are a run. Sums over an entry are a sum for each half and a product of both. */

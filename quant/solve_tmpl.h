@@ -48,7 +48,8 @@ LANE_FN void push_16(vf *g, const struct square *h, int64_t k, const vf *a, cons
         for (int i = 0; i < n; i++) {
             const float *row = panel + at[i] * h->row + c0;
             ONE_ADDRESS(row);
-            __builtin_prefetch(row + h->panel, 0, 2); /* the next 16 columns lie far away: no hardware sees this coming */
+            /* The next 16 columns lie far away: no hardware sees this coming. An integer, for past the last ones there is no such pointer. */
+            __builtin_prefetch((const void *)((uintptr_t)row + (uintptr_t)h->panel * sizeof *row), 0, 2);
             vf x = a[i];
 #pragma GCC unroll 16
             for (int c = 0; c < AT_ONCE; c++) acc[c] = v_fnma(v_set(row[c]), x, acc[c]);

@@ -91,7 +91,7 @@ TEST(levels_and_splits_give_the_same_bytes)
         for (int weights = 0; weights < 2; weights++) {
             const float *w = weights ? r->w : NULL;
             run(&base, id, r, w, r->q, ROWS);
-            const uint64_t masks[] = { 0, CPU_AVX2 | CPU_F16C, UINT64_MAX };
+            const uint64_t masks[] = { 0, CPU_AVX2 | CPU_FMA | CPU_F16C, UINT64_MAX };
             for (int m = 0; m < ARRAY_LEN(masks); m++) {
                 struct quant_kernels k;
                 quant_kernels_init(&k, c.features & masks[m]);

@@ -17,7 +17,7 @@ static int n_levels;
 static struct room *set_up(void)
 {
     static struct room r;
-    static const uint64_t steps[] = { 0, CPU_AVX2 | CPU_F16C, ~(uint64_t)0 };
+    static const uint64_t steps[] = { 0, CPU_AVX2 | CPU_FMA | CPU_F16C, ~(uint64_t)0 };
     struct cpu_info cpu;
     cpu_detect(&cpu);
     n_levels = 0;
