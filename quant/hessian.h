@@ -79,6 +79,7 @@ enum { METRIC_TRIES = 6, METRIC_PANEL = 16 };
 static inline float metric_shrink(int64_t n, int64_t tokens) { return 1.5f * (float)n / (1.5f * (float)n + (float)tokens); }
 /* metric_panel - the factor's rows for positions 16 i .. 16 i + 15: [16 i + 16][16] floats */
 static inline float *metric_panel(const struct metric *m, int64_t i) { return m->m + i * (i + 1) / 2 * METRIC_PANEL * METRIC_PANEL; }
+/* metric_at - H'[i][j]; behind it those of i and the next columns of the panel */
 static inline float *metric_at(const struct metric *m, int64_t i, int64_t j) { return m->h + (j / METRIC_PANEL * m->n + i) * METRIC_PANEL + j % METRIC_PANEL; }
 /* metric_open - h [n][n] symmetric, finite. Runs p (NULL: this thread alone). Memory: 1.5 n^2 floats. ERR_RUNTIME when no damping helps (H is not a
  * sum of squares). */

@@ -9,16 +9,23 @@ import sys
 import gguf
 
 
-def twin(r, dst, file_type):
-    """A writer with the keys of reader r."""
+def twin(r, dst, file_type, changes=None):
+    """A writer with the keys of reader r, some with other values."""
     w = gguf.GGUFWriter(dst, r.fields["general.architecture"].contents())
     for key, f in r.fields.items():
         if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
             continue
         kind = f.types[0]
-        w.add_key_value(key, f.contents(), kind, f.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
+        w.add_key_value(key, (changes or {}).get(key, f.contents()), kind, f.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
     w.add_file_type(file_type)
     return w
+
+
+def finish(w):
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
 
 
 def main(src, dst):
@@ -27,10 +34,7 @@ def main(src, dst):
     for t in r.tensors:
         x = gguf.quants.dequantize(t.data, t.tensor_type).astype("float32").reshape([int(n) for n in reversed(t.shape)])
         w.add_tensor(t.name, x)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish(w)
 
 
 if __name__ == "__main__":

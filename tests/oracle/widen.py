@@ -16,6 +16,8 @@ import sys
 import gguf
 import numpy as np
 
+from dequantize import finish, twin
+
 BLOCK = 256
 
 
@@ -83,13 +85,7 @@ def widened(s, name, x):
 def main(src, dst):
     r = gguf.GGUFReader(src)
     s = Shape(r)
-    w = gguf.GGUFWriter(dst, s.arch)
-    for key, f in r.fields.items():
-        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
-            continue
-        kind = f.types[0]
-        w.add_key_value(key, s.keys().get(key, f.contents()), kind, f.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
-    w.add_file_type(r.fields["general.file_type"].contents())
+    w = twin(r, dst, r.fields["general.file_type"].contents(), s.keys())
     if not s.had_head:
         w.add_key_length(s.head)
         w.add_value_length(s.head)
@@ -98,10 +94,7 @@ def main(src, dst):
             sys.exit("%s is %s, not F16 or F32" % (t.name, t.tensor_type.name))
         x = np.array(t.data).reshape([int(n) for n in reversed(t.shape)])
         w.add_tensor(t.name, np.ascontiguousarray(widened(s, t.name, x)))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish(w)
 
 
 if __name__ == "__main__":
